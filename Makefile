@@ -1,0 +1,47 @@
+# make demo | test | bench | lint: each creates .venv itself.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+TORCH := 2.13.0
+
+.PHONY: demo test test-slow bench lint native peers clean
+
+# torch first and by itself, so that no other package's range pulls a larger build
+$(VENV)/torch.stamp:
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --upgrade pip
+	$(PY) -m pip install -q torch==$(TORCH)
+	touch $@
+
+$(VENV)/install.stamp: $(VENV)/torch.stamp pyproject.toml CMakeLists.txt $(shell find native -type f)
+	$(PY) -m pip install -q "scikit-build-core>=0.10" "nanobind>=2.4" cmake ninja
+	$(PY) -m pip install -q --no-build-isolation -e ".[test,lint]"
+	touch $@
+
+demo: $(VENV)/install.stamp
+	$(VENV)/bin/anybit demo
+
+test: $(VENV)/install.stamp
+	$(PY) -m pytest -m "not slow" -n 2 --dist loadfile
+
+test-slow: $(VENV)/install.stamp
+	$(PY) -m pytest -m slow
+
+bench: $(VENV)/install.stamp
+	$(VENV)/bin/anybit bench matmul
+	$(VENV)/bin/anybit bench model
+
+lint: $(VENV)/install.stamp
+	$(VENV)/bin/ruff check src tests benchmarks
+	$(VENV)/bin/ruff format --check src tests benchmarks
+	$(VENV)/bin/mypy
+
+# Build the extension in place (src/anybit/_native*.so), for work on native/
+native: $(VENV)/torch.stamp
+	$(PY) -m pip install -q nanobind cmake ninja
+	$(VENV)/bin/cmake -S . -B build/dev -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$(abspath $(PY)) -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV)/bin/ninja)
+	$(VENV)/bin/cmake --build build/dev
+	cp build/dev/_native*.so src/anybit/
+
+clean:
+	rm -rf build $(VENV) src/anybit/_native*.so
