@@ -28,7 +28,9 @@ from torch import Tensor, nn
 
 END = "<|endoftext|>"
 # Credits of the people who prepared the e-texts; they are not part of the stories.
-CREDIT = re.compile(r"^(Produced by|Transcribed (by|from)|This eBook|HTML version|E-text prepared|Images of the original)|Proofread")
+CREDIT = re.compile(
+    r"^(Produced by|Transcribed (by|from)|This eBook|HTML version|E-text prepared|Images of the original)|Proofread"
+)
 # Words in a book's first lines that mark it as a book of stories for children.
 STORY = re.compile(
     r"fairy|\boz\b|alice|peter pan|dolittle|raggedy|goose|aesop|grimm|andersen|heidi|looking-glass|jungle|pinocchio|tales|"
@@ -152,7 +154,9 @@ class Muon(torch.optim.Optimizer):
     torch.optim.Muon iterates in bfloat16, which CPUs without bfloat16 units emulate: 13 s a step here against 0.2 s in float32.
     """
 
-    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.1) -> None:
+    def __init__(
+        self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.1
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -197,7 +201,9 @@ def train_tokenizer(books: list[str], vocab_size: int, out: Path) -> None:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tok.train_from_iterator(
         (b[i : i + 100_000] for b in books for i in range(0, len(b), 100_000)),
-        trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=vocab_size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+        ),
     )
     tok.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, 0)])
     tok.save(str(out / "tokenizer.json"))
@@ -224,7 +230,9 @@ def tokenize(books: list[str], tokenizer: Path) -> tuple[np.ndarray, np.ndarray]
     return np.concatenate(ids), np.concatenate(story)
 
 
-def batch_at(step: int, ids: np.ndarray, story_starts: np.ndarray, share: float, seed: int, shape: tuple[int, int]) -> Tensor:
+def batch_at(
+    step: int, ids: np.ndarray, story_starts: np.ndarray, share: float, seed: int, shape: tuple[int, int]
+) -> Tensor:
     """The windows of one step [batch, time + 1]; a pure function of seed and step."""
     rng = np.random.default_rng((seed, step))
     batch, time_ = shape
@@ -288,7 +296,10 @@ def train(args: argparse.Namespace) -> None:
     ids, story, valid = data["ids"], data["story"], data["valid"]
     t = config.max_position_embeddings
     story_starts = np.flatnonzero(story[: len(ids) - t - 1])
-    print(f"{len(ids):,} tokens, {len(story_starts) / len(ids):.0%} from children's books; validation {len(valid):,}", flush=True)
+    print(
+        f"{len(ids):,} tokens, {len(story_starts) / len(ids):.0%} from children's books; validation {len(valid):,}",
+        flush=True,
+    )
 
     device = torch.device(args.device)
     model = Llama(config).to(device)

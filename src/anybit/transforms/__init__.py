@@ -1,0 +1,1 @@
+"""Function-preserving rewrites of a model's weights, applied before quantization."""

@@ -1,0 +1,140 @@
+"""Orthonormal Hadamard transforms: fast for powers of two, Paley's construction for the factors 12, 20, 28, block-diagonal for the rest.
+
+A rotation R (R Rᵀ = I) leaves a linear layer unchanged when both sides are rotated, y = x Wᵀ = (x R)(W R)ᵀ, and spreads single large
+entries over a whole block, so that absmax scales waste fewer levels (QuIP, Chee et al. 2023; QuaRot, Ashkboos et al. 2024).
+Random signs before the transform make the bound hold with high probability for any input.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+PALEY = {12: 11, 20: 19, 28: 27}
+"""Order of a Hadamard matrix -> the prime power q = order - 1 of Paley's first construction; 27 is built over GF(3^3)."""
+
+
+def block_size(width: int) -> int:
+    """The largest order dividing `width` for which a transform exists: 2^k, 12·2^k, 20·2^k or 28·2^k; 1 where there is none but 1."""
+    if width < 1:
+        raise ValueError(f"the width of a Hadamard transform must be at least 1; got {width}")
+    best = 1
+    for factor in (1, *PALEY):
+        n = factor
+        while width % n == 0:
+            best = max(best, n)
+            n *= 2
+    return best
+
+
+def hadamard(x: Tensor, block: int | None = None) -> Tensor:
+    """Multiply the last dimension by the block-diagonal orthonormal Hadamard matrix.
+
+    x: [..., width], a floating dtype; block: order of each diagonal block, default `block_size(width)`. Returns the same shape and
+    dtype. Symmetric for powers of two (so its own inverse); use `inverse` for the general case. Raises ValueError where
+    the block does not divide the width or no matrix of that order is known.
+    """
+    base, doublings, block = _factor(x.shape[-1], block)
+    y = x.reshape(-1, block)
+    y = (y.reshape(-1, base) @ _paley(base).to(y)).reshape(y.shape) if base > 1 else y
+    for level in range(doublings):
+        half = base << level
+        y = y.reshape(-1, 2, half)
+        y = torch.stack((y[:, 0] + y[:, 1], y[:, 0] - y[:, 1]), 1)
+    return (y.reshape(x.shape) if doublings or base > 1 else x) / math.sqrt(block)
+
+
+def inverse(x: Tensor, block: int | None = None) -> Tensor:
+    """The transpose of `hadamard`, which is its inverse; same arguments."""
+    base, doublings, block = _factor(x.shape[-1], block)
+    y = x.reshape(-1, block)
+    for level in range(doublings):
+        half = base << level
+        y = y.reshape(-1, 2, half)
+        y = torch.stack((y[:, 0] + y[:, 1], y[:, 0] - y[:, 1]), 1)
+    y = y.reshape(-1, base) @ _paley(base).T.to(y) if base > 1 else y
+    return y.reshape(x.shape) / math.sqrt(block)
+
+
+def signs(width: int, seed: int) -> Tensor:
+    """Random signs, float32 [width], a function of width and seed."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 2, (width,), generator=g).float() * 2 - 1
+
+
+def rotate(x: Tensor, seed: int | None = None, block: int | None = None) -> Tensor:
+    """x D H along the last dimension, D the diagonal of `signs(width, seed)` (identity where seed is None)."""
+    return hadamard(x if seed is None else x * signs(x.shape[-1], seed).to(x), block)
+
+
+def unrotate(x: Tensor, seed: int | None = None, block: int | None = None) -> Tensor:
+    """The inverse of `rotate`: x Hᵀ D."""
+    y = inverse(x, block)
+    return y if seed is None else y * signs(x.shape[-1], seed).to(y)
+
+
+def rotate_hessian(h: Tensor, seed: int | None = None, block: int | None = None) -> Tensor:
+    """Second moment [K, K] of rotated inputs: Rᵀ h R."""
+    return rotate(rotate(h, seed, block).T, seed, block).T
+
+
+def _factor(width: int, block: int | None) -> tuple[int, int, int]:
+    block = block_size(width) if block is None else block
+    if block < 1 or width % block:
+        raise ValueError(f"a Hadamard block of {block} does not divide the width {width}")
+    for base in (1, *PALEY):
+        if block % base == 0 and (block // base).bit_count() == 1:
+            return base, (block // base).bit_length() - 1, block
+    raise ValueError(f"no Hadamard matrix of order {block} here; known are 2^k, 12·2^k, 20·2^k and 28·2^k")
+
+
+@functools.cache
+def _paley(order: int) -> Tensor:
+    """A Hadamard matrix (entries ±1, float32) by Paley's first construction over the field with order - 1 elements."""
+    q = PALEY[order]
+    sub = _subtraction_table(q)
+    squares = {int(s) for s in _squares(q)}
+    chi = torch.tensor([0.0] + [1.0 if a in squares else -1.0 for a in range(1, q)])
+    s = torch.zeros(order, order)
+    s[0, 1:], s[1:, 0] = 1.0, -1.0
+    s[1:, 1:] = chi[sub]
+    return s + torch.eye(order)
+
+
+def _digits(a: int) -> list[int]:
+    return [a % 3, a // 3 % 3, a // 9]
+
+
+def _subtraction_table(q: int) -> Tensor:
+    a = torch.arange(q)
+    if q != 27:
+        return (a[:, None] - a[None, :]) % q
+    rows = [
+        [
+            sum(((x - y) % 3) * 3**i for i, (x, y) in enumerate(zip(_digits(i), _digits(j), strict=True)))
+            for j in range(q)
+        ]
+        for i in range(q)
+    ]
+    return torch.tensor(rows)
+
+
+def _squares(q: int) -> list[int]:
+    if q != 27:
+        return [a * a % q for a in range(1, q)]
+    return [_multiply27(a, a) for a in range(1, q)]
+
+
+def _multiply27(a: int, b: int) -> int:
+    """Product in GF(27) = GF(3)[t] / (t³ - t + 1); elements are base-3 digit strings."""
+    product = [0] * 5
+    for i, x in enumerate(_digits(a)):
+        for j, y in enumerate(_digits(b)):
+            product[i + j] += x * y
+    for power in (4, 3):  # t³ = t - 1
+        product[power - 2] += product[power]
+        product[power - 3] -= product[power]
+    return sum(product[i] % 3 * 3**i for i in range(3))

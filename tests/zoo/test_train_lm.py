@@ -1,0 +1,101 @@
+"""The story model's training: deterministic, resumable, and exported in a layout transformers reads."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from anybit.zoo import train_lm
+from anybit.zoo.train_lm import Config, Llama, batch_at, export, newton_schulz, read_books
+
+TINY = Config(
+    vocab_size=300,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,
+    max_position_embeddings=32,
+)
+
+
+@pytest.fixture
+def text(tmp_path):
+    rng = np.random.default_rng(0)
+    words = ["fox", "crow", "cheese", "tree", "said", "the", "and", "sly"]
+    book = "\n".join(" ".join(rng.choice(words, 12)) for _ in range(200))
+    path = tmp_path / "books.txt"
+    path.write_text(
+        f"Produced by a careful hand\nFAIRY TALES\n{book}\n<|endoftext|>\nA TREATISE\n{book}\n", encoding="utf-8"
+    )
+    return path
+
+
+def arguments(text, out, steps):
+    return argparse.Namespace(
+        text=text, valid=text, out=out, layers=2, steps=steps, batch=2, lr=4e-3, warmup=2, decay=3, story_share=0.5,
+        save_every=2, seed=0, threads=1, device="cpu",
+    )  # fmt: skip
+
+
+def losses(out):
+    return [json.loads(line)["loss"] for line in (out / "train_log.jsonl").read_text().splitlines()]
+
+
+def test_credits_are_dropped_and_books_separated(text):
+    books = read_books(text)
+    assert [b.split("\n")[0] for b in books] == ["FAIRY TALES", "A TREATISE"]
+
+
+def test_a_resumed_run_repeats_the_uninterrupted_one(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_lm, "Config", lambda **_: TINY)
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train_lm.train(arguments(text, whole, steps=6))
+
+    save = train_lm.export
+    calls = []
+
+    def stop_after_first(model, out):
+        save(model, out)
+        calls.append(out)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_lm, "export", stop_after_first)
+    with pytest.raises(KeyboardInterrupt):
+        train_lm.train(arguments(text, halves, steps=6))
+    train_lm.train(arguments(text, halves, steps=6))
+    assert losses(whole)[2:] == losses(halves)[-4:]
+    assert losses(whole)[-1] < losses(whole)[0]
+
+
+def test_exported_model_is_read_by_transformers(tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = Llama(TINY)
+    for p in model.parameters():
+        p.data = p.data.to(torch.bfloat16).float()  # parameters only: the rotary table stays float32
+    export(model, tmp_path)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    ids = torch.randint(0, 300, (2, 20))
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids), theirs(ids).logits, atol=2e-5, rtol=1e-4)
+
+
+def test_batches_depend_on_seed_and_step_alone():
+    ids = np.arange(5000, dtype=np.uint16)
+    starts = np.arange(100)
+    a, b = (batch_at(7, ids, starts, 0.5, 3, (4, 16)) for _ in range(2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, batch_at(8, ids, starts, 0.5, 3, (4, 16)))
+    assert (batch_at(7, ids, starts, 1.0, 3, (4, 16))[:, 0] < 100).all()
+
+
+@pytest.mark.parametrize("shape", [(16, 48), (48, 16)])
+def test_newton_schulz_brings_singular_values_near_one(shape):
+    s = torch.linalg.svdvals(newton_schulz(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
+    assert 0.6 < s.min() and s.max() < 1.3
