@@ -4,8 +4,8 @@
 
 The text holds one paragraph a line and a line `<|endoftext|>` between books.  Three deterministic stages, all seeded:
 a byte-level BPE tokenizer, a token file, and the training itself (Muon for the matrices, AdamW for the rest;
-warm-up, constant, linear decay; half-length windows before the decay, full ones in it).  The decay phase draws `--story-share` of its windows from children's books,
-because that is what the model is asked to write.  Every `--save-every` steps a checkpoint is renamed into place, from which
+warm-up, constant, linear decay; half-length windows before the decay, full ones in it).  The decay phase draws
+`--story-share` of its windows from children's books, because that is what the model is asked to write.  Every `--save-every` steps a checkpoint is renamed into place, from which
 the same command resumes: the data order depends on seed and step alone, so a resumed run sees the same batches.
 """
 
@@ -15,7 +15,6 @@ import argparse
 import gzip
 import json
 import math
-import os
 import re
 import time
 from dataclasses import asdict, dataclass
@@ -277,7 +276,7 @@ def export(model: Llama, out: Path) -> None:
     write_json(out / "config.json", config)
     state = {f"model.{k}": v.detach().to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()}
     save_file(state, str(out / "model.safetensors.tmp"), metadata={"format": "pt"})
-    os.replace(out / "model.safetensors.tmp", out / "model.safetensors")
+    (out / "model.safetensors.tmp").replace(out / "model.safetensors")
 
 
 def train(args: argparse.Namespace) -> None:
@@ -339,7 +338,7 @@ def train(args: argparse.Namespace) -> None:
             row["valid"] = round(evaluate(model, valid), 5)
             state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step}
             torch.save(state, args.out / "state.tmp")
-            os.replace(args.out / "state.tmp", state_file)
+            (args.out / "state.tmp").replace(state_file)
             export(model, args.out)
         log.write(json.dumps(row) + "\n")
         log.flush()
