@@ -5,8 +5,9 @@
 The text holds one paragraph a line and a line `<|endoftext|>` between books.  Three deterministic stages, all seeded:
 a byte-level BPE tokenizer, a token file, and the training itself (Muon for the matrices, AdamW for the rest;
 warm-up, constant, linear decay; half-length windows before the decay, full ones in it).  The decay phase draws
-`--story-share` of its windows from children's books, because that is what the model is asked to write.  Every `--save-every` steps a checkpoint is renamed into place, from which
-the same command resumes: the data order depends on seed and step alone, so a resumed run sees the same batches.
+`--story-share` of its windows from children's books, because that is what the model is asked to write.  Every
+`--save-every` steps a checkpoint is renamed into place, from which the same command resumes: the data order depends on
+seed and step alone, so a resumed run sees the same batches.
 """
 
 from __future__ import annotations
