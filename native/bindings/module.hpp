@@ -1,0 +1,6 @@
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+void bind_kernels(nanobind::module_& m);
+void bind_engine(nanobind::module_& m);

@@ -1,0 +1,62 @@
+// The functions every instruction set provides.  Plain pointers and numbers only: these headers are compiled with many different
+// flags, and an inline function with a name shared between them could be merged into the wrong one by the linker.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace anybit {
+
+// A matmul with everything looked up: what generic/matmul.cc hands to an instruction set.
+struct Problem {
+  int64_t m, n, slots;  // slots: padded k, a multiple of 32
+  // weight
+  const uint8_t* codes;  // panel p at codes + p * panel_bytes
+  int64_t panel_bytes;
+  const uint8_t* scales;  // panel p, group g at scales + (p * groups + g) * 16 * scale_bytes
+  int scale_kind;         // ScaleKind
+  const uint8_t* zeros;   // panel p, group g at zeros + (p * groups + g) * 16; null: `lowest`
+  int64_t group, groups;  // group in slots (slots where one scale a row)
+  int step_shift, lowest;
+  float factor;
+  const float* table;          // 16 values
+  const uint8_t* level_bytes;  // 16
+  const int16_t* level_words;  // 16
+  // activations
+  const float* x;
+  int64_t ldx;
+  const int8_t* xcodes;
+  int64_t ldc;
+  const float* xscales;
+  int64_t xgroup, xgroups;  // xgroup in slots
+  const int32_t* sums;
+  int64_t lds;
+  // k-block: slots between two scalings, a multiple of 32 that divides group and xgroup
+  int64_t block;
+  // result
+  float* y;
+  int64_t ldy;
+  const float* bias;
+  bool accumulate;
+};
+
+// Computes panels [first, last).
+using PanelFn = void (*)(const Problem&, int64_t first, int64_t last);
+
+struct Kernels {
+  const char* name;
+  PanelFn int8_integer[9];        // [bits], 1..8
+  PanelFn int8_codebook_byte[5];  // [bits], 2..4: levels are bytes
+  PanelFn int8_codebook_word[5];  // [bits], 2..4: levels are 16-bit
+  PanelFn exact_integer[9];
+  PanelFn exact_codebook[5];
+  PanelFn exact_bf16, exact_fp16, exact_fp32;
+  // one row of x: codes (zeros beyond k up to slots), one scale a group, running sums
+  void (*quantize_row)(const float* x, int64_t slots, int64_t group, int8_t* codes, float* scales, int32_t* sums);
+  // probes for `doctor`: reads `bytes` once and returns a value that depends on all of it; `rounds` of the int8 multiply-add loop,
+  // returning the number of operations (2 a multiply-add)
+  uint64_t (*read_all)(const uint8_t* data, size_t bytes);
+  double (*int8_rounds)(int64_t rounds);
+};
+
+}  // namespace anybit

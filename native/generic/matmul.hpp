@@ -1,0 +1,156 @@
+// y[M, N] = x[M, K] W[N, K]^T for packed weights of 1 to 8 bits, codebooks of up to 16 values, and plain bf16/fp16/fp32.
+//
+// Packed layout, the same for every instruction set.  Rows (outputs) are taken 16 at a time, a panel; k is taken 32 at a time, a tile.
+// A panel is one sequential stream of tiles, so a thread that owns panels reads one stream.
+//
+//   tile of a b-bit weight = 16 rows x 32 k = 64*b bytes = the planes of b, one after the other:
+//     b      1    2    3     4    5     6     7       8
+//     planes 1    2    2,1   4    4,1   4,2   4,2,1   8        (highest bits first)
+//   a plane of p bits = p vectors of 64 bytes; vector v of a plane:
+//
+//     byte   0 1 2 3 | 4 5 6 7 | ...... | 60 61 62 63
+//     row      r0    |   r1    |        |    r15           one dword a row
+//     within a dword, byte j, field f (p bits wide, lowest first)  holds  k = 4*(v*8/p + f) + j
+//
+//   So `(vector >> p*f) & mask` is one "quad": 16 rows x 4 consecutive k as bytes, what one vpdpbusd (or vpmaddubsw, vdot) eats
+//   against 4 bytes of x broadcast to all rows.
+//
+// Stored values are unsigned, u = (v - lowest) / step, so value = (u*step + lowest) * scale, and over a block of k with one scale
+//   sum w x = scale_w * scale_x * (step * sum u x + lowest * sum x)           without zero points
+//           = scale_w * scale_x *  step * (sum u x - u_zero * sum x)          with them
+// with the integer sums exact.  Scales and zero points lie apart from the codes: 16 rows of a group contiguous, groups in order.
+// A group whose length is not a multiple of 32 is padded to one (`Geometry`), in the codes with any value and in x with zeros.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "generic/thread_pool.hpp"
+
+namespace anybit {
+
+enum class Act : uint8_t {
+  exact,  // x as it is, fp32 accumulation
+  int8    // x rounded to 127 steps of its group's largest magnitude, integer dot products
+};
+
+// How logical k lies in slots of a packed row: `group` k's fill the first places of every `padded` slots.  {0, 0}: k is the slot.
+struct Geometry {
+  int64_t group = 0, padded = 0;
+  bool operator==(const Geometry&) const = default;
+  int64_t slots(int64_t k) const {  // a multiple of 32
+    if (group == 0) return (k + 31) / 32 * 32;
+    return (k + group - 1) / group * padded;
+  }
+};
+
+enum class ElementKind : uint8_t { integer, codebook, bf16, fp16, fp32 };
+enum class ScaleKind : uint8_t { none, fp32, fp16, bf16, e8m0 };
+
+// A packed matrix.  Made by pack(); read-only from then on.
+struct Weight {
+  int64_t n = 0, k = 0;  // outputs, inputs
+  ElementKind kind = ElementKind::integer;
+  int bits = 0;              // of a stored element: 1-8 for integer, 2-4 for codebook, 16 or 32
+  Geometry geometry;         // how k lies in slots
+  int64_t slots = 0;         // geometry.slots(k)
+  int64_t group = 0;         // slots that share a scale, a multiple of 32; 0: the whole row
+  int64_t groups = 1;        // scales a row
+  ScaleKind scale_kind = ScaleKind::none;
+  int step_shift = 0;        // integer: step = 1 << step_shift
+  int lowest = 0;            // integer: the value of u = 0
+  float factor = 1.0f;       // multiplies everything (tensor scale, codebook unit)
+  alignas(64) float table[16] = {};  // codebook: value of a code, without factor
+  bool table_is_bytes = false;       // codebook: table[c] == level_bytes[c] - level_zero exactly
+  uint8_t level_bytes[16] = {};
+  int level_zero = 0;
+  int16_t level_words[16] = {};  // else: table[c] ~ level_words[c] * level_unit, error <= level_unit / 2 = max|table| / 32512
+  float level_unit = 0.0f;
+
+  int64_t panels = 0, panel_bytes = 0;
+  std::shared_ptr<std::byte> codes, scales, zeros;  // zeros: u_zero, a byte each, or null
+  size_t nbytes() const;                            // of codes, scales and zeros as packed
+};
+using WeightPtr = std::shared_ptr<const Weight>;
+
+// Canonical (checkpoint) arrays to pack: see tensors/ for their layout.
+struct Source {
+  int64_t n = 0, k = 0;
+  int bits = 0;                        // 1-8
+  const uint8_t* codes = nullptr;      // [n][ceil(k * bits / 8)] little-endian bit stream a row
+  const float* table = nullptr;        // [1 << bits] value of every code, NaN where a code has none
+  int64_t block_rows = 1, block_cols = 0;  // of the scale grid, 0 = all
+  ScaleKind scale_kind = ScaleKind::none;
+  const void* scale = nullptr;         // [ceil(n / block_rows)][ceil(k / block_cols)] in its storage type
+  const uint8_t* zero = nullptr;       // codes, same grid, or null
+  float factor = 1.0f;                 // tensor scale
+};
+// Throws std::invalid_argument where the element type has no packed form (wider codebooks: use pack_dense with scales).
+WeightPtr pack(Team&, const Source&, std::shared_ptr<Weight> into);  // every rank calls it with the same `into`
+WeightPtr pack(const Source&);                                       // on the default pool
+
+// Rows of plain numbers [n][k], contiguous; kind bf16, fp16 or fp32; scales as above or none.
+struct DenseSource {
+  int64_t n = 0, k = 0;
+  ElementKind kind = ElementKind::fp32;
+  const void* values = nullptr;
+  int64_t block_rows = 1, block_cols = 0;
+  ScaleKind scale_kind = ScaleKind::none;
+  const void* scale = nullptr;
+  float factor = 1.0f;
+};
+WeightPtr pack_dense(const DenseSource&);
+
+// How x is to be prepared.  `group`: k's that share an activation scale, 0 = the whole row, else a multiple of 32.
+struct ActSpec {
+  Act act = Act::exact;
+  int64_t group = 0;
+  Geometry geometry = {};  // of the weights that will read it
+  bool operator==(const ActSpec&) const = default;
+};
+
+// One input, prepared once and read by any number of matmuls.  Its memory is made by reserve() and kept.
+struct Activations {
+  int64_t m = 0, k = 0, slots = 0;
+  ActSpec spec;
+  const float* x = nullptr;  // [m][ldx] fp32 over slots, zeros in the padding; for int8: what the codes stand for, made on request
+  int64_t ldx = 0;
+  const int8_t* codes = nullptr;  // [m][ldc]
+  int64_t ldc = 0;
+  const float* scales = nullptr;  // [m][groups]
+  int64_t groups = 0;
+  const int32_t* sums = nullptr;  // [m][lds] running sums of codes: sums[t] = sum of codes of slots below 32*t
+  int64_t lds = 0;
+
+  // Room for m rows of k columns under any spec whose padding is at most `stretch` times k; and for `threads` private copies of one
+  // row.  Grows only.  Not thread-safe: call outside run().
+  void reserve(int64_t max_m, int64_t max_k, int threads, double stretch = 1.0);
+
+  // private copies, one a thread, that prepare() makes for m = 1 so that no barrier is needed
+  std::vector<Activations> own;
+  std::shared_ptr<std::byte> memory;
+  size_t capacity = 0;
+};
+
+// Called by every rank with the same arguments, after x is visible to all (barrier).  When it returns, the activations can be read by
+// the calling rank: for m = 1 each rank makes its own copy (no barrier inside), otherwise ranks share the rows and meet at a barrier.
+// The returned reference is what this rank passes to matmul().  x must stay valid and unchanged while the result is in use.
+const Activations& prepare(Team&, Activations&, const float* x, int64_t m, int64_t k, int64_t ldx, const ActSpec&);
+
+struct Epilogue {
+  const float* bias = nullptr;  // [n]
+  bool accumulate = false;      // y += instead of y =
+};
+
+// This rank's share of output columns (whole panels of 16): y[m][ldy].  No barrier inside, no memory allocated; other ranks' columns
+// are complete only after a barrier.  The split is along N only, so the result does not depend on the number of threads.
+// The activations must have been prepared for w.k columns and w.geometry.  Where a weight has no integer form (bf16, fp16, fp32),
+// int8 activations are multiplied as the numbers they stand for.
+void matmul(Team&, const Weight&, const Activations&, float* y, int64_t ldy, const Epilogue& = {});
+
+// out[k] = row `row` of the matrix, times factor.  0 <= row < n is the caller's to ensure.
+void embedding_row(const Weight&, int64_t row, float factor, float* out);
+
+}  // namespace anybit
