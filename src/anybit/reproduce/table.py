@@ -1,0 +1,27 @@
+"""The experiments that exist: name -> module with a value `EXPERIMENT`. A new paper is one file and one line here."""
+
+from __future__ import annotations
+
+import importlib
+
+from anybit.errors import AnybitError
+from anybit.reproduce.catalogue import find
+from anybit.reproduce.experiment import Experiment
+
+EXPERIMENTS: dict[str, str] = {}
+
+
+def experiment(name: str) -> Experiment:
+    """The experiment of a system, loaded on first use.
+
+    Raises AnybitError for an unknown system, and for one that has no experiment yet, naming those that have.
+    """
+    system = find(name)
+    if system.name not in EXPERIMENTS:
+        raise AnybitError(
+            f"system {system.number} ({system.name}) has no experiment yet; those that have one: "
+            f"{', '.join(EXPERIMENTS) or 'none'}"
+        )
+    found = importlib.import_module(EXPERIMENTS[system.name]).EXPERIMENT
+    assert isinstance(found, Experiment), f"{EXPERIMENTS[system.name]}.EXPERIMENT is no Experiment"
+    return found
