@@ -1,1 +1,3 @@
-"""Weight quantization methods: weight [N, K] + statistics of the layer's inputs -> `QTensor`. `table.METHODS` lists them."""
+"""Weight quantization methods: weight [N, K] and statistics of the layer's inputs -> `QTensor`; `table` lists
+them.
+"""

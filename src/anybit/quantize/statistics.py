@@ -11,9 +11,9 @@ from anybit.errors import RecipeError
 class Statistics:
     """Running token average of 2 x xᵀ: the Hessian of the squared output error with respect to each weight row.
 
-    Averaged over tokens, not sequences (short sequences weigh no more than long ones). `name` appears in error messages.
+    Averaged over tokens, not sequences, so short sequences weigh no more than long ones. `name` appears in errors.
 
-    Source: Frantar et al., GPTQ (arXiv 2210.17323), section 3; the factor 2 is kept so that the damping means the same as there.
+    Source: Frantar et al., GPTQ (arXiv 2210.17323), section 3.
     """
 
     def __init__(self, columns: int, *, name: str = "layer", dtype: torch.dtype = torch.float32) -> None:

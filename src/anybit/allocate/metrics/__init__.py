@@ -1,0 +1,1 @@
+"""What a change of each item costs the model: metric tables [items, choices]."""

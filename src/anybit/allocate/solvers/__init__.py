@@ -1,0 +1,1 @@
+"""One choice an item at the least total cost within budgets."""
