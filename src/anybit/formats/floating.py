@@ -1,0 +1,247 @@
+"""Floating-point formats: sign, exponent, mantissa, with the special values of IEEE 754 or of the OCP documents.
+
+    code = sign << (e+m) | exponent field << m | mantissa field;   bias = 2^(e-1) - 1
+    exponent field 0: (-1)^s * 2^(1-bias) * mantissa/2^m;  else (-1)^s * 2^(field-bias) * (1 + mantissa/2^m)
+
+Specials: "ieee" gives the highest exponent field to infinity (mantissa 0) and NaN; "fn" (OCP 8-bit floating point, rev. 1.0, table 1)
+gives only the all-ones code to NaN and has no infinity; "none" (OCP Microscaling v1.0, section 5.3) has neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anybit.errors import FormatError
+from anybit.formats import arrays
+from anybit.formats.format import Format
+from anybit.formats.rounding import Key, to_integer
+
+Specials = Literal["ieee", "fn", "none"]
+
+_COMMON_NAMES = {(8, 7, "ieee"): "bf16", (5, 10, "ieee"): "fp16", (8, 23, "ieee"): "fp32"}
+
+
+def default_specials(bits: int) -> Specials:
+    """What a plain name `eXmY` means: formats below 8 bits spend no code on special values, wider ones follow IEEE 754."""
+    return "none" if bits < 8 else "ieee"
+
+
+@dataclass(frozen=True)
+class Float(Format):
+    """Sign, `exponent_bits` (1-8), `mantissa_bits`: 2 to 16 or 32 bits in all."""
+
+    exponent_bits: int
+    mantissa_bits: int
+    specials: Specials
+
+    def __post_init__(self) -> None:
+        e, m = self.exponent_bits, self.mantissa_bits
+        shape = f"e{e}m{m}"
+        if not (1 <= e <= 8 and m >= 0):
+            raise FormatError(f"floating formats have 1 to 8 exponent bits and 0 or more mantissa bits; got {shape}")
+        if not (self.bits <= 16 or self.bits == 32):
+            raise FormatError(f"floating formats have 2 to 16 or 32 bits in all; {shape} has {self.bits}")
+        if (e, m) == (8, 0):
+            raise FormatError("e8m0 is the unsigned scale format Exponent(8)")
+        if self.specials not in ("ieee", "fn", "none"):
+            raise FormatError(f"special values are 'ieee', 'fn' or 'none'; got {self.specials!r}")
+        if self.specials == "ieee" and (e < 2 or m < 1):
+            raise FormatError(f"IEEE special values need 2 or more exponent bits and a mantissa bit; got {shape}")
+        if self.specials == "fn" and e + m < 3:
+            raise FormatError(f"a NaN of all ones needs 3 or more exponent and mantissa bits; got {shape}")
+        if e == 8 and self.specials != "ieee":
+            raise FormatError(f"8 exponent bits come with IEEE special values (values must fit float32); got {shape}")
+
+    @property
+    def name(self) -> str:
+        e, m = self.exponent_bits, self.mantissa_bits
+        if (e, m, self.specials) in _COMMON_NAMES:
+            return _COMMON_NAMES[e, m, self.specials]
+        return f"e{e}m{m}" + ("" if self.specials == default_specials(self.bits) else self.specials)
+
+    @property
+    def bits(self) -> int:
+        return 1 + self.exponent_bits + self.mantissa_bits
+
+    @property
+    def bias(self) -> int:
+        """Subtracted from the exponent field."""
+        return (1 << (self.exponent_bits - 1)) - 1
+
+    @property
+    def min_exponent(self) -> int:
+        """log2 of the smallest normal value."""
+        return 1 - self.bias
+
+    @property
+    def max(self) -> float:
+        top = (1 << (self.exponent_bits + self.mantissa_bits)) - 1
+        if self.specials == "fn":
+            top -= 1
+        elif self.specials == "ieee":
+            top -= 1 << self.mantissa_bits
+        return self._magnitude(top)
+
+    @property
+    def min(self) -> float:
+        return -self.max
+
+    @property
+    def min_positive(self) -> float:
+        return self._magnitude(1)
+
+    @property
+    def eps(self) -> float:
+        return 2.0**-self.mantissa_bits
+
+    @property
+    def has_inf(self) -> bool:
+        return self.specials == "ieee"
+
+    @property
+    def has_nan(self) -> bool:
+        return self.specials != "none"
+
+    def _magnitude(self, code: int) -> float:
+        field, mantissa = code >> self.mantissa_bits, code & ((1 << self.mantissa_bits) - 1)
+        if field == 0:
+            return mantissa * 2.0 ** (self.min_exponent - self.mantissa_bits)
+        return (mantissa + (1 << self.mantissa_bits)) * 2.0 ** (field - self.bias - self.mantissa_bits)
+
+    def _make_table(self) -> NDArray[np.float64]:
+        half = 1 << (self.bits - 1)
+        code = np.arange(half)
+        field, mantissa = code >> self.mantissa_bits, code & ((1 << self.mantissa_bits) - 1)
+        normal = field > 0
+        magnitude = np.ldexp(
+            (mantissa + (normal << self.mantissa_bits)).astype(np.float64),
+            np.where(normal, field - self.bias, self.min_exponent) - self.mantissa_bits,
+        )
+        if self.specials == "fn":
+            magnitude[-1] = np.nan
+        elif self.specials == "ieee":
+            magnitude[half - (1 << self.mantissa_bits) :] = np.nan
+            magnitude[half - (1 << self.mantissa_bits)] = np.inf
+        return np.concatenate([magnitude, -magnitude])
+
+    def _units(self, xp: Any, x: Any, mode: str, key: Key | None) -> tuple[Any, Any, Any]:
+        """(x in units of its spacing, rounded; the spacing; the power of two below |x|, at least the smallest normal)."""
+        x = xp.clip(x, self.min, self.max)
+        power = xp.clip(arrays.power_below(x), 2.0**self.min_exponent, None)
+        spacing = power * 2.0**-self.mantissa_bits
+        return to_integer(x / spacing, mode, key), spacing, power
+
+    def _round(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
+        units, spacing, _ = self._units(xp, x, mode, key)
+        # 0 * spacing loses no sign: -0.0 stays -0.0.
+        return units * spacing
+
+    def _encode(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
+        units, _, power = self._units(xp, x, mode, key)
+        nan = xp.isnan(units) if self.has_nan else None
+        if nan is not None:
+            units = xp.where(nan, 0.0, units)
+            power = xp.where(nan, 2.0**self.min_exponent, power)
+        # With 2^m <= |units| the leading one adds 1 to the exponent field by itself, and a carry to 2^(m+1) adds one more.
+        binade = (
+            arrays.cast(arrays.exponent_of_power(power), "int64" if self.bits > 16 else "int32") - self.min_exponent
+        )
+        codes = (binade << self.mantissa_bits) + arrays.cast(xp.abs(units), "int64" if self.bits > 16 else "int32")
+        codes = codes | (arrays.cast(xp.signbit(units), str(codes.dtype).removeprefix("torch.")) << (self.bits - 1))
+        if nan is not None:
+            quiet = (1 << (self.bits - 1)) - 1 if self.specials == "fn" else self._quiet_nan
+            codes = xp.where(nan, quiet, codes)
+        return codes
+
+    @property
+    def _quiet_nan(self) -> int:
+        ones = ((1 << self.exponent_bits) - 1) << self.mantissa_bits
+        return ones | (1 << (self.mantissa_bits - 1))
+
+    def _decode(self, xp: Any, codes: Any, dtype: Any) -> Any:
+        if self.exponent_bits == 8:  # the upper bits of a float32
+            wide = arrays.cast(codes, "int64") << (23 - self.mantissa_bits)
+            values = arrays.cast(wide, "int32").view(xp.float32)
+            return values.to(dtype) if arrays.is_torch(values) else values.astype(dtype, copy=False)
+        return super()._decode(xp, codes, dtype)
+
+
+@dataclass(frozen=True)
+class Exponent(Format):
+    """Powers of two 2^(code - bias), the OCP scale format E8M0 (Microscaling v1.0, section 5.4.1): no sign, no zero, no infinity.
+
+    The all-ones code is NaN. Zero and negative numbers round to the smallest value; rounding is by value (1.5 lies midway of 1 and 2).
+    """
+
+    width: int = 8
+
+    def __post_init__(self) -> None:
+        if self.width != 8:
+            raise FormatError(f"the scale format of exponents has 8 bits; got {self.width}")
+
+    @property
+    def name(self) -> str:
+        return f"e{self.width}m0"
+
+    @property
+    def bits(self) -> int:
+        return self.width
+
+    @property
+    def bias(self) -> int:
+        """Subtracted from the code."""
+        return (1 << (self.width - 1)) - 1
+
+    @property
+    def max(self) -> float:
+        return 2.0 ** ((1 << self.width) - 2 - self.bias)
+
+    @property
+    def min(self) -> float:
+        return 2.0**-self.bias
+
+    @property
+    def min_positive(self) -> float:
+        return self.min
+
+    @property
+    def eps(self) -> float:
+        return 1.0
+
+    @property
+    def has_nan(self) -> bool:
+        return True
+
+    def _make_table(self) -> NDArray[np.float64]:
+        table: NDArray[np.float64] = np.ldexp(1.0, np.arange(2**self.width) - self.bias)
+        table[-1] = np.nan
+        return table
+
+    def _exponent(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
+        """Exponents as float64; NaN for NaN."""
+        # float64, because 2^-127 is subnormal in float32.
+        x = xp.clip(arrays.cast(x, "float64"), self.min, self.max)
+        nan = xp.isnan(x)
+        power = arrays.power_below(xp.where(nan, 1.0, x))
+        exponent = arrays.cast(arrays.exponent_of_power(power), "float64")
+        if mode == "nearest_even":
+            above = x / power - 1.5
+            odd = (exponent + self.bias) % 2 == 1
+            up = (above > 0) | ((above == 0) & odd)
+            return xp.where(nan, float("nan"), exponent + up)
+        # The position within [power, 2 power], shifted so that the modes see a number whose neighbours are the two exponents.
+        step = to_integer(x / power - 1, mode, key)
+        return xp.where(nan, float("nan"), exponent + step)
+
+    def _round(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
+        exponent = self._exponent(xp, x, mode, key)
+        return xp.exp2(exponent)
+
+    def _encode(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
+        exponent = self._exponent(xp, x, mode, key)
+        nan = xp.isnan(exponent)
+        return xp.where(nan, 2**self.width - 1, arrays.cast(xp.where(nan, 0.0, exponent), "int32") + self.bias)

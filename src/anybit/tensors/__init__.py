@@ -1,0 +1,21 @@
+"""Floor 2: numbers in memory. `QTensor`, bit packing, and the way from floating tensors to codes."""
+
+from anybit.tensors.metrics import max_error, mean_squared_error, relative_error, snr_db
+from anybit.tensors.packing import pack_bits, unpack_bits
+from anybit.tensors.qtensor import QTensor
+from anybit.tensors.quantizing import SCALE_RULES, ScaleRule, block_scales, encode, quantize
+
+__all__ = [
+    "SCALE_RULES",
+    "QTensor",
+    "ScaleRule",
+    "block_scales",
+    "encode",
+    "max_error",
+    "mean_squared_error",
+    "pack_bits",
+    "quantize",
+    "relative_error",
+    "snr_db",
+    "unpack_bits",
+]

@@ -1,0 +1,122 @@
+"""From numbers to codes: the scales of blocks, and rounding against the scales as they are stored.
+
+The matrix is read in chunks of rows; beside the input and the result, memory holds a few chunks and the table of scales.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from anybit.errors import FormatError
+from anybit.formats import Key, Mode, TensorFormat
+from anybit.tensors import blocks
+from anybit.tensors.packing import pack_bits, row_bytes
+from anybit.tensors.qtensor import QTensor
+from anybit.tensors.scales import absmax_parameters, load_scale, mse_parameters, store_scale, tensor_factor, value_range
+
+ScaleRule = Literal["absmax", "mse"]
+SCALE_RULES: tuple[str, ...] = get_args(ScaleRule)
+
+
+def quantize(
+    x: Tensor,
+    fmt: TensorFormat,
+    scale_rule: ScaleRule = "absmax",
+    mode: Mode = "nearest_even",
+    importance: Tensor | None = None,
+    key: Key | None = None,
+) -> QTensor:
+    """x (floating, any shape of one dimension or more) -> QTensor: `block_scales`, then `encode`.
+
+    importance: weights of the squared error for scale_rule "mse", [cols] (such as the diagonal of a Hessian) or [rows, cols].
+    FormatError where x holds NaN or infinity (unscaled formats saturate infinity, as `Format` does).
+    """
+    if fmt.scale is None:
+        return encode(x, fmt, mode=mode, key=key)
+    scale, zero, tensor_scale = block_scales(x, fmt, scale_rule, importance)
+    return encode(x, fmt, scale, zero, tensor_scale, mode, key)
+
+
+def block_scales(
+    x: Tensor, fmt: TensorFormat, rule: ScaleRule = "absmax", importance: Tensor | None = None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """(scale, zero, tensor_scale) of x as float32 values that their formats hold exactly.
+
+    scale and zero are [row blocks, col blocks]; zero is None without `+z`, tensor_scale (a scalar) None without `+t`.
+    The rules are those of `tensors.scales`: "absmax" maps the largest magnitude of a block to the largest value of the element
+    format; "mse" searches the scale of least squared error and is never worse than "absmax".
+    """
+    if rule not in SCALE_RULES:
+        raise FormatError(f"unknown scale rule {rule!r}; known: {', '.join(SCALE_RULES)}")
+    if fmt.scale is None:
+        raise FormatError(f"{fmt} is unscaled, so it has no block scales")
+    matrix = matrix_view(x)
+    low, high = value_range(matrix, fmt)
+    tensor_scale = tensor_factor(low, high, fmt)
+    if rule == "mse":
+        scale, zero = mse_parameters(matrix, fmt, low, high, tensor_scale, importance)
+    else:
+        scale, zero = absmax_parameters(low, high, fmt, tensor_scale)
+    return scale, zero, tensor_scale
+
+
+def encode(
+    x: Tensor,
+    fmt: TensorFormat,
+    scale: Tensor | None = None,
+    zero: Tensor | None = None,
+    tensor_scale: Tensor | None = None,
+    mode: Mode = "nearest_even",
+    key: Key | None = None,
+) -> QTensor:
+    """x with given parameters (float values, rounded here to their formats) -> QTensor; code = encode(x / scale + zero).
+
+    x / scale uses the scale as stored. A block whose scale is 0 decodes to 0. `key` is for mode "stochastic": element i of
+    the matrix (row-major, columns padded to whole blocks) uses number i of the key's stream.
+    """
+    matrix = matrix_view(x)
+    rows, cols = matrix.shape
+    element, (tall, wide) = fmt.element, fmt.block
+    stored_scale = stored_zero = divisor = offset = None
+    if fmt.tensor_scale:
+        tensor_scale = _required(tensor_scale, "tensor_scale", fmt).to(torch.float32).reshape(())
+    if fmt.scale is not None:
+        stored_scale = store_scale(_required(scale, "scale", fmt), fmt.scale)
+        divisor = load_scale(stored_scale, fmt.scale)
+        divisor = divisor if tensor_scale is None else divisor * tensor_scale
+        divisor = torch.where(divisor == 0, 1.0, divisor)
+    if fmt.zero is not None:
+        stored_zero = fmt.zero.encode(_required(zero, "zero", fmt).float())
+        offset = fmt.zero.decode(stored_zero)
+    seed, start = key if isinstance(key, tuple) else (key, 0)
+    codes = torch.empty(rows, row_bytes(cols, fmt.bits), dtype=torch.uint8, device=x.device)
+    for band in blocks.bands(rows, cols, tall):
+        for a, b in band:
+            value = blocks.blocked(matrix[a:b].float(), (tall, wide))
+            if divisor is not None:
+                value = value / blocks.of_rows(divisor, a, b, tall)
+            if offset is not None:
+                value = value + blocks.of_rows(offset, a, b, tall)
+            position = start + a * value.shape[2] * value.shape[3]
+            chunk = element.encode(value, mode, None if seed is None else (seed, position))
+            codes[a:b] = pack_bits(blocks.unblocked(chunk, b - a, cols), fmt.bits)
+    return QTensor(codes, stored_scale, stored_zero, tensor_scale, tuple(x.shape), fmt)
+
+
+def matrix_view(x: Tensor) -> Tensor:
+    """x as [shape[0], prod(shape[1:])]; FormatError where it has no dimension or is not floating."""
+    if x.ndim == 0 or not x.is_floating_point():
+        raise FormatError(
+            f"quantization takes floating tensors of one or more dimensions; got {str(x.dtype).removeprefix('torch.')} "
+            f"of shape {tuple(x.shape)}"
+        )
+    return x.detach().reshape(x.shape[0], -1) if x.numel() else x.detach().reshape(x.shape[0], x[:1].numel())
+
+
+def _required(part: Tensor | None, name: str, fmt: TensorFormat) -> Tensor:
+    if part is None:
+        raise FormatError(f"encoding to {fmt} needs {name}")
+    return part

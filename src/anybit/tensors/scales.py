@@ -1,0 +1,267 @@
+"""Scales of blocks: how they are stored, the absmax rule, and the search for the least squared error.
+
+absmax.  Largest magnitude of the block / largest value of the element format, rounded to the scale's format. So int_b divides by
+2^(b-1) - 1: the negative extreme gets no code of its own, +absmax and -absmax are both on the grid. int1 = {-1, 0}, which has no
+positive value, takes the (signed) extreme itself: scale = -extreme. Unsigned elements use the largest positive value.
+e8m0 scales follow OCP Microscaling v1.0, section 6.3: 2^(floor(log2 absmax) - floor(log2 element.max)).
+With zero points the block's range, widened to hold 0, is spread over all codes: scale = (high - low) / (max - min),
+zero = round(min - low / scale).
+
+Tensor scale (`+t`): absmax of the tensor / (element.max * t), with t = min(448, largest scale): the largest block scale becomes t.
+For e4m3fn this is the NVFP4 rule, amax / (6 * 448).
+
+Storage. A scale too large for its format becomes the largest value, and the elements saturate; a nonzero one too small becomes the
+smallest positive value, so that no block is divided by zero. Blocks of zeros have scale 0 (e8m0: 2^-127).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from anybit.errors import FormatError
+from anybit.formats import Exponent, Format, Int, TensorFormat
+from anybit.tensors import blocks
+from anybit.tensors.qtensor import scale_dtype
+
+_LARGEST_BLOCK_SCALE = 448.0
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def store_scale(scale: Tensor, fmt: Format) -> Tensor:
+    """Float scales -> their storage (a torch floating dtype, or uint8 codes), clamped as the module says. Signs are kept."""
+    scale = scale.float()
+    smallest = torch.where(scale < 0, -fmt.min_positive, fmt.min_positive)
+    scale = torch.where((scale != 0) & (scale.abs() < fmt.min_positive), smallest, scale)
+    dtype = scale_dtype(fmt)
+    return fmt.encode(scale) if dtype == torch.uint8 else scale.clamp(fmt.min, fmt.max).to(dtype)
+
+
+def load_scale(stored: Tensor, fmt: Format) -> Tensor:
+    """The float32 values of stored scales."""
+    return fmt.decode(stored) if stored.dtype == torch.uint8 else stored.float()
+
+
+def value_range(matrix: Tensor, fmt: TensorFormat) -> tuple[Tensor, Tensor]:
+    """(smallest, largest) value of each block of matrix [rows, cols], float32 [row blocks, col blocks], widened to hold 0.
+
+    FormatError where a block holds NaN or infinity.
+    """
+    rows, cols = matrix.shape
+    tall = fmt.block[0]
+    grid = fmt.grid((rows, cols))
+    low, high = (torch.zeros(grid, device=matrix.device) for _ in range(2))
+    for band in blocks.bands(rows, cols, tall):
+        for a, b in band:
+            chunk = blocks.blocked(matrix[a:b].float(), fmt.block)
+            first = a // tall if tall else 0
+            part = slice(first, first + chunk.shape[0])
+            low[part] = torch.minimum(low[part], chunk.amin((1, 3)))
+            high[part] = torch.maximum(high[part], chunk.amax((1, 3)))
+    if not bool(torch.isfinite(low).all() & torch.isfinite(high).all()):
+        kind = "NaN" if bool(torch.isnan(low).any() | torch.isnan(high).any()) else "infinity"
+        raise FormatError(f"the tensor to quantize holds {kind}, for which {fmt} has no scale")
+    return low, high
+
+
+def tensor_factor(low: Tensor, high: Tensor, fmt: TensorFormat) -> Tensor | None:
+    """The tensor scale, a float32 scalar; None without `+t`. 1 for a tensor of zeros."""
+    if not fmt.tensor_scale or fmt.scale is None:
+        return None
+    absmax = torch.maximum(-low, high).amax() if low.numel() else low.new_zeros(())
+    largest = min(fmt.scale.max, _LARGEST_BLOCK_SCALE)
+    factor = absmax / (_span(fmt) * largest)
+    return torch.where(absmax > 0, factor.clamp(min=_TINY), 1.0)
+
+
+def absmax_parameters(
+    low: Tensor, high: Tensor, fmt: TensorFormat, factor: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """(scale, zero) of the absmax rule from the range of each block; `factor` is the tensor scale. Values of their formats."""
+    return _parameters(low, high, fmt, factor, 1.0)
+
+
+def _span(fmt: TensorFormat) -> float:
+    """What the range of a block is divided by."""
+    element = fmt.element
+    return element.max - element.min if fmt.zero is not None else element.max if element.max > 0 else -element.min
+
+
+def _parameters(
+    low: Tensor, high: Tensor, fmt: TensorFormat, factor: Tensor | None, shrink: float
+) -> tuple[Tensor, Tensor | None]:
+    element, scale_format = fmt.element, fmt.scale
+    assert scale_format is not None, "callers have refused unscaled formats"
+    if fmt.zero is not None:
+        reach = high - low
+    elif element.max <= 0:  # int1: only one sign can be represented, and a signed scale chooses it
+        reach = -low if scale_format.min >= 0 else torch.where(-low >= high, -low, -high)
+    elif element.min >= 0:
+        reach = high
+    else:
+        reach = torch.maximum(-low, high)
+    reach = reach * shrink
+    if factor is not None:
+        reach = reach / factor
+    if isinstance(scale_format, Exponent):
+        top = torch.floor(torch.log2(torch.tensor(_span(fmt), dtype=torch.float64)))
+        # frexp is exact where log2 would round: reach = m * 2^e with m in [0.5, 1).
+        exponent = torch.frexp(reach.double()).exponent - 1 - top
+        scale = torch.where(reach > 0, torch.exp2(exponent.clamp(-200, 200)), 0.0)
+    else:
+        scale = reach / _span(fmt)
+    scale = load_scale(store_scale(scale, scale_format), scale_format)
+    if fmt.zero is None:
+        return scale, None
+    step = scale if factor is None else scale * factor
+    zero = torch.where(step > 0, element.min - low * shrink / torch.where(step > 0, step, 1.0), 0.0)
+    return scale, element.round(zero)
+
+
+def shrink_factors(fmt: TensorFormat) -> list[float]:
+    """The fractions of the absmax scale that the search tries, beside 1: few bits clip more of the range.
+
+    Steps of 7 %: near its minimum the squared error of Gaussian and heavier-tailed blocks is flat to second order, and the
+    closed-form step that follows closes what is left.
+    """
+    if isinstance(fmt.scale, Exponent):
+        return [2.0, 0.5] if fmt.bits > 4 else [2.0, 0.5, 0.25] if fmt.bits > 2 else [2.0, 0.5, 0.25, 0.125]
+    lowest = 0.4 if fmt.bits >= 7 else 0.3 if fmt.bits >= 5 else 0.2 if fmt.bits >= 3 else 0.06
+    factors, factor = [], 1.07
+    while factor >= lowest:
+        factors.append(factor)
+        factor *= 0.93
+    return factors
+
+
+def mse_parameters(
+    matrix: Tensor, fmt: TensorFormat, low: Tensor, high: Tensor, factor: Tensor | None, importance: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """(scale, zero) of least sum(importance * (x - dequantized)^2) for each block, found by search.
+
+    Candidates are `shrink_factors` times the absmax scale (with zero points: times the range), as stored; then, twice, the scale
+    that is optimal for the codes of the best so far, <x, q> / <q, q>. A candidate is taken only where it lowers the error.
+    Two's complement of up to 4 bits also tries negative scales, which spend the extra code on the other sign.
+    """
+    rows, cols = matrix.shape
+    weights = _weights(importance, rows, cols, fmt)
+    best_scale, best_zero = absmax_parameters(low, high, fmt, factor)
+    best_scale = best_scale.clone()
+    best_zero = None if best_zero is None else best_zero.clone()
+    tall = fmt.block[0]
+    for band in blocks.bands(rows, cols, tall):
+        first = band[0][0] // tall if tall else 0
+        part = slice(first, first + (-(-band[-1][1] // tall) - first if tall else 1))
+        search = _Search(matrix, weights, fmt, factor, band)
+        scale, zero = best_scale[part], None if best_zero is None else best_zero[part]
+        error = search.error(scale, zero)
+        for shrink in shrink_factors(fmt):
+            new_scale, new_zero = _parameters(low[part], high[part], fmt, factor, shrink)
+            for signed in (new_scale, -new_scale) if _mirrored(fmt) else (new_scale,):
+                scale, zero, error = _better(search, scale, zero, error, signed, new_zero)
+        for _ in range(0 if isinstance(fmt.scale, Exponent) else 2):
+            scale, zero, error = _better(search, scale, zero, error, search.closed_form(scale, zero), zero)
+        best_scale[part] = scale
+        if best_zero is not None and zero is not None:
+            best_zero[part] = zero
+    return best_scale, best_zero
+
+
+def _mirrored(fmt: TensorFormat) -> bool:
+    """Is the negated scale another grid worth trying?"""
+    element, scale = fmt.element, fmt.scale
+    return (
+        isinstance(element, Int)
+        and fmt.zero is None
+        and element.min < -element.max
+        and element.bits <= 4
+        and scale is not None
+        and scale.min < 0
+    )
+
+
+def _weights(importance: Tensor | None, rows: int, cols: int, fmt: TensorFormat) -> Tensor | None:
+    """importance as [1 or rows, cols] float32; ones where padding must be masked because the element format has no zero."""
+    if importance is None:
+        element = fmt.element
+        if fmt.zero is not None or isinstance(element, Int) or 0.0 in element.values:
+            return None
+        return torch.ones(1, cols)
+    weights = importance.float()
+    weights = weights[None] if weights.ndim == 1 else weights
+    if weights.shape not in ((1, cols), (rows, cols)) or not bool((weights >= 0).all()):
+        raise FormatError(
+            f"importance must be non-negative [{cols}] or [{rows}, {cols}]; got the shape {list(importance.shape)}"
+        )
+    return weights
+
+
+def _better(
+    search: _Search, scale: Tensor, zero: Tensor | None, error: Tensor, new_scale: Tensor, new_zero: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    new_error = search.error(new_scale, new_zero)
+    wins = new_error < error
+    if zero is not None and new_zero is not None:
+        zero = torch.where(wins, new_zero, zero)
+    return torch.where(wins, new_scale, scale), zero, torch.where(wins, new_error, error)
+
+
+class _Search:
+    """The blocks of one band, with the squared error of given parameters. A band of one chunk is read once, others every time."""
+
+    def __init__(
+        self,
+        matrix: Tensor,
+        weights: Tensor | None,
+        fmt: TensorFormat,
+        factor: Tensor | None,
+        band: list[tuple[int, int]],
+    ) -> None:
+        self.matrix, self.weights, self.fmt, self.factor, self.band = matrix, weights, fmt, factor, band
+        self.kept = list(self._read()) if len(band) == 1 else None
+
+    def _read(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for a, b in self.band:
+            weight = self.weights
+            if weight is not None:
+                weight = (weight if weight.shape[0] == 1 else weight[a:b]).to(self.matrix.device)
+                weight = blocks.blocked(weight.expand(b - a, -1), self.fmt.block)
+            yield blocks.blocked(self.matrix[a:b].float(), self.fmt.block), weight
+
+    def _chunks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        return iter(self.kept) if self.kept is not None else self._read()
+
+    def _quantized(self, value: Tensor, scale: Tensor, zero: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(decode(code) - zero, the step it is multiplied by)."""
+        step = (scale if self.factor is None else scale * self.factor)[:, None, :, None]
+        units = value / torch.where(step == 0, 1.0, step)
+        if zero is None:
+            return self.fmt.element.round(units), step
+        offset = zero[:, None, :, None]
+        return self.fmt.element.round(units + offset) - offset, step
+
+    def error(self, scale: Tensor, zero: Tensor | None) -> Tensor:
+        """Weighted squared error [row blocks, col blocks] of these float parameters."""
+        total = torch.zeros_like(scale)
+        for value, weight in self._chunks():
+            units, step = self._quantized(value, scale, zero)
+            wrong = (value - units * step).square_()
+            total += (wrong if weight is None else wrong * weight).sum((1, 3))
+        return total
+
+    def closed_form(self, scale: Tensor, zero: Tensor | None) -> Tensor:
+        """The scale of least error for the codes that `scale` gives, as its format stores it; `scale` where it is undefined."""
+        assert self.fmt.scale is not None, "callers have refused unscaled formats"
+        xq, qq = torch.zeros_like(scale), torch.zeros_like(scale)
+        for value, weight in self._chunks():
+            units, _ = self._quantized(value, scale, zero)
+            weighted = units if weight is None else units * weight
+            xq += (value * weighted).sum((1, 3))
+            qq += (units * weighted).sum((1, 3))
+        found = xq / torch.where(qq == 0, 1.0, qq)
+        found = found if self.factor is None else found / self.factor
+        usable = (qq > 0) & (found > 0 if self.fmt.scale.min >= 0 else found != 0)
+        found = torch.where(usable, found, scale)
+        return load_scale(store_scale(found, self.fmt.scale), self.fmt.scale)
