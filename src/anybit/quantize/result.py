@@ -1,0 +1,32 @@
+"""What every quantizer gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from anybit.tensors import QTensor
+
+Value = float | int | str | bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What happened, as plain values for the journal and the checkpoint's provenance.
+
+    relative_error: Σ (w - ŵ)² / Σ w², or with statistics Σ (w - ŵ) H (w - ŵ)ᵀ / Σ w H wᵀ, over all rows.
+    details: what a method wants remembered (the damping that was needed, dead columns, …).
+    """
+
+    method: str
+    format: str
+    relative_error: float
+    details: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized weight and the report on it."""
+
+    qtensor: QTensor
+    report: Report

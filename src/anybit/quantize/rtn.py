@@ -1,0 +1,73 @@
+"""Round to nearest: scales from the weight (and, where known, how strongly each input column is driven), every
+weight alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from anybit import tensors
+from anybit.formats import TensorFormat
+from anybit.quantize import check
+from anybit.quantize.result import Quantized, Report
+from anybit.quantize.statistics import Statistics
+
+ROWS = 512
+"""Rows worked on at a time, so that temporaries stay small beside the weight."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """scale_rule: "absmax" puts the largest weight on the largest value, "mse" searches the scale of least squared
+    error.
+
+    importance: weigh the search's errors by the mean square of each input column where statistics are given.
+    """
+
+    scale_rule: Literal["absmax", "mse"] = "mse"
+    importance: bool = True
+
+
+def quantize(
+    weight: Tensor,
+    fmt: TensorFormat,
+    stats: Statistics | None = None,
+    options: Options | None = None,
+    *,
+    name: str = "layer",
+) -> Quantized:
+    """Round weight [N, K] (any float dtype, unchanged) to `fmt`; statistics are optional.
+
+    Raises RecipeError for NaN, a wrong shape, or statistics of another width.
+    """
+    options = options or Options()
+    check.weight(weight, name)
+    importance = None
+    if stats is not None:
+        check.statistics(stats, weight.shape[1], "rtn", name)
+        importance = stats.second_moment.float() if options.importance else None
+    q = tensors.quantize(weight.float(), fmt, scale_rule=options.scale_rule, importance=importance)
+    return Quantized(q, Report("rtn", str(fmt), relative_error(weight, q, stats)))
+
+
+def relative_error(weight: Tensor, q: tensors.QTensor, stats: Statistics | None) -> float:
+    """Σ (w - ŵ) H (w - ŵ)ᵀ / Σ w H wᵀ over all rows, H the identity without statistics; 0 for a weight of zeros."""
+    wrong = total = 0.0
+    tall = q.format.block[0]
+    step = tall * max(1, ROWS // tall) if tall else ROWS
+    for start in range(0, weight.shape[0], step):
+        stop = min(start + step, weight.shape[0])
+        w = weight[start:stop].float()
+        d = w - q.rows(start, stop).dequantize()
+        if stats is None:
+            wrong += float(d.square_().sum(dtype=torch.float64))
+            total += float(w.square().sum(dtype=torch.float64))
+        else:
+            hessian = stats.hessian.float()
+            wrong += float(((d @ hessian) * d).sum(dtype=torch.float64))
+            total += float(((w @ hessian) * w).sum(dtype=torch.float64))
+    return wrong / total if total > 0 else 0.0
