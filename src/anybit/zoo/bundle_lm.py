@@ -29,9 +29,9 @@ library_name: anybit
 ---
 # anybit-tiny
 
-A Llama-architecture language model of {parameters:,} parameters with its own byte-level BPE tokenizer of {vocab_size:,} entries, trained from
-scratch by `src/anybit/zoo/train_lm.py` to write short stories in the manner of old children's books. It exists so that
-quantization, perplexity and speed can be tried offline on real trained weights. It knows nothing, means nothing and should advise nobody.
+A Llama-architecture language model of {parameters:,} parameters with its own byte-level BPE tokenizer of {vocab_size:,} entries,
+trained from scratch by `src/anybit/zoo/train_lm.py` to write short stories in the manner of old children's books. It exists so that
+quantization, perplexity and speed can be tried offline on real trained weights. It knows nothing and should advise nobody.
 
 | | |
 |---|---|
@@ -40,7 +40,7 @@ quantization, perplexity and speed can be tried offline on real trained weights.
 | weights | bfloat16 safetensors, {megabytes:.1f} MB |
 | data | 86 English classics and children's books from Project Gutenberg, 33 MB, public domain in the United States; no licence \
 is needed there to use or pass on text or model |
-| held out | The Secret Garden and Ozma of Oz; {heldout_kb} kB of them are in `heldout.txt`, the text `anybit demo` scores |
+| held out | The Secret Garden and Ozma of Oz; {heldout_kb} kB of them are `heldout.txt`, the text `anybit demo` scores |
 | calibration | `calibration.txt`, {calibration_kb} kB from the training books |
 | training | {steps:,} steps of 4,096 tokens ({tokens:.1f} M tokens); Muon and AdamW; seed 0; on two CPU cores; `train_log.jsonl` |
 | validation loss | {valid:.4f} nats a token (perplexity {perplexity:.2f}) on 40 windows of 512 tokens of the validation books |
