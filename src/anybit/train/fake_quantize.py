@@ -17,11 +17,11 @@ from anybit.tensors import quantize
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, fmt: TensorFormat) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, fmt: TensorFormat) -> Tensor:
         return quantize(x.detach().reshape(x.shape[0], -1), fmt).dequantize(x.dtype).reshape(x.shape)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return grads[0], None
 
 
@@ -30,7 +30,7 @@ def fake_quantize(x: Tensor, fmt: TensorFormat) -> Tensor:
 
     With absmax scales nothing is clipped, so the straight-through estimate needs no mask.
     """
-    return _StraightThrough.apply(x, fmt)  # type: ignore[no-any-return]
+    return _StraightThrough.apply(x, fmt)
 
 
 class FakeQuantized(nn.Module):

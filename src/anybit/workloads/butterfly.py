@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from anybit.formats import Format
+from anybit.formats.rounding import Mode
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Butterfly:
         """The matrix M [n, n] with self(x) = x Mᵀ."""
         return self(torch.eye(self.size, dtype=self.twiddle.dtype)).T
 
-    def rounded(self, fmt: Format, mode: str = "nearest_even") -> Butterfly:
+    def rounded(self, fmt: Format, mode: Mode = "nearest_even") -> Butterfly:
         """The same butterfly with every twiddle (real and imaginary part) rounded to `fmt` scaled so that 1 is its largest value."""
         scale = float(fmt.max)
 

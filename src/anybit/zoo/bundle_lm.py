@@ -35,7 +35,7 @@ quantization, perplexity and speed can be tried offline on real trained weights.
 
 | | |
 |---|---|
-| architecture | LlamaForCausalLM: {num_hidden_layers} layers, width {hidden_size}, FFN {intermediate_size}, {num_attention_heads} query and \
+| architecture | LlamaForCausalLM: {num_hidden_layers} layers, width {hidden_size}, FFN {intermediate_size}, {num_attention_heads} query / \
 {num_key_value_heads} key-value heads of {head_dim}, context {max_position_embeddings}, output tied to the embedding |
 | weights | bfloat16 safetensors, {megabytes:.1f} MB |
 | data | 86 English classics and children's books from Project Gutenberg, 33 MB, public domain in the United States; no licence \

@@ -143,8 +143,9 @@ class Llama(nn.Module):
         """ids [batch, time] int64 -> logits [batch, time, vocab] float32."""
         t = ids.shape[1]
         x = self.embed_tokens(ids)
+        cos, sin = self.get_buffer("cos")[:t], self.get_buffer("sin")[:t]
         for layer in self.layers:
-            x = layer(x, self.cos[:t], self.sin[:t])
+            x = layer(x, cos, sin)
         return F.linear(self.norm(x), self.embed_tokens.weight)
 
 
