@@ -97,7 +97,9 @@ class Codebook(Format):
         elif mode == "up":
             up = x > below
         elif mode == "toward_zero":
-            up = (x == above) | ((x > below) & (above <= 0))
+            # The neighbour of smaller magnitude; of two alike the one on x's side of zero.
+            smaller = (abs(above) < abs(below)) | ((abs(above) == abs(below)) & (x >= 0))
+            up = (x == above) | ((x > below) & smaller)
         else:
             assert key is not None, "stochastic rounding has a key"
             up = uniform(x, key) < (x - below) / (above - below)

@@ -133,7 +133,13 @@ class Float(Format):
         x = xp.clip(x, self.min, self.max)
         power = xp.clip(arrays.power_below(x), 2.0**self.min_exponent, None)
         spacing = power * 2.0**-self.mantissa_bits
-        return to_integer(x / spacing, mode, key), spacing, power
+        scaled = x / spacing
+        units = to_integer(scaled, mode, key)
+        if self.mantissa_bits == 0 and mode == "nearest_even":
+            # Without a mantissa the last bit of a code is the exponent's, so 1.5 units go to the even exponent field.
+            odd_field = (arrays.exponent_of_power(power) - self.min_exponent) % 2 == 0
+            units = xp.where((xp.abs(scaled) == 1.5) & ~odd_field, xp.sign(scaled), units)
+        return units, spacing, power
 
     def _round(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
         units, spacing, _ = self._units(xp, x, mode, key)
@@ -166,7 +172,10 @@ class Float(Format):
         if self.exponent_bits == 8:  # the upper bits of a float32
             wide = arrays.cast(codes, "int64") << (23 - self.mantissa_bits)
             values = arrays.cast(wide, "int32").view(xp.float32)
-            return values.to(dtype) if arrays.is_torch(values) else values.astype(dtype, copy=False)
+            if arrays.is_torch(values):
+                return values.to(dtype)
+            with np.errstate(invalid="ignore"):  # widening a signalling NaN
+                return values.astype(dtype, copy=False)
         return super()._decode(xp, codes, dtype)
 
 

@@ -1,8 +1,10 @@
 """Scales of blocks: how they are stored, the absmax rule, and the search for the least squared error.
 
-absmax.  Largest magnitude of the block / largest value of the element format, rounded to the scale's format. So int_b divides by
-2^(b-1) - 1: the negative extreme gets no code of its own, +absmax and -absmax are both on the grid. int1 = {-1, 0}, which has no
-positive value, takes the (signed) extreme itself: scale = -extreme. Unsigned elements use the largest positive value.
+absmax.  Largest magnitude of the block / largest value of the element format, rounded to the scale's format. So two's complement
+of b bits divides by 2^(b-1) - 1, and both +absmax and -absmax are on the grid. With 1 and 2 bits, {-1, 0} and {-2, -1, 0, 1}, that would
+leave one sign or half the grid unused: there the signed extreme of the block gets the lowest value, scale = extreme / -2^(b-1), and
+the scale may be negative (where its format has signs). Measured on Gaussian, Laplace and Student-t blocks of 128 this is
+worth 3 to 5 dB at 2 bits. Unsigned elements use the largest positive value.
 e8m0 scales follow OCP Microscaling v1.0, section 6.3: 2^(floor(log2 absmax) - floor(log2 element.max)).
 With zero points the block's range, widened to hold 0, is spread over all codes: scale = (high - low) / (max - min),
 zero = round(min - low / scale).
@@ -89,15 +91,29 @@ def _span(fmt: TensorFormat) -> float:
     return element.max - element.min if fmt.zero is not None else element.max if element.max > 0 else -element.min
 
 
+def _by_signed_extreme(fmt: TensorFormat) -> bool:
+    element, scale = fmt.element, fmt.scale
+    return (
+        isinstance(element, Int)
+        and element.min < -element.max
+        and element.bits <= 2
+        and scale is not None
+        and scale.min < 0
+    )
+
+
 def _parameters(
     low: Tensor, high: Tensor, fmt: TensorFormat, factor: Tensor | None, shrink: float
 ) -> tuple[Tensor, Tensor | None]:
     element, scale_format = fmt.element, fmt.scale
     assert scale_format is not None, "callers have refused unscaled formats"
+    span = _span(fmt)
     if fmt.zero is not None:
         reach = high - low
-    elif element.max <= 0:  # int1: only one sign can be represented, and a signed scale chooses it
-        reach = -low if scale_format.min >= 0 else torch.where(-low >= high, -low, -high)
+    elif element.max <= 0 and scale_format.min >= 0:
+        reach = -low
+    elif _by_signed_extreme(fmt):
+        reach, span = torch.where(-low >= high, -low, -high), -element.min
     elif element.min >= 0:
         reach = high
     else:
@@ -106,12 +122,12 @@ def _parameters(
     if factor is not None:
         reach = reach / factor
     if isinstance(scale_format, Exponent):
-        top = torch.floor(torch.log2(torch.tensor(_span(fmt), dtype=torch.float64)))
+        top = torch.floor(torch.log2(torch.tensor(span, dtype=torch.float64)))
         # frexp is exact where log2 would round: reach = m * 2^e with m in [0.5, 1).
         exponent = torch.frexp(reach.double()).exponent - 1 - top
         scale = torch.where(reach > 0, torch.exp2(exponent.clamp(-200, 200)), 0.0)
     else:
-        scale = reach / _span(fmt)
+        scale = reach / span
     scale = load_scale(store_scale(scale, scale_format), scale_format)
     if fmt.zero is None:
         return scale, None
@@ -143,7 +159,8 @@ def mse_parameters(
 
     Candidates are `shrink_factors` times the absmax scale (with zero points: times the range), as stored; then, twice, the scale
     that is optimal for the codes of the best so far, <x, q> / <q, q>. A candidate is taken only where it lowers the error.
-    Two's complement of up to 4 bits also tries negative scales, which spend the extra code on the other sign.
+    Two's complement of up to 5 bits also tries negative scales, which spend the extra code on the other sign: on Gaussian, Laplace
+    and Student-t blocks of 128 worth 0.4-0.6 dB at 2 to 4 bits, 0.25 dB at 5, and below 0.1 dB beyond, where it is left out.
     """
     rows, cols = matrix.shape
     weights = _weights(importance, rows, cols, fmt)
@@ -176,7 +193,7 @@ def _mirrored(fmt: TensorFormat) -> bool:
         isinstance(element, Int)
         and fmt.zero is None
         and element.min < -element.max
-        and element.bits <= 4
+        and element.bits <= 5
         and scale is not None
         and scale.min < 0
     )

@@ -1,0 +1,62 @@
+"""What must hold for arrays.py: numpy and torch inputs keep their kind, and the bit tricks agree with frexp."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+
+from anybit.errors import FormatError
+from anybit.formats import arrays, get
+
+
+def test_namespace_tells_numpy_from_torch_and_refuses_others() -> None:
+    assert arrays.namespace(np.zeros(2)) is np
+    assert arrays.namespace(torch.zeros(2)) is torch
+    with pytest.raises(FormatError, match="numpy array or a torch tensor; got list"):
+        arrays.namespace([1.0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_power_below_is_the_power_of_two_of_frexp(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal(2000) * 2.0 ** rng.integers(-120, 120, 2000)).astype(dtype)
+    wanted = np.ldexp(1.0, np.frexp(x.astype(np.float64))[1] - 1)
+    assert np.array_equal(arrays.power_below(x), wanted)
+    assert np.array_equal(arrays.power_below(torch.from_numpy(x)).numpy(), wanted)
+    assert np.array_equal(arrays.exponent_of_power(arrays.power_below(x)), np.log2(wanted))
+
+
+def test_power_below_at_the_edges() -> None:
+    x = np.array([0.0, -0.0, 1e-45, np.inf, -np.inf, np.nan], np.float32)
+    assert np.array_equal(arrays.power_below(x), np.array([0, 0, 0, np.inf, np.inf, np.inf], np.float32))
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16, np.int32], ids=lambda d: np.dtype(d).name
+)
+def test_working_type_is_exact_and_restore_gives_the_type_back(dtype: type) -> None:
+    x = np.array([1, -3, 0, 96], dtype)
+    work = arrays.working(x)
+    assert work.dtype in (np.float32, np.float64)
+    assert np.array_equal(work.astype(np.float64), x.astype(np.float64))
+    assert arrays.restore(work, x).dtype == (np.float64 if np.dtype(dtype).kind == "i" else dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_torch_types_come_back(dtype: torch.dtype) -> None:
+    assert get("int8").round(torch.tensor([1.25, -300.0], dtype=dtype)).dtype == dtype
+
+
+def test_text_is_refused() -> None:
+    with pytest.raises(FormatError, match="expected real numbers"):
+        get("int8").round(np.array(["a"]))
+
+
+@pytest.mark.parametrize(("bits", "numpy_type", "torch_type"), [
+    (4, np.uint8, torch.uint8), (8, np.uint8, torch.uint8), (16, np.uint16, torch.int32), (32, np.uint32, torch.int64),
+])  # fmt: skip
+def test_code_types(bits: int, numpy_type: type, torch_type: torch.dtype) -> None:
+    assert arrays.code_array(np.array([1, 2]), bits).dtype == numpy_type
+    assert arrays.code_array(torch.tensor([1, 2]), bits).dtype == torch_type

@@ -1,0 +1,192 @@
+"""What must hold for every `Format`, exhaustively over codes, against argmin over all values in float64.
+
+New formats join FORMATS and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anybit.errors import FormatError
+from anybit.formats import Format, get
+
+FORMATS = [
+    *(f"int{b}" for b in (1, 2, 3, 4, 5, 6, 7, 8, 16)),
+    *(f"uint{b}" for b in (1, 2, 3, 4, 5, 6, 7, 8)),
+    *(f"int{b}n" for b in (2, 3, 4, 8)),
+    *("e2m1", "e3m2", "e2m3", "e1m2", "e3m0", "e4m3fn", "e4m3", "e3m4", "e5m2", "e5m6", "e8m0", "bf16", "fp16"),
+    *("nf4", "ternary", "bipolar1", "bipolar2", "bipolar3", "bipolar8"),
+]
+MODES = ("nearest_even", "nearest_away", "toward_zero", "up", "down")
+
+
+def probes(fmt: Format) -> np.ndarray:
+    """The grid, all midpoints, their float neighbours, and numbers beyond the range: float64."""
+    grid = np.unique(fmt.values)
+    if len(grid) > 2000:
+        grid = np.concatenate([grid[:500], grid[:: len(grid) // 700], grid[-500:]])
+    middle = (grid[1:] + grid[:-1]) / 2
+    x = np.concatenate([grid, middle, np.nextafter(middle, -np.inf), np.nextafter(middle, np.inf)])
+    reach = max(abs(fmt.min), fmt.max)
+    return np.concatenate([x, [1.5 * reach, -1.5 * reach, np.inf, -np.inf, 0.0, -0.0]])
+
+
+def expected(fmt: Format, x: np.ndarray, mode: str) -> np.ndarray:
+    """Rounding by definition: brute force over the sorted values, one number at a time."""
+    grid = np.unique(fmt.values)
+    out = np.empty_like(x)
+    for i, v in enumerate(np.clip(x, grid[0], grid[-1])):
+        below, above = np.searchsorted(grid, v, "right") - 1, np.searchsorted(grid, v, "left")
+        if below == above:
+            out[i] = grid[below]
+            continue
+        low, high = grid[below], grid[above]
+        left, right = Fraction(v) - Fraction(low), Fraction(high) - Fraction(v)  # exact, where float64 would make ties
+        if mode in ("up", "down"):
+            out[i] = high if mode == "up" else low
+        elif mode == "toward_zero":
+            out[i] = high if abs(high) < abs(low) or (abs(high) == abs(low) and v >= 0) else low
+        elif left != right:
+            out[i] = low if left < right else high
+        elif mode == "nearest_away":
+            out[i] = high if v > 0 else low
+        else:
+            out[i] = low if code_of(fmt, low) % 2 == 0 else high
+    return out
+
+
+def code_of(fmt: Format, value: float) -> int:
+    """The code of a value of the format, by looking for it."""
+    codes = np.arange(2**fmt.bits)
+    if fmt.name in ("nf4", "ternary"):
+        codes = codes[: len(fmt.values)]
+    return int(codes[np.flatnonzero(fmt.decode(codes, np.float64) == value)[0]])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("mode", MODES)
+def test_rounding_is_what_its_definition_says(name: str, mode: str) -> None:
+    fmt = get(name)
+    x = probes(fmt)
+    assert np.array_equal(fmt.round(x, mode), expected(fmt, x, mode))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_nearest_is_nearest(name: str) -> None:
+    fmt = get(name)
+    rng = np.random.default_rng(2)
+    x = np.concatenate([rng.normal(0, 0.6 * fmt.max, 300), rng.standard_normal(300)])
+    grid = np.unique(fmt.values)
+    distance = np.array([np.min(np.abs(grid - v)) for v in np.clip(x, grid[0], grid[-1])])
+    assert np.array_equal(np.abs(fmt.round(x) - np.clip(x, grid[0], grid[-1])), distance)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("mode", MODES)
+def test_codes_decode_to_the_rounded_value_in_numpy_and_torch(name: str, mode: str) -> None:
+    fmt = get(name)
+    x = probes(fmt)
+    y = fmt.round(x, mode)
+    codes = fmt.encode(x, mode)
+    assert codes.dtype == (np.uint8 if fmt.bits <= 8 else np.uint16)
+    assert codes.max() < 2**fmt.bits
+    assert np.array_equal(fmt.decode(codes, np.float64), y)
+    t = torch.from_numpy(x)
+    assert np.array_equal(fmt.round(t, mode).numpy(), y)
+    assert np.array_equal(fmt.encode(t, mode).numpy(), codes)
+    assert np.array_equal(fmt.decode(fmt.encode(t, mode), torch.float64).numpy(), y)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("mode", MODES)
+def test_float32_input_rounds_like_float64_input(name: str, mode: str) -> None:
+    fmt = get(name)
+    with np.errstate(over="ignore"):
+        x = probes(fmt).astype(np.float32)
+    assert np.array_equal(fmt.round(x, mode), fmt.round(x.astype(np.float64), mode).astype(np.float32))
+    assert np.array_equal(fmt.encode(x, mode), fmt.encode(x.astype(np.float64), mode))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_code_round_trips(name: str) -> None:
+    fmt = get(name)
+    count = len(fmt.values) if fmt.name in ("nf4", "ternary") else 2**fmt.bits
+    codes = np.arange(count, dtype=np.uint8 if fmt.bits <= 8 else np.uint16)
+    values = fmt.decode(codes, np.float64)
+    finite = np.isfinite(values) & (values >= fmt.min)  # a narrow integer leaves one code out
+    assert np.array_equal(values[finite], fmt.values)
+    assert np.array_equal(fmt.encode(values[finite]), codes[finite])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_derived_facts_follow_from_the_values(name: str) -> None:
+    fmt = get(name)
+    assert fmt.max == fmt.values.max()
+    assert fmt.min == fmt.values.min()
+    positive = fmt.values[fmt.values > 0]
+    assert fmt.min_positive == (positive.min() if len(positive) else 0.0)
+    everything = fmt.decode(np.arange(len(fmt.values)) if fmt.name == "ternary" else np.arange(2**fmt.bits), np.float64)
+    assert fmt.has_nan == bool(np.isnan(everything).any())
+    assert fmt.has_inf == bool(np.isinf(everything).any())
+    assert str(fmt) == fmt.name == name
+    assert get(fmt.name) == fmt and hash(get(fmt.name)) == hash(fmt)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_nan_becomes_nan_or_is_refused_by_name(name: str) -> None:
+    fmt = get(name)
+    for x in (np.array([1.0, np.nan]), torch.tensor([1.0, float("nan")])):
+        if fmt.has_nan:
+            assert bool(fmt.round(x).isnan()[1] if isinstance(x, torch.Tensor) else np.isnan(fmt.round(x)[1]))
+            decoded = fmt.decode(fmt.encode(x))
+            assert bool(decoded[1] != decoded[1]) and bool(decoded[0] == decoded[0])
+        else:
+            for act in (fmt.round, fmt.encode):
+                with pytest.raises(FormatError, match=f"holds NaN, which {name} cannot represent"):
+                    act(x)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_rounding_is_idempotent_and_monotone(name: str, data: st.DataObject) -> None:
+    fmt = get(name)
+    numbers = st.floats(-3 * abs(fmt.max) - 2, 3 * abs(fmt.max) + 2, width=64)
+    x = np.sort(np.array(data.draw(st.lists(numbers, min_size=1, max_size=30))))
+    mode = data.draw(st.sampled_from(MODES))
+    y = fmt.round(x, mode)
+    assert np.array_equal(fmt.round(y, mode), y)
+    assert np.all(np.diff(y) >= 0)
+
+
+def test_formats_are_frozen_values() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        get("int4").width = 5  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="read-only"):
+        get("int4").values[0] = 1
+
+
+def test_values_of_wide_formats_are_not_listed() -> None:
+    with pytest.raises(FormatError, match="fp32 has 2\\^32 values"):
+        _ = get("fp32").values
+
+
+def test_any_shape_and_empty_arrays() -> None:
+    for fmt in map(get, FORMATS):
+        for shape in ((), (0,), (2, 3, 1)):
+            x = torch.zeros(shape)
+            assert fmt.round(x).shape == fmt.decode(fmt.encode(x)).shape == shape
+            assert fmt.round(x.numpy()).shape == fmt.decode(fmt.encode(x.numpy())).shape == shape
+
+
+def test_strided_tensors() -> None:
+    x = torch.randn(6, 8).t()
+    for fmt in map(get, FORMATS):
+        assert torch.equal(fmt.encode(x), fmt.encode(x.contiguous()))

@@ -1,0 +1,50 @@
+"""What must hold for names.py: every name round-trips, near names are suggested, and nf4 is what its paper says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from anybit.errors import FormatError
+from anybit.formats import get
+from anybit.formats.names import TABLE
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_names_are_the_formats_own(name: str) -> None:
+    assert TABLE[name].name == name
+    assert get(name) is TABLE[name]
+
+
+@pytest.mark.parametrize("name", ["e4m3", "e3m0", "e1m2", "e5m6", "e2m1ieee", "e4m3none", "int16n", "uint16"])
+def test_patterns_give_formats_that_know_their_name(name: str) -> None:
+    assert get(name).name == name
+
+
+def test_spelled_out_names_are_equal_to_the_short_ones() -> None:
+    assert get("e5m10") == get("fp16")
+    assert get("e8m7") == get("bf16")
+    assert get("e5m2ieee") == get("e5m2")
+    assert get("e2m1none") == get("e2m1")
+
+
+def test_nf4_is_built_from_normal_quantiles() -> None:
+    # QLoRA, section 3: eight quantiles for the positive side, seven for the negative, zero between, scaled to [-1, 1]. The
+    # authors' offset is the mean of 1 - 1/(2*15) and 1 - 1/(2*16).
+    offset = (1 - 1 / 30 + 1 - 1 / 32) / 2
+    positive = norm.ppf(np.linspace(offset, 0.5, 9)[:-1])
+    negative = -norm.ppf(np.linspace(offset, 0.5, 8)[:-1])
+    wanted = np.sort(np.concatenate([positive, [0.0], negative])) / positive.max()
+    # The published digits are those of float32 arithmetic: a few units in its last place.
+    assert np.max(np.abs(get("nf4").values - wanted)) < 1e-6
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("int0", "1 to 8 or 16 bits; got 0"), ("int17", "got 17"), ("uint9", "got 9"), ("bipolar9", "1 to 8 bits; got 9"),
+    ("in4", "did you mean int4"), ("NF4", "did you mean nf4"), ("e4m3fnuz", "did you mean e4m3fn"), ("teranry", "did you mean ternary"),
+    ("", "unknown number format ''; known: int1"), ("qqq", "known: int1"), ("e9m9", "1 to 8 exponent bits"),
+])  # fmt: skip
+def test_unknown_names_are_refused_with_advice(name: str, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        get(name)
