@@ -1,0 +1,200 @@
+"""Runs a `Plan` on the native engine: packed weights, one call a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anybit import _native, ops
+from anybit.errors import AnybitError, UnsupportedModelError
+from anybit.formats import TensorFormat
+from anybit.models.plan import Op, Plan, Value, WeightRef
+from anybit.runtime.sampling import Sampling
+from anybit.tensors import QTensor
+
+Ids = Sequence[int] | Tensor | NDArray[np.integer]
+CacheKind = Literal["fp32", "fp16", "int8"]
+Progress = Callable[[int, int, str], None]
+"""Called with (weights packed so far, weights in all, name of the one just packed)."""
+
+DEFAULT_ACTIVATION = "int8/g128"
+_MOST_THREADS = 1024
+
+
+class Weights(Protocol):
+    """What an executor needs of a `WeightStore`."""
+
+    def resolve(self, ref: WeightRef) -> Tensor | QTensor: ...
+
+
+def _vector(w: Tensor | QTensor) -> NDArray[np.float32]:
+    dense = w.dequantize() if isinstance(w, QTensor) else w
+    return np.ascontiguousarray(dense.to(torch.float32).numpy().reshape(-1))
+
+
+def _activation(act: str | TensorFormat | None) -> tuple[bool, int]:
+    """(quantized to int8?, k's that share a scale; 0 = the row)."""
+    if act is None:
+        return False, 0
+    fmt = TensorFormat.parse(act) if isinstance(act, str) else act
+    rows, cols = fmt.block
+    if str(fmt).split("/")[0] != "int8" or fmt.zero is not None or rows != 1 or cols % 32 != 0:
+        raise AnybitError(f"activations can be exact (None), 'int8/row' or 'int8/gN' with N a multiple of 32; got {str(fmt)!r}")
+    return True, cols
+
+
+class NativeExecutor:
+    """The C++ executor of a plan; the interface is that of `models.executor.TorchExecutor`.
+
+    act: how inputs of quantized linear layers are rounded at run time: int8 a group of 128 (the default), int8 a row, or None
+    for exact float32 compute.  Dense weights always meet exact activations.
+    kv: what the KV cache holds; int8 has one scale a token and head.
+    threads: None shares anybit's own pool ($ANYBIT_THREADS or all cores), a number makes a pool of that many.
+    progress: called after each weight is packed.  One weight at a time is unpacked in memory.
+
+    Raises `AnybitError` for impossible options and `UnsupportedModelError` for a plan that the engine cannot run.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        weights: Weights,
+        act: str | TensorFormat | None = DEFAULT_ACTIVATION,
+        kv: CacheKind = "fp16",
+        threads: int | None = None,
+        progress: Progress | None = None,
+        chunk: int = 256,
+    ) -> None:
+        if kv not in ("fp32", "fp16", "int8"):
+            raise AnybitError(f"the KV cache can be fp32, fp16 or int8; got {kv!r}")
+        if threads is not None and not 1 <= threads <= _MOST_THREADS:
+            raise AnybitError(f"the number of threads must be between 1 and {_MOST_THREADS}; got {threads}")
+        if chunk < 1:
+            raise AnybitError(f"the prefill chunk must be at least 1 token; got {chunk}")
+        int8, group = _activation(act)
+        self.plan = plan
+        names = list(plan.buffers)
+        self._index = {name: i for i, name in enumerate(names)} | {"ids": -1}
+        self._tables = list(plan.constants)
+        self._packed: dict[WeightRef, ops.Packed] = {}
+        self._refs = list(dict.fromkeys(ref for op in plan.ops for ref in op.weights))
+        self._done = 0
+        native_ops = [self._lower(op, weights, progress) for op in plan.ops]
+        tables = [np.ascontiguousarray(plan.constants[t].to(torch.float32).numpy()) for t in self._tables]
+        shape = (plan.layers, plan.kv_heads, plan.head_dim, plan.max_positions)
+        widths = [plan.buffers[name] for name in names]
+        try:
+            self._engine = _native.Engine(
+                widths, self._index["logits"], native_ops, tables, shape, kv, int8, group, chunk, threads or 0
+            )
+        except ValueError as error:
+            raise UnsupportedModelError(f"the native engine cannot run this plan: {error}") from None
+
+    def _lower(self, op: Op, weights: Weights, progress: Progress | None) -> tuple[object, ...]:
+        """The tuple bindings/engine.cc reads: kind, inputs, output, matrix, vector, attributes."""
+        attrs: dict[str, Value] = dict(op.attrs)
+        matrix: ops.Packed | None = None
+        vector: NDArray[np.float32] | None = None
+        if op.kind in ("embedding", "linear"):
+            matrix = self._pack(op.weights[0], weights, progress)
+            if op.kind == "linear":
+                attrs["exact"] = int(not matrix.integer)
+        if op.kind == "rms_norm" or len(op.weights) > 1:
+            vector = _vector(weights.resolve(op.weights[-1]))
+            self._report(op.weights[-1], progress)
+        if op.kind == "rope":
+            attrs["table"] = self._tables.index(str(attrs["table"]))
+        inputs = [self._index[name] for name in op.inputs]
+        handle = None if matrix is None else matrix.handle
+        return op.kind, inputs, self._index[op.output], handle, vector, attrs
+
+    def _pack(self, ref: WeightRef, weights: Weights, progress: Progress | None) -> ops.Packed:
+        if ref not in self._packed:
+            self._packed[ref] = ops.prepack(weights.resolve(ref))
+            self._report(ref, progress)
+        return self._packed[ref]
+
+    def _report(self, ref: WeightRef, progress: Progress | None) -> None:
+        self._done += 1
+        if progress is not None:
+            progress(self._done, len(self._refs), ref.name)
+
+    @property
+    def position(self) -> int:
+        """Tokens in the cache."""
+        return int(self._engine.position)
+
+    @property
+    def threads(self) -> int:
+        return int(self._engine.threads)
+
+    @property
+    def isa(self) -> str:
+        """The instruction set the engine was built for."""
+        return str(self._engine.isa)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of packed weights; a decode step reads each once (of the embedding table one row, unless it is tied)."""
+        return int(self._engine.weight_bytes)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of KV cache now allocated."""
+        return int(self._engine.cache_bytes)
+
+    def reset(self) -> None:
+        """Forget the sequence and give the cache's memory back."""
+        self._engine.reset()
+
+    def truncate(self, length: int) -> None:
+        """Keep the first `length` tokens.  Raises `AnybitError` where the sequence is shorter."""
+        if not 0 <= length <= self.position:
+            raise AnybitError(f"cannot truncate to {length} tokens; the sequence holds {self.position}")
+        self._engine.truncate(length)
+
+    def forward(self, ids: Ids, logits: Literal["last", "all"] = "last") -> Tensor:
+        """Append `ids` [T] to the sequence; float32 logits [1, vocab] of the last token, or [T, vocab] of all.
+
+        Raises `AnybitError` for no ids, an id outside the vocabulary, or more positions than the model has.
+        """
+        if logits not in ("last", "all"):
+            raise AnybitError(f"logits can be 'last' or 'all'; got {logits!r}")
+        return torch.from_numpy(self._engine.forward(self._checked(ids), logits == "all"))
+
+    def next(self, ids: Ids, sampling: Sampling, history: Sequence[int] = ()) -> int:
+        """`forward` and the choice of the next token in one native call; the position numbers the draw."""
+        checked, seen = self._checked(ids), np.asarray(history, dtype=np.int32)
+        try:
+            return int(self._engine.next(checked, seen, *sampling.filters(), sampling.seed))
+        except ValueError as error:
+            raise AnybitError(str(error)) from None
+
+    def _checked(self, ids: Ids) -> NDArray[np.int32]:
+        array = np.ascontiguousarray(ids, dtype=np.int32).reshape(-1)
+        room = self.plan.max_positions - self.position
+        if array.size == 0:
+            raise AnybitError("there are no tokens to run")
+        if array.size > room:
+            raise AnybitError(
+                f"{array.size} more tokens do not fit: {self.position} of the model's {self.plan.max_positions} positions are used"
+            )
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high >= self.plan.vocab_size:
+            wrong = low if low < 0 else high
+            raise AnybitError(f"token id {wrong} is outside the vocabulary of {self.plan.vocab_size}")
+        return array
+
+    def enable_profile(self, on: bool = True) -> None:
+        """Measure from now on (the times so far are dropped), or stop."""
+        self._engine.enable_profile(on)
+
+    def profile(self) -> Mapping[str, tuple[float, int]]:
+        """Kind of operator -> (microseconds, calls), as the calling thread saw it; `wait` is time at barriers,
+        `prepare` the quantization of inputs of linear layers."""
+        return {kind: (microseconds, calls) for kind, microseconds, calls in self._engine.profile()}
