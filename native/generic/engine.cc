@@ -239,11 +239,11 @@ void Engine::run_chunk(const Program& program, std::span<const std::int32_t> ids
   pool_->run([&](Team& team) {
     using Clock = std::chrono::steady_clock;
     auto then = Clock::now();
-    const auto lap = [&](int kind) {
+    const auto lap = [&](int kind, bool counted = true) {
       if (team.rank != 0) return;
       const auto now = Clock::now();
       spent_[static_cast<std::size_t>(kind)] += std::chrono::duration<double, std::micro>(now - then).count();
-      ++calls_[static_cast<std::size_t>(kind)];
+      calls_[static_cast<std::size_t>(kind)] += counted;
       then = now;
     };
     for (const Step& step : program) {
@@ -252,7 +252,8 @@ void Engine::run_chunk(const Program& program, std::span<const std::int32_t> ids
         lap(kWait);
       }
       run_step(team, step);
-      lap(step.kind == Step::Kind::prepare ? kPrepare : static_cast<int>(op_of(step).kind));
+      const bool prepares = step.kind == Step::Kind::prepare;
+      lap(prepares ? kPrepare : static_cast<int>(op_of(step).kind), prepares || step.kind == Step::Kind::op);
     }
     team.barrier();
     lap(kWait);

@@ -93,8 +93,17 @@ def test_counters_are_independent() -> None:
     """Neighbouring counters and neighbouring seeds give uncorrelated uniforms: a flat 2-D histogram."""
     flat = np.zeros(16, np.float32)
     for pairs in (
-        [(sample(flat, Sampling(temperature=1.0), counter=i), sample(flat, Sampling(temperature=1.0), counter=i + 1)) for i in range(0, 20_000, 2)],
-        [(sample(flat, Sampling(temperature=1.0, seed=2 * i), counter=3), sample(flat, Sampling(temperature=1.0, seed=2 * i + 1), counter=3)) for i in range(10_000)],
+        [
+            (sample(flat, Sampling(temperature=1.0), counter=i), sample(flat, Sampling(temperature=1.0), counter=i + 1))
+            for i in range(0, 20_000, 2)
+        ],
+        [
+            (
+                sample(flat, Sampling(temperature=1.0, seed=2 * i), counter=3),
+                sample(flat, Sampling(temperature=1.0, seed=2 * i + 1), counter=3),
+            )
+            for i in range(10_000)
+        ],
     ):
         table = np.zeros((16, 16))
         np.add.at(table, tuple(np.array(pairs).T), 1)

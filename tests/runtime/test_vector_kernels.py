@@ -56,7 +56,11 @@ def gelu_tanh(x: np.ndarray) -> np.ndarray:
     ("name", "exact", "exponent"),
     [
         ("silu", lambda x: x * special.expit(x), np.abs),
-        ("gelu_tanh", lambda x: x * special.expit(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)), lambda x: np.abs(x**3)),
+        (
+            "gelu_tanh",
+            lambda x: x * special.expit(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)),
+            lambda x: np.abs(x**3),
+        ),
         ("gelu", lambda x: x * special.ndtr(x), lambda x: x**2),
     ],
 )
@@ -81,7 +85,9 @@ def test_rms_norm(isa: str, width: int, offset: float) -> None:
     wide = x.astype(np.float64)
     exact = wide / np.sqrt((wide**2).mean() + 1e-5) * (gain.astype(np.float64) + offset)
     # the mean is a sum of `width` terms of one sign: at most width/lanes roundings deep, halved by the square root
-    assert (np.abs(_native.vector_rms_norm(x, gain, offset, 1e-5) - exact) <= (8 + width / 16) * ULP * np.abs(exact) + 1e-9).all()
+    assert (
+        np.abs(_native.vector_rms_norm(x, gain, offset, 1e-5) - exact) <= (8 + width / 16) * ULP * np.abs(exact) + 1e-9
+    ).all()
 
 
 @pytest.mark.parametrize(("heads", "dim", "half"), [(1, 2, 1), (3, 64, 32), (2, 80, 20), (4, 10, 5)])
@@ -142,12 +148,16 @@ def test_attention_in_float32(isa: str, shape: tuple[int, int, int, int, int, in
 def test_attention_does_not_read_beyond_the_sequence(isa: str) -> None:
     """Positions after the last are zeros of a fresh tile; even huge scores of real keys must not let them in."""
     k = np.full((3, 1, 16), -100, np.float32)
-    out = _native.vector_attention(np.full((1, 1, 16), 1, np.float32), k, np.ones((3, 1, 16), np.float32), 1.0, 0, 0.0, "fp32")
+    out = _native.vector_attention(
+        np.full((1, 1, 16), 1, np.float32), k, np.ones((3, 1, 16), np.float32), 1.0, 0, 0.0, "fp32"
+    )
     assert np.allclose(out, 1)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_half_and_int8_caches_equal_attention_over_rounded_values(isa: str, shape: tuple[int, int, int, int, int, int, float]) -> None:
+def test_half_and_int8_caches_equal_attention_over_rounded_values(
+    isa: str, shape: tuple[int, int, int, int, int, int, float]
+) -> None:
     """What the cache does is rounding and nothing else: float64 attention over the rounded keys and values is the oracle."""
     tokens, positions, heads, kv_heads, dim, window, cap = shape
     rng = np.random.default_rng(positions + 1)

@@ -44,7 +44,9 @@ def _activation(act: str | TensorFormat | None) -> tuple[bool, int]:
     fmt = TensorFormat.parse(act) if isinstance(act, str) else act
     rows, cols = fmt.block
     if str(fmt).split("/")[0] != "int8" or fmt.zero is not None or rows != 1 or cols % 32 != 0:
-        raise AnybitError(f"activations can be exact (None), 'int8/row' or 'int8/gN' with N a multiple of 32; got {str(fmt)!r}")
+        raise AnybitError(
+            f"activations can be exact (None), 'int8/row' or 'int8/gN' with N a multiple of 32; got {str(fmt)!r}"
+        )
     return True, cols
 
 

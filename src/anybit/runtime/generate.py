@@ -79,7 +79,11 @@ class _Text:
             return
         # The beginning of a stop text must not be shown before it is known whether the rest follows.
         whole = final or self.stopped
-        held = 0 if whole else max((n for s in self._stop for n in range(1, len(s)) if self.text.endswith(s[:n])), default=0)
+        held = (
+            0
+            if whole
+            else max((n for s in self._stop for n in range(1, len(s)) if self.text.endswith(s[:n])), default=0)
+        )
         end = len(self.text) - held
         if end > self._sent:
             self._stream(self.text[self._sent : end])
@@ -111,7 +115,11 @@ def generate(
         raise AnybitError(f"the number of new tokens must be at least 1; got {max_new_tokens}")
     if tokenizer is None and (isinstance(prompt, str) or stop or stream is not None):
         raise AnybitError("a text prompt, stop texts and streaming need a tokenizer; this model has none")
-    ids = list(tokenizer.encode(prompt)) if isinstance(prompt, str) and tokenizer is not None else [int(i) for i in prompt]
+    ids = (
+        list(tokenizer.encode(prompt))
+        if isinstance(prompt, str) and tokenizer is not None
+        else [int(i) for i in prompt]
+    )
     if not ids:
         raise AnybitError("the prompt is empty; give at least one token")
     plan = getattr(executor, "plan", None)
