@@ -103,3 +103,25 @@ class Plan:
     def weight_names(self) -> list[str]:
         """Every checkpoint tensor the plan reads, once, in order of first use."""
         return list(dict.fromkeys(ref.name for op in self.ops for ref in op.weights))
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """name -> shape each checkpoint tensor must have; a fused one as many rows as its slices reach."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for op in self.ops:
+            if not op.weights:
+                continue
+            main, *bias = op.weights
+            if op.kind == "rms_norm":
+                shapes[main.name] = (self.buffers[op.inputs[0]] // int(op.attrs.get("heads", 1)),)
+                continue
+            rows, columns = (
+                (self.vocab_size, self.buffers[op.output])
+                if op.kind == "embedding"
+                else (self.buffers[op.output], self.buffers[op.inputs[0]])
+            )
+            reach = rows if main.rows is None else max(main.rows[1], shapes.get(main.name, (0,))[0])
+            shapes[main.name] = (reach, columns)
+            for ref in bias:
+                reach = rows if ref.rows is None else max(ref.rows[1], shapes.get(ref.name, (0,))[0])
+                shapes[ref.name] = (reach,)
+        return shapes

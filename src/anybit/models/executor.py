@@ -1,0 +1,153 @@
+"""`TorchExecutor`: the readable reference that runs a plan for one sequence, with a key-value cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from anybit.errors import AnybitError
+from anybit.formats import TensorFormat
+from anybit.models.interpreter import Hook, Setting, as_float, run
+from anybit.models.plan import Plan, WeightRef
+from anybit.models.weights import Weight, Weights
+from anybit.tensors import QTensor
+
+Ids = Sequence[int] | Tensor
+
+
+class Executor(Protocol):
+    """What every executor of a plan offers: one sequence, fed in pieces."""
+
+    @property
+    def position(self) -> int:
+        """Tokens in the cache."""
+        ...
+
+    def reset(self) -> None:
+        """Forget the sequence."""
+        ...
+
+    def truncate(self, n: int) -> None:
+        """Keep the first n tokens."""
+        ...
+
+    def forward(self, ids: Ids, logits: Literal["last", "all"] = "last") -> Tensor:
+        """Append tokens; float32 logits [1 or tokens, vocab]."""
+        ...
+
+
+class TorchExecutor:
+    """Runs a plan with plain torch in float32 buffers.
+
+    compute_dtype: what linears multiply in.  act: format the inputs of quantized linears are rounded to; None is exact.
+    cache_dtype: what keys and values are kept in.  keep: hold the unpacked weights between calls (as much memory as the model in
+    `compute_dtype`) instead of reading them again for every call.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        weights: Weights,
+        compute_dtype: torch.dtype = torch.float32,
+        act: TensorFormat | None = None,
+        cache_dtype: torch.dtype = torch.float32,
+        keep: bool = True,
+        on_linear: Hook | None = None,
+    ) -> None:
+        self.plan = plan
+        self.weights: Weights = _Kept(weights, compute_dtype, act is None) if keep else weights
+        self.setting = Setting(compute_dtype, act, on_linear)
+        self._cache = _Cache(plan.layers, cache_dtype)
+        self._position = 0
+
+    @property
+    def position(self) -> int:
+        """Tokens in the cache."""
+        return self._position
+
+    def reset(self) -> None:
+        """Forget the sequence."""
+        self.truncate(0)
+
+    def truncate(self, n: int) -> None:
+        """Keep the first n tokens. AnybitError where there are fewer."""
+        if not 0 <= n <= self._position:
+            raise AnybitError(f"cannot keep {n} of {self._position} tokens")
+        self._cache.truncate(n)
+        self._position = n
+
+    @torch.no_grad()
+    def forward(self, ids: Ids, logits: Literal["last", "all"] = "last") -> Tensor:
+        """Append tokens to the cache; float32 logits of the last one [1, vocab], or of all [tokens, vocab].
+
+        Raises AnybitError for no tokens, ids outside the vocabulary, or more positions than the model takes.
+        """
+        tokens = check_ids(ids, self.plan, self._position)
+        if logits not in ("last", "all"):
+            raise AnybitError(f"logits must be 'last' or 'all'; got {logits!r}")
+        buffers = run(
+            self.plan,
+            self.weights,
+            self.plan.ops,
+            {"ids": tokens},
+            self.setting,
+            self._position,
+            self._cache,
+            last_only=logits == "last",
+        )
+        self._position += len(tokens)
+        return buffers["logits"]
+
+
+def check_ids(ids: Ids, plan: Plan, position: int = 0) -> Tensor:
+    """Token ids as an int64 vector. AnybitError for none, one outside the vocabulary, or more positions than the model takes."""
+    tokens = torch.as_tensor(ids, dtype=torch.int64)
+    if tokens.ndim != 1 or len(tokens) == 0:
+        raise AnybitError(f"an executor takes a vector of at least one token id; got the shape {list(tokens.shape)}")
+    least, most = int(tokens.min()), int(tokens.max())
+    if least < 0 or most >= plan.vocab_size:
+        raise AnybitError(f"token ids must be within 0 and {plan.vocab_size - 1}; got {least if least < 0 else most}")
+    if position + len(tokens) > plan.max_positions:
+        raise AnybitError(
+            f"the model takes at most {plan.max_positions} positions; {position + len(tokens)} were asked for"
+        )
+    return tokens
+
+
+class _Cache:
+    """Keys and values [positions, kv_heads, head_dim] of each layer."""
+
+    def __init__(self, layers: int, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * layers
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        new = keys.to(self.dtype), values.to(self.dtype)
+        old = self.layers[layer]
+        both = new if old is None else (torch.cat([old[0], new[0]]), torch.cat([old[1], new[1]]))
+        self.layers[layer] = both
+        return both[0].float(), both[1].float()
+
+    def truncate(self, n: int) -> None:
+        self.layers = [None if pair is None or n == 0 else (pair[0][:n], pair[1][:n]) for pair in self.layers]
+
+
+class _Kept:
+    """Weights unpacked once; quantized ones stay packed where activations are rounded too, as `linear` must tell them apart."""
+
+    def __init__(self, inner: Weights, dtype: torch.dtype, unpack: bool) -> None:
+        self.inner, self.dtype, self.unpack = inner, dtype, unpack
+        self.kept: dict[WeightRef, Weight] = {}
+
+    def resolve(self, ref: WeightRef) -> Weight:
+        if ref not in self.kept:
+            value = self.inner.resolve(ref)
+            packed = isinstance(value, QTensor) and not self.unpack
+            vector = (
+                isinstance(value, Tensor) and value.ndim < 2
+            )  # gains are applied in float32 whatever linears compute in
+            self.kept[ref] = value if packed else as_float(value, torch.float32 if vector else self.dtype)
+        return self.kept[ref]

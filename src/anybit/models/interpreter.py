@@ -1,0 +1,180 @@
+"""The operators of a plan in plain torch: the readable meaning of each kind, and a loop over a range of them.
+
+Buffers are float32 [..., tokens, width]: leading dimensions are independent sequences, all beginning at the same position. Nothing is
+written in place, so gradients flow through every operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from anybit.errors import AnybitError
+from anybit.formats import TensorFormat
+from anybit.models.plan import Op, Plan, WeightRef
+from anybit.models.weights import Weights
+from anybit.tensors import QTensor, quantize
+
+Buffers = dict[str, Tensor]
+Hook = Callable[[WeightRef, Tensor], None]
+
+QUERY_ROWS = 256
+"""Queries scored at a time: bounds the memory of attention at heads * 256 * positions floats."""
+
+
+class Cache(Protocol):
+    """Keys and values of earlier positions."""
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append [tokens, kv_heads, head_dim] and return all positions so far."""
+        ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How operators run.
+
+    compute_dtype: what a linear multiplies in; buffers stay float32.
+    act: format the inputs of linears with quantized weights are rounded to first; None keeps them exact.
+    on_linear: called with the input of each linear, before `act`.  on_output: with its result, before any accumulation.
+    """
+
+    compute_dtype: torch.dtype = torch.float32
+    act: TensorFormat | None = None
+    on_linear: Hook | None = None
+    on_output: Hook | None = None
+
+
+def run(
+    plan: Plan,
+    weights: Weights,
+    ops: Iterable[Op],
+    buffers: Buffers,
+    setting: Setting | None = None,
+    position: int = 0,
+    cache: Cache | None = None,
+    last_only: bool = False,
+) -> Buffers:
+    """Run operators over buffers (`ids` among them for the embedding); returns the buffers, with outputs replaced.
+
+    position: of the first token.  cache: keys and values of earlier positions; None means there are none.
+    """
+    setting = setting or Setting()
+    buffers = dict(buffers)
+    for op in ops:
+        inputs = [buffers[name] for name in op.inputs]
+        if op.kind == "embedding":
+            buffers[op.output] = embedding(inputs[0], op, weights)
+        elif op.kind == "rms_norm":
+            buffers[op.output] = rms_norm(inputs[0], as_float(weights.resolve(op.weights[0])), op)
+        elif op.kind == "linear":
+            result = linear(inputs[0], op, weights, setting)
+            buffers[op.output] = buffers[op.output] + result if op.attrs.get("accumulate") else result
+        elif op.kind == "rope":
+            buffers[op.output] = rope(inputs[0], plan.constants[str(op.attrs["table"])], op, position)
+        elif op.kind == "attention":
+            buffers[op.output] = attention(inputs[0], inputs[1], inputs[2], op, position, cache)
+        elif op.kind == "glu":
+            buffers[op.output] = ACTIVATIONS[str(op.attrs["activation"])](inputs[0]) * inputs[1]
+        elif op.kind == "add":
+            buffers[op.output] = inputs[0] + inputs[1]
+        elif op.kind == "softcap":
+            cap = float(op.attrs["cap"])
+            buffers[op.output] = cap * torch.tanh(inputs[0] / cap)
+        elif op.kind == "last":
+            buffers[op.output] = inputs[0][..., -1:, :] if last_only else inputs[0]
+        else:
+            raise AnybitError(f"the torch executor has no operator {op.kind!r}")
+    return buffers
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
+"""`activation` of a glu -> function."""
+
+
+def as_float(weight: Tensor | QTensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The values of a stored weight."""
+    return weight.dequantize(dtype) if isinstance(weight, QTensor) else weight.to(dtype)
+
+
+def embedding(ids: Tensor, op: Op, weights: Weights) -> Tensor:
+    """Rows of the table times `factor`: ids [..., tokens] -> [..., tokens, width]."""
+    table = weights.resolve(op.weights[0])
+    factor = float(op.attrs.get("factor", 1.0))
+    if isinstance(table, QTensor):
+        unique, places = torch.unique(ids.reshape(-1), return_inverse=True)
+        if table.format.block[0] == 1 or table.format.scale is None:
+            rows = torch.cat([table.rows(int(i), int(i) + 1).dequantize() for i in unique])
+        else:
+            rows = table.dequantize()[unique]
+        return (rows[places] * factor).reshape(*ids.shape, -1)
+    return table[ids].float() * factor
+
+
+def rms_norm(x: Tensor, gain: Tensor, op: Op) -> Tensor:
+    """x / rms(x) * (gain + offset), rms over each head's columns (Zhang & Sennrich, arXiv 1910.07467)."""
+    heads = int(op.attrs.get("heads", 1))
+    grouped = x.reshape(*x.shape[:-1], heads, -1)
+    scale = torch.rsqrt(grouped.square().mean(-1, keepdim=True) + float(op.attrs["eps"]))
+    return (grouped * scale * (gain + float(op.attrs.get("offset", 0.0)))).reshape(x.shape)
+
+
+def linear(x: Tensor, op: Op, weights: Weights, setting: Setting) -> Tensor:
+    """x W^T + b in `compute_dtype`, as float32."""
+    ref = op.weights[0]
+    if setting.on_linear is not None:
+        setting.on_linear(ref, x)
+    stored = weights.resolve(ref)
+    if setting.act is not None and isinstance(stored, QTensor):
+        x = quantize(x.reshape(-1, x.shape[-1]), setting.act).dequantize().reshape(x.shape)
+    dtype = setting.compute_dtype
+    bias = as_float(weights.resolve(op.weights[1]), dtype) if len(op.weights) > 1 else None
+    y = F.linear(x.to(dtype), as_float(stored, dtype), bias).float()
+    if setting.on_output is not None:
+        setting.on_output(ref, y)
+    return y
+
+
+def rope(x: Tensor, table: Tensor, op: Op, position: int) -> Tensor:
+    """Rotate the pairs (i, i + len(table)) of each head's first 2 len(table) columns by position * table[i]."""
+    heads, factor = int(op.attrs["heads"]), float(op.attrs.get("factor", 1.0))
+    tokens, half = x.shape[-2], len(table)
+    angle = torch.arange(position, position + tokens, dtype=torch.float32)[:, None] * table
+    cos, sin = (angle.cos() * factor)[:, None], (angle.sin() * factor)[:, None]
+    grouped = x.reshape(*x.shape[:-1], heads, -1)
+    a, b, rest = grouped[..., :half], grouped[..., half : 2 * half], grouped[..., 2 * half :]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1).reshape(x.shape)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, op: Op, position: int, cache: Cache | None) -> Tensor:
+    """Causal attention of queries at `position`… over all keys so far; `window` w sees the last w positions, itself included."""
+    heads, kv_heads = int(op.attrs["heads"]), int(op.attrs["kv_heads"])
+    window, softcap = int(op.attrs.get("window", 0)), float(op.attrs.get("softcap", 0.0))
+    keys, values = (t.reshape(*t.shape[:-1], kv_heads, -1) for t in (k, v))
+    if cache is not None:
+        keys, values = cache.extend(int(op.attrs["layer"]), keys, values)
+    shared = heads // kv_heads
+    queries = (q * float(op.attrs["scale"])).reshape(*q.shape[:-1], kv_heads, shared, -1)
+    key_at = torch.arange(keys.shape[-3])
+    parts = []
+    for start in range(0, q.shape[-2], QUERY_ROWS):
+        block = queries[..., start : start + QUERY_ROWS, :, :, :]
+        scores = torch.einsum("...tkgd,...skd->...kgts", block, keys)
+        if softcap:
+            scores = softcap * torch.tanh(scores / softcap)
+        query_at = torch.arange(position + start, position + start + block.shape[-4])[:, None]
+        visible = key_at <= query_at
+        if window:
+            visible = visible & (key_at > query_at - window)
+        share = scores.masked_fill(~visible, float("-inf")).softmax(-1)
+        parts.append(torch.einsum("...kgts,...skd->...tkgd", share, values))
+    return torch.cat(parts, -4).reshape(q.shape)
