@@ -7,6 +7,9 @@
 
 namespace anybit {
 
+// ScaleKind as plain numbers
+constexpr int kScaleNone = 0, kScaleFp32 = 1, kScaleFp16 = 2, kScaleBf16 = 3, kScaleE8m0 = 4;
+
 // A matmul with everything looked up: what generic/matmul.cc hands to an instruction set.
 struct Problem {
   int64_t m, n, slots;  // slots: padded k, a multiple of 32

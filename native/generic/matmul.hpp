@@ -63,9 +63,10 @@ struct Weight {
   int lowest = 0;            // integer: the value of u = 0
   float factor = 1.0f;       // multiplies everything (tensor scale, codebook unit)
   alignas(64) float table[16] = {};  // codebook: value of a code, without factor
-  bool table_is_bytes = false;       // codebook: table[c] == level_bytes[c] - level_zero exactly
+  bool table_is_bytes = false;       // codebook: table[c] == (level_bytes[c] - level_zero) * byte_unit exactly
   uint8_t level_bytes[16] = {};
   int level_zero = 0;
+  float byte_unit = 1.0f;
   int16_t level_words[16] = {};  // else: table[c] ~ level_words[c] * level_unit, error <= level_unit / 2 = max|table| / 32512
   float level_unit = 0.0f;
 
@@ -74,6 +75,10 @@ struct Weight {
   size_t nbytes() const;                            // of codes, scales and zeros as packed
 };
 using WeightPtr = std::shared_ptr<const Weight>;
+
+bool has_integer_form(const Weight&);  // whether int8 activations are multiplied as integers
+size_t scale_bytes(ScaleKind);
+int packed_code(const uint8_t* panel, int bits, int64_t lane, int64_t slot);  // the stored u of row `lane`, for readers of single rows
 
 // Canonical (checkpoint) arrays to pack: see tensors/ for their layout.
 struct Source {
@@ -87,9 +92,9 @@ struct Source {
   const uint8_t* zero = nullptr;       // codes, same grid, or null
   float factor = 1.0f;                 // tensor scale
 };
-// Throws std::invalid_argument where the element type has no packed form (wider codebooks: use pack_dense with scales).
-WeightPtr pack(Team&, const Source&, std::shared_ptr<Weight> into);  // every rank calls it with the same `into`
-WeightPtr pack(const Source&);                                       // on the default pool
+// Throws std::invalid_argument where the element type has no packed form (wider codebooks: use pack_dense with scales).  Not to be
+// called from inside a run of the pool.
+WeightPtr pack(ThreadPool&, const Source&);
 
 // Rows of plain numbers [n][k], contiguous; kind bf16, fp16 or fp32; scales as above or none.
 struct DenseSource {
@@ -101,13 +106,14 @@ struct DenseSource {
   const void* scale = nullptr;
   float factor = 1.0f;
 };
-WeightPtr pack_dense(const DenseSource&);
+WeightPtr pack_dense(ThreadPool&, const DenseSource&);
 
 // How x is to be prepared.  `group`: k's that share an activation scale, 0 = the whole row, else a multiple of 32.
 struct ActSpec {
   Act act = Act::exact;
   int64_t group = 0;
   Geometry geometry = {};  // of the weights that will read it
+  bool values = false;     // int8: make Activations::x what the codes stand for (for weights without an integer form), else leave x
   bool operator==(const ActSpec&) const = default;
 };
 
@@ -115,7 +121,7 @@ struct ActSpec {
 struct Activations {
   int64_t m = 0, k = 0, slots = 0;
   ActSpec spec;
-  const float* x = nullptr;  // [m][ldx] fp32 over slots, zeros in the padding; for int8: what the codes stand for, made on request
+  const float* x = nullptr;  // [m][ldx] fp32 over slots, zeros in the padding; see ActSpec::values
   int64_t ldx = 0;
   const int8_t* codes = nullptr;  // [m][ldc]
   int64_t ldc = 0;
@@ -146,8 +152,8 @@ struct Epilogue {
 
 // This rank's share of output columns (whole panels of 16): y[m][ldy].  No barrier inside, no memory allocated; other ranks' columns
 // are complete only after a barrier.  The split is along N only, so the result does not depend on the number of threads.
-// The activations must have been prepared for w.k columns and w.geometry.  Where a weight has no integer form (bf16, fp16, fp32),
-// int8 activations are multiplied as the numbers they stand for.
+// The activations must have been prepared for w.k columns and w.geometry.  A weight without integer form (bf16, fp16, fp32) multiplies
+// Activations::x whatever the spec: x itself, or with ActSpec::values the numbers its codes stand for.
 void matmul(Team&, const Weight&, const Activations&, float* y, int64_t ldy, const Epilogue& = {});
 
 // out[k] = row `row` of the matrix, times factor.  0 <= row < n is the caller's to ensure.

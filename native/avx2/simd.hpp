@@ -1,0 +1,208 @@
+// AVX2 + FMA + F16C: 16 rows are two 256-bit registers.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "generic/number.inl"
+
+#define ANYBIT_INLINE inline __attribute__((always_inline))
+#define ANYBIT_UNROLLED __attribute__((always_inline))
+
+namespace anybit::avx2 {
+namespace {
+
+constexpr const char* kName = "avx2";
+constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
+constexpr int kFusedRows = 4;  // 8 of 16 registers are accumulators
+constexpr int kTileRows = 4;
+constexpr int kExactRows = 6;
+constexpr int kWordBias = 0;
+constexpr int kByteOffset = 0;
+
+struct B { __m256i v[2]; };
+struct I { __m256i v[2]; };
+struct F { __m256 v[2]; };
+
+#define ANYBIT_BOTH(T, expression) \
+  T out;                           \
+  {                                \
+    constexpr int h = 0;           \
+    out.v[h] = expression;         \
+  }                                \
+  {                                \
+    constexpr int h = 1;           \
+    out.v[h] = expression;         \
+  }                                \
+  return out;
+
+ANYBIT_INLINE B load(const uint8_t* p) { ANYBIT_BOTH(B, _mm256_load_si256(reinterpret_cast<const __m256i*>(p) + h)) }
+ANYBIT_INLINE void store(uint8_t* p, B b) {
+  _mm256_store_si256(reinterpret_cast<__m256i*>(p), b.v[0]);
+  _mm256_store_si256(reinterpret_cast<__m256i*>(p) + 1, b.v[1]);
+}
+ANYBIT_INLINE B splat_b(uint8_t x) { ANYBIT_BOTH(B, _mm256_set1_epi8(static_cast<char>(x))) }
+ANYBIT_INLINE B and_b(B a, B b) { ANYBIT_BOTH(B, _mm256_and_si256(a.v[h], b.v[h])) }
+ANYBIT_INLINE B or_b(B a, B b) { ANYBIT_BOTH(B, _mm256_or_si256(a.v[h], b.v[h])) }
+template <int N> ANYBIT_INLINE B shr_b(B a) { ANYBIT_BOTH(B, _mm256_srli_epi16(a.v[h], N)) }
+template <int N> ANYBIT_INLINE B shl_b(B a) { ANYBIT_BOTH(B, _mm256_slli_epi16(a.v[h], N)) }
+ANYBIT_INLINE B table16(const uint8_t* table) {
+  const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+  return {{t, t}};
+}
+ANYBIT_INLINE B lookup(B table, B index) { ANYBIT_BOTH(B, _mm256_shuffle_epi8(table.v[h], index.v[h])) }
+ANYBIT_INLINE B broadcast4(const int8_t* x) {
+  int32_t word;
+  __builtin_memcpy(&word, x, 4);
+  const __m256i v = _mm256_set1_epi32(word);
+  return {{v, v}};
+}
+
+ANYBIT_INLINE I as_ints(B b) { return {{b.v[0], b.v[1]}}; }
+ANYBIT_INLINE I zero_i() { return {{_mm256_setzero_si256(), _mm256_setzero_si256()}}; }
+ANYBIT_INLINE I splat_i(int32_t x) { const __m256i v = _mm256_set1_epi32(x); return {{v, v}}; }
+ANYBIT_INLINE I add_i(I a, I b) { ANYBIT_BOTH(I, _mm256_add_epi32(a.v[h], b.v[h])) }
+ANYBIT_INLINE I sub_i(I a, I b) { ANYBIT_BOTH(I, _mm256_sub_epi32(a.v[h], b.v[h])) }
+ANYBIT_INLINE I mul_i(I a, I b) { ANYBIT_BOTH(I, _mm256_mullo_epi32(a.v[h], b.v[h])) }
+ANYBIT_INLINE I shl_i(I a, int n) { const __m128i c = _mm_cvtsi32_si128(n); ANYBIT_BOTH(I, _mm256_sll_epi32(a.v[h], c)) }
+ANYBIT_INLINE I max_i(I a, I b) { ANYBIT_BOTH(I, _mm256_max_epi32(a.v[h], b.v[h])) }
+ANYBIT_INLINE I load_u8(const uint8_t* p) {
+  ANYBIT_BOTH(I, _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * h))))
+}
+template <int J> ANYBIT_INLINE I byte(B b) {
+  if constexpr (J == 3) { ANYBIT_BOTH(I, _mm256_srli_epi32(b.v[h], 24)) }
+  else if constexpr (J == 0) { ANYBIT_BOTH(I, _mm256_and_si256(b.v[h], _mm256_set1_epi32(255))) }
+  else { ANYBIT_BOTH(I, _mm256_and_si256(_mm256_srli_epi32(b.v[h], 8 * J), _mm256_set1_epi32(255))) }
+}
+ANYBIT_INLINE int32_t reduce_max(I a) {
+  alignas(32) int32_t v[8];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(v), _mm256_max_epi32(a.v[0], a.v[1]));
+  int32_t m = v[0];
+  for (int i = 1; i < 8; ++i) m = v[i] > m ? v[i] : m;
+  return m;
+}
+ANYBIT_INLINE int32_t reduce_add(I a) {
+  const __m256i s = _mm256_add_epi32(a.v[0], a.v[1]);
+  __m128i t = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+  t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4e));
+  t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0xb1));
+  return _mm_cvtsi128_si32(t);
+}
+
+ANYBIT_INLINE F zero_f() { return {{_mm256_setzero_ps(), _mm256_setzero_ps()}}; }
+ANYBIT_INLINE F splat_f(float x) { const __m256 v = _mm256_set1_ps(x); return {{v, v}}; }
+ANYBIT_INLINE F load_f(const float* p) { ANYBIT_BOTH(F, _mm256_loadu_ps(p + 8 * h)) }
+ANYBIT_INLINE void store_f(float* p, F f) { _mm256_storeu_ps(p, f.v[0]); _mm256_storeu_ps(p + 8, f.v[1]); }
+ANYBIT_INLINE F add_f(F a, F b) { ANYBIT_BOTH(F, _mm256_add_ps(a.v[h], b.v[h])) }
+ANYBIT_INLINE F sub_f(F a, F b) { ANYBIT_BOTH(F, _mm256_sub_ps(a.v[h], b.v[h])) }
+ANYBIT_INLINE F mul_f(F a, F b) { ANYBIT_BOTH(F, _mm256_mul_ps(a.v[h], b.v[h])) }
+ANYBIT_INLINE F div_f(F a, F b) { ANYBIT_BOTH(F, _mm256_div_ps(a.v[h], b.v[h])) }
+ANYBIT_INLINE F fma_f(F a, F b, F c) { ANYBIT_BOTH(F, _mm256_fmadd_ps(a.v[h], b.v[h], c.v[h])) }
+ANYBIT_INLINE F to_f(I a) { ANYBIT_BOTH(F, _mm256_cvtepi32_ps(a.v[h])) }
+ANYBIT_INLINE I round_i(F a) { ANYBIT_BOTH(I, _mm256_cvtps_epi32(a.v[h])) }
+ANYBIT_INLINE I abs_bits(F a) {
+  ANYBIT_BOTH(I, _mm256_and_si256(_mm256_castps_si256(a.v[h]), _mm256_set1_epi32(0x7fffffff)))
+}
+ANYBIT_INLINE void store_s8(int8_t* p, I a) {
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.v[0], a.v[1]), 0xd8);
+  const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+}
+ANYBIT_INLINE F load_fp16(const uint8_t* p) {
+  ANYBIT_BOTH(F, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + h)))
+}
+ANYBIT_INLINE F load_bf16(const uint8_t* p) {
+  ANYBIT_BOTH(F, _mm256_castsi256_ps(_mm256_slli_epi32(
+                     _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + h)), 16)))
+}
+ANYBIT_INLINE F load_e8m0(const uint8_t* p) {
+  F out;
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    const __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * h)));
+    const __m256i tiny = _mm256_and_si256(_mm256_cmpeq_epi32(e, _mm256_setzero_si256()), _mm256_set1_epi32(0x00400000));
+    const __m256i nan = _mm256_and_si256(_mm256_cmpeq_epi32(e, _mm256_set1_epi32(255)), _mm256_set1_epi32(0x00400000));
+    out.v[h] = _mm256_castsi256_ps(_mm256_or_si256(_mm256_slli_epi32(e, 23), _mm256_or_si256(tiny, nan)));
+  }
+  return out;
+}
+ANYBIT_INLINE F bf16_even(B b) { ANYBIT_BOTH(F, _mm256_castsi256_ps(_mm256_slli_epi32(b.v[h], 16))) }
+ANYBIT_INLINE F bf16_odd(B b) {
+  ANYBIT_BOTH(F, _mm256_castsi256_ps(_mm256_and_si256(b.v[h], _mm256_set1_epi32(static_cast<int>(0xffff0000u)))))
+}
+struct T { __m256 low, high; };
+ANYBIT_INLINE T table_f(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+ANYBIT_INLINE F lookup_f(T t, I i) {  // bit 3 of the index, moved to the sign, picks the half
+  ANYBIT_BOTH(F, _mm256_blendv_ps(_mm256_permutevar8x32_ps(t.low, i.v[h]), _mm256_permutevar8x32_ps(t.high, i.v[h]),
+                                  _mm256_castsi256_ps(_mm256_slli_epi32(i.v[h], 28))))
+}
+
+ANYBIT_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+// u <= 127: pairs u*x + u*x in 16 bits (vpmaddubsw), as many of them added up as cannot overflow: kRun * 2 * 127 * Max <= 32767.
+template <int Max> struct Acc {
+  static constexpr int kRun = Max <= 15 ? 8 : Max <= 31 ? 4 : Max <= 63 ? 2 : 1;
+  static_assert(kRun * 2 * 127 * Max <= 32767);
+  I total, part;
+  ANYBIT_INLINE void clear() { total = part = zero_i(); }
+  ANYBIT_INLINE void add(const B& w, const B& x) {
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) part.v[h] = _mm256_add_epi16(part.v[h], _mm256_maddubs_epi16(w.v[h], x.v[h]));
+  }
+  ANYBIT_INLINE void flush() {
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {
+      total.v[h] = _mm256_add_epi32(total.v[h], _mm256_madd_epi16(part.v[h], _mm256_set1_epi16(1)));
+      part.v[h] = _mm256_setzero_si256();
+    }
+  }
+};
+
+ANYBIT_INLINE __m256i even_s8(__m256i x) { return _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8); }
+ANYBIT_INLINE __m256i odd_s8(__m256i x) { return _mm256_srai_epi16(x, 8); }
+
+// u up to 255 would saturate vpmaddubsw: even and odd bytes apart, as 16-bit numbers (vpmaddwd).
+template <> struct Acc<255> {
+  static constexpr int kRun = 8;
+  I total;
+  ANYBIT_INLINE void clear() { total = zero_i(); }
+  ANYBIT_INLINE void add(const B& w, const B& x) {
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {
+      const __m256i even = _mm256_and_si256(w.v[h], _mm256_set1_epi16(255)), odd = _mm256_srli_epi16(w.v[h], 8);
+      total.v[h] = _mm256_add_epi32(total.v[h], _mm256_madd_epi16(even, even_s8(x.v[h])));
+      total.v[h] = _mm256_add_epi32(total.v[h], _mm256_madd_epi16(odd, odd_s8(x.v[h])));
+    }
+  }
+  ANYBIT_INLINE void flush() {}
+};
+
+struct Word {
+  B low, high;
+  explicit Word(const int16_t* levels) {
+    alignas(16) uint8_t l[16], u[16];
+    for (int i = 0; i < 16; ++i) l[i] = levels[i] & 255, u[i] = (levels[i] >> 8) & 255;
+    low = table16(l);
+    high = table16(u);
+  }
+};
+struct WordAcc {
+  static constexpr int kRun = 8;
+  I total;
+  ANYBIT_INLINE void clear() { total = zero_i(); }
+  ANYBIT_INLINE void add(const B& low, const B& high, const B& x) {
+    const __m256i bytes = _mm256_set1_epi16(255);
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {
+      const __m256i even = _mm256_or_si256(_mm256_and_si256(low.v[h], bytes), _mm256_slli_epi16(high.v[h], 8));
+      const __m256i odd = _mm256_or_si256(_mm256_srli_epi16(low.v[h], 8), _mm256_andnot_si256(bytes, high.v[h]));
+      total.v[h] = _mm256_add_epi32(total.v[h], _mm256_madd_epi16(even, even_s8(x.v[h])));
+      total.v[h] = _mm256_add_epi32(total.v[h], _mm256_madd_epi16(odd, odd_s8(x.v[h])));
+    }
+  }
+  ANYBIT_INLINE void flush() {}
+};
+
+}  // namespace
+}  // namespace anybit::avx2

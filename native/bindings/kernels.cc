@@ -1,0 +1,232 @@
+// Python's view of the kernels: numpy arrays in, numpy arrays out, the interpreter's lock released while computing.
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <stdexcept>
+#include <string>
+
+#include "bindings/module.hpp"
+#include "generic/arena.hpp"
+#include "generic/dispatch.hpp"
+#include "generic/matmul.hpp"
+
+namespace nb = nanobind;
+using namespace anybit;
+
+namespace {
+
+template <class T, int Rank> using In = nb::ndarray<const T, nb::ndim<Rank>, nb::c_contig, nb::device::cpu>;
+template <class T, int Rank> using Out = nb::ndarray<T, nb::ndim<Rank>, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+void require(bool holds, const std::string& sentence) {
+  if (!holds) throw std::invalid_argument(sentence);
+}
+
+ScaleKind scale_kind(const std::string& name) {
+  if (name == "none") return ScaleKind::none;
+  if (name == "fp32") return ScaleKind::fp32;
+  if (name == "fp16") return ScaleKind::fp16;
+  if (name == "bf16") return ScaleKind::bf16;
+  if (name == "e8m0") return ScaleKind::e8m0;
+  throw std::invalid_argument("unknown scale type '" + name + "'");
+}
+
+int64_t blocks(int64_t length, int64_t block) { return block ? (length + block - 1) / block : 1; }
+
+WeightPtr pack_codes(In<uint8_t, 2> codes, int64_t k, int bits, In<float, 1> table, int64_t block_rows, int64_t block_cols,
+                     const std::string& scale_type, Bytes scale, std::optional<Bytes> zero, float factor) {
+  Source s;
+  s.n = static_cast<int64_t>(codes.shape(0)), s.k = k, s.bits = bits;
+  require(bits >= 1 && bits <= 8, "packed elements have 1 to 8 bits; got " + std::to_string(bits));
+  require(k >= 1 && block_rows >= 0 && block_cols >= 0, "sizes must be positive");
+  require(static_cast<int64_t>(codes.shape(1)) == (k * bits + 7) / 8, "a row of codes has the wrong number of bytes");
+  require(table.shape(0) == size_t{1} << bits, "the table of values needs one for every code");
+  s.codes = codes.data(), s.table = table.data();
+  s.block_rows = block_rows, s.block_cols = block_cols;
+  s.scale_kind = scale_kind(scale_type), s.scale = scale.data(), s.factor = factor;
+  const size_t grid = static_cast<size_t>(blocks(s.n, block_rows) * blocks(k, block_cols));
+  require(scale.shape(0) == grid * scale_bytes(s.scale_kind), "the scales do not fill the grid of blocks");
+  if (zero) {
+    require(zero->shape(0) == grid, "the zero points do not fill the grid of blocks");
+    s.zero = zero->data();
+  }
+  nb::gil_scoped_release release;
+  return pack(*default_pool(), s);
+}
+
+WeightPtr pack_plain(Bytes values, int64_t n, int64_t k, const std::string& type, int64_t block_rows, int64_t block_cols,
+                     const std::string& scale_type, Bytes scale, float factor) {
+  DenseSource s;
+  s.n = n, s.k = k;
+  require(type == "fp32" || type == "fp16" || type == "bf16", "plain weights are fp32, fp16 or bf16; got '" + type + "'");
+  s.kind = type == "fp32" ? ElementKind::fp32 : type == "fp16" ? ElementKind::fp16 : ElementKind::bf16;
+  require(n >= 1 && k >= 1 && block_rows >= 0 && block_cols >= 0, "sizes must be positive");
+  require(values.shape(0) == static_cast<size_t>(n * k * (type == "fp32" ? 4 : 2)), "the values do not fill the matrix");
+  s.values = values.data();
+  s.block_rows = block_rows, s.block_cols = block_cols;
+  s.scale_kind = scale_kind(scale_type), s.scale = scale.data(), s.factor = factor;
+  require(scale.shape(0) == static_cast<size_t>(blocks(n, block_rows) * blocks(k, block_cols)) * scale_bytes(s.scale_kind),
+          "the scales do not fill the grid of blocks");
+  nb::gil_scoped_release release;
+  return pack_dense(*default_pool(), s);
+}
+
+// act_group < 0: exact; 0: int8 a row; else int8 a group
+void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<float, 2> out, std::optional<In<float, 1>> bias,
+                 bool accumulate) {
+  const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
+  require(k == w->k, "x has " + std::to_string(k) + " columns, the weight " + std::to_string(w->k));
+  require(out.shape(0) == x.shape(0) && static_cast<int64_t>(out.shape(1)) == w->n, "the output has the wrong shape");
+  require(!bias || static_cast<int64_t>(bias->shape(0)) == w->n, "the bias has the wrong length");
+  ActSpec spec;
+  spec.act = act_group < 0 ? Act::exact : Act::int8;
+  spec.group = act_group > 0 && act_group < k ? act_group : 0;
+  spec.geometry = w->geometry;
+  spec.values = act_group >= 0 && !has_integer_form(*w);
+  require(spec.group == 0 || (spec.geometry.group ? spec.group == spec.geometry.group : spec.group % 32 == 0),
+          "activation groups must be a multiple of 32 (or the weight's group); got " + std::to_string(act_group));
+  if (m == 0) return;
+  const Epilogue epilogue{bias ? bias->data() : nullptr, accumulate};
+  const float* from = x.data();
+  float* to = out.data();
+  nb::gil_scoped_release release;
+  const auto pool = default_pool();
+  static thread_local Activations activations;  // kept between calls: nothing is allocated once it is large enough
+  activations.reserve(m, k, pool->size(), static_cast<double>(w->slots) / static_cast<double>(k));
+  Activations& prepared = activations;
+  pool->run([&](Team& team) {
+    const Activations& a = prepare(team, prepared, from, m, k, k, spec);
+    matmul(team, *w, a, to, w->n, epilogue);
+  });
+}
+
+void embed(const WeightPtr& w, In<int64_t, 1> ids, float factor, Out<float, 2> out) {
+  require(out.shape(0) == ids.shape(0) && static_cast<int64_t>(out.shape(1)) == w->k, "the output has the wrong shape");
+  const int64_t* id = ids.data();
+  const auto count = static_cast<int64_t>(ids.shape(0));
+  for (int64_t i = 0; i < count; ++i) {
+    require(id[i] >= 0 && id[i] < w->n, "row " + std::to_string(id[i]) + " of a table of " + std::to_string(w->n) + " rows");
+  }
+  float* to = out.data();
+  nb::gil_scoped_release release;
+  default_pool()->run([&](Team& team) {
+    const Share rows = share(team, count);
+    for (int64_t i = rows.begin; i < rows.end; ++i) embedding_row(*w, id[i], factor, to + i * w->k);
+  });
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Bytes a second of one reading loop per thread over a buffer on huge pages; the best of `rounds`.
+double probe_bandwidth(size_t bytes, int threads, int rounds) {
+  require(bytes >= 4096 && threads >= 1 && rounds >= 1, "the probe needs at least 4096 bytes, one thread and one round");
+  nb::gil_scoped_release release;
+  const auto buffer = arena_allocate(bytes);
+  ThreadPool pool(threads);
+  const Kernels& k = kernels();
+  std::vector<uint64_t> sinks(static_cast<size_t>(threads) * 8);
+  auto* data = reinterpret_cast<uint8_t*>(buffer.get());
+  pool.run([&](Team& team) {
+    const Share mine = share(team, static_cast<int64_t>(bytes), 4096);
+    for (int64_t i = mine.begin; i < mine.end; ++i) data[i] = static_cast<uint8_t>(i * 7);
+  });
+  double best = 0.0;
+  for (int round = 0; round < rounds; ++round) {
+    const auto start = std::chrono::steady_clock::now();
+    pool.run([&](Team& team) {
+      const Share mine = share(team, static_cast<int64_t>(bytes), 4096);
+      sinks[static_cast<size_t>(team.rank) * 8] += k.read_all(data + mine.begin, static_cast<size_t>(mine.end - mine.begin));
+    });
+    const double rate = static_cast<double>(bytes) / seconds_since(start);
+    best = rate > best ? rate : best;
+  }
+  return best;
+}
+
+// Operations a second (2 a multiply-add) of the int8 multiply-add loop from registers and L1.
+double probe_int8_peak(int threads, int64_t iterations) {
+  require(threads >= 1 && iterations >= 1, "the probe needs at least one thread and one iteration");
+  nb::gil_scoped_release release;
+  ThreadPool pool(threads);
+  const Kernels& k = kernels();
+  std::vector<double> operations(static_cast<size_t>(threads) * 8);
+  double best = 0.0;
+  for (int round = 0; round < 5; ++round) {
+    const auto start = std::chrono::steady_clock::now();
+    pool.run([&](Team& team) { operations[static_cast<size_t>(team.rank) * 8] = k.int8_rounds(iterations); });
+    double total = 0.0;
+    for (int i = 0; i < threads; ++i) total += operations[static_cast<size_t>(i) * 8];
+    const double rate = total / seconds_since(start);
+    best = rate > best ? rate : best;
+  }
+  return best;
+}
+
+// Seconds of each of `rounds` multiplications, the weights visited in turn (so that they need not be in cache).
+std::vector<double> time_matmul(const std::vector<WeightPtr>& weights, In<float, 2> x, int64_t act_group, int rounds) {
+  require(!weights.empty() && rounds >= 1, "timing needs at least one weight and one round");
+  const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
+  std::vector<float> y;
+  for (const auto& w : weights) {
+    require(w->k == k && w->geometry == Geometry{}, "timing needs weights of x's width with groups that are multiples of 32");
+    if (y.size() < static_cast<size_t>(m * w->n)) y.resize(static_cast<size_t>(m * w->n));
+  }
+  const ActSpec spec{act_group < 0 ? Act::exact : Act::int8, act_group > 0 ? act_group : 0, {}, false};
+  nb::gil_scoped_release release;
+  const auto pool = default_pool();
+  Activations activations;
+  activations.reserve(m, k, pool->size());
+  std::vector<double> seconds;
+  for (int round = 0; round < rounds; ++round) {
+    const Weight& w = *weights[static_cast<size_t>(round) % weights.size()];
+    const auto start = std::chrono::steady_clock::now();
+    pool->run([&](Team& team) { matmul(team, w, prepare(team, activations, x.data(), m, k, k, spec), y.data(), w.n); });
+    seconds.push_back(seconds_since(start));
+  }
+  return seconds;
+}
+
+std::vector<std::tuple<std::string, std::string, bool>> isas() {
+  std::vector<std::tuple<std::string, std::string, bool>> rows;
+  for (const IsaInfo& isa : isa_list()) rows.emplace_back(isa.name, isa.needs, isa.supported());
+  return rows;
+}
+
+}  // namespace
+
+void bind_kernels(nb::module_& m) {
+  const char* kinds[] = {"integer", "codebook", "bf16", "fp16", "fp32"};
+  nb::class_<Weight>(m, "Weight", "A matrix in the kernels' own layout; read-only.")
+      .def_ro("n", &Weight::n)
+      .def_ro("k", &Weight::k)
+      .def_ro("bits", &Weight::bits, "bits of a stored element")
+      .def_prop_ro("kind", [kinds](const Weight& w) { return std::string(kinds[static_cast<int>(w.kind)]); })
+      .def_prop_ro("nbytes", &Weight::nbytes)
+      .def_prop_ro("integer_form", [](const Weight& w) { return has_integer_form(w); })
+      .def_prop_ro("group", [](const Weight& w) { return w.geometry.group ? w.geometry.group : w.group; })
+      .def_prop_ro("padded_groups", [](const Weight& w) { return w.geometry.group != 0; });
+  m.def("pack", pack_codes, nb::arg("codes"), nb::arg("k"), nb::arg("bits"), nb::arg("table"), nb::arg("block_rows"),
+        nb::arg("block_cols"), nb::arg("scale_type"), nb::arg("scale"), nb::arg("zero").none(), nb::arg("factor") = 1.0f);
+  m.def("pack_dense", pack_plain, nb::arg("values"), nb::arg("n"), nb::arg("k"), nb::arg("type"), nb::arg("block_rows"),
+        nb::arg("block_cols"), nb::arg("scale_type"), nb::arg("scale"), nb::arg("factor") = 1.0f);
+  m.def("matmul", matmul_rows, nb::arg("weight"), nb::arg("x"), nb::arg("act_group"), nb::arg("out"), nb::arg("bias").none(),
+        nb::arg("accumulate") = false);
+  m.def("embedding", embed, nb::arg("weight"), nb::arg("ids"), nb::arg("factor"), nb::arg("out"));
+  m.def("threads", [] { return default_pool()->size(); });
+  m.def("set_threads", set_threads, nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>());
+  m.def("isa", [] { return std::string(active_isa().name); });
+  m.def("isas", isas, "(name, what it needs, whether this machine has it), best first");
+  m.def("set_isa", [](const std::string& name) { set_isa(name); }, nb::arg("name"));
+  m.def("probe_bandwidth", probe_bandwidth, nb::arg("bytes"), nb::arg("threads"), nb::arg("rounds") = 5);
+  m.def("probe_int8_peak", probe_int8_peak, nb::arg("threads"), nb::arg("iterations") = 200000);
+  m.def("time_matmul", time_matmul, nb::arg("weights"), nb::arg("x"), nb::arg("act_group"), nb::arg("rounds"));
+  m.def("arena_mapped", arena_mapped, "bytes of address space held for weights");
+}

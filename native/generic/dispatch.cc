@@ -1,0 +1,92 @@
+#include "generic/dispatch.hpp"
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
+namespace anybit {
+
+#define ANYBIT_TABLE(isa) \
+  namespace isa {         \
+  extern const Kernels kMatmulKernels; \
+  }
+#if ANYBIT_HAVE_AVX512
+ANYBIT_TABLE(avx512)
+#endif
+#if ANYBIT_HAVE_AVX2
+ANYBIT_TABLE(avx2)
+#endif
+#if ANYBIT_HAVE_NEON
+ANYBIT_TABLE(neon)
+#endif
+ANYBIT_TABLE(scalar)
+
+namespace {
+
+bool always() { return true; }
+
+#if defined(__x86_64__)
+bool has_avx2() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+         __builtin_cpu_supports("bmi2");
+}
+bool has_avx512() {
+  __builtin_cpu_init();
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
+         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512bf16");
+}
+#endif
+#if defined(__aarch64__)
+bool has_dotprod() { return (getauxval(AT_HWCAP) & (1ul << 20)) != 0; }  // HWCAP_ASIMDDP
+#endif
+
+// Best first.
+const IsaInfo kIsas[] = {
+#if ANYBIT_HAVE_AVX512
+    {"avx512", "AVX-512 F, BW, DQ, VL, VNNI, VBMI, VBMI2, BF16", has_avx512, &avx512::kMatmulKernels},
+#endif
+#if ANYBIT_HAVE_AVX2
+    {"avx2", "AVX2, FMA, F16C, BMI2", has_avx2, &avx2::kMatmulKernels},
+#endif
+#if ANYBIT_HAVE_NEON
+    {"neon", "NEON with dot products (Armv8.2)", has_dotprod, &neon::kMatmulKernels},
+#endif
+    {"scalar", "nothing", always, &scalar::kMatmulKernels},
+};
+
+std::atomic<const IsaInfo*> active{nullptr};
+
+const IsaInfo* find(std::string_view name) {
+  std::string known;
+  for (const IsaInfo& isa : kIsas) {
+    if (name == "auto" && isa.supported()) return &isa;
+    if (name == isa.name) {
+      if (isa.supported()) return &isa;
+      throw std::invalid_argument("this machine lacks the instruction set '" + std::string(name) + "' (it needs " + isa.needs + ")");
+    }
+    known += std::string(known.empty() ? "" : ", ") + isa.name;
+  }
+  throw std::invalid_argument("unknown instruction set '" + std::string(name) + "'; this build has " + known);
+}
+
+}  // namespace
+
+std::span<const IsaInfo> isa_list() { return kIsas; }
+
+const IsaInfo& active_isa() {
+  if (const IsaInfo* isa = active.load(std::memory_order_acquire)) return *isa;
+  const char* forced = std::getenv("ANYBIT_ISA");
+  set_isa(forced && *forced ? forced : "auto");
+  return *active.load(std::memory_order_acquire);
+}
+
+void set_isa(std::string_view name) { active.store(find(name), std::memory_order_release); }
+
+}  // namespace anybit

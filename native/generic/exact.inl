@@ -1,0 +1,165 @@
+// fp32 activations as they are: weights become fp32 in registers.  Compiled once per instruction set, inside its namespace.
+//
+// Fixed order of operations.  One row of x: within a k-block four chains, k mod 4, of fma; (c0 + c1) + (c2 + c3); then
+// acc = fma(part, scale, acc).  Several rows: one chain over the block, then the same.  The two differ in the last bits.
+
+constexpr int64_t kExactChunk = 256;  // slots made fp32 at a time: 16 KiB
+constexpr int64_t kExactMostRows = 96;
+
+template <int Bits> struct IntegerNumbers {
+  static constexpr int kTileBytes = 64 * Bits;
+  explicit IntegerNumbers(const Problem&) {}
+  static float factor(const Problem& p) { return p.factor * static_cast<float>(1 << p.step_shift); }
+  template <int Q> ANYBIT_INLINE void quad(const uint8_t* tile, const F& zero, F* v) const {
+    const B codes = codes_quad<Bits, Q>(tile);
+    v[0] = sub_f(to_f(byte<0>(codes)), zero);
+    v[1] = sub_f(to_f(byte<1>(codes)), zero);
+    v[2] = sub_f(to_f(byte<2>(codes)), zero);
+    v[3] = sub_f(to_f(byte<3>(codes)), zero);
+  }
+};
+
+template <int Bits> struct CodebookNumbers {
+  static constexpr int kTileBytes = 64 * Bits;
+  T table;
+  explicit CodebookNumbers(const Problem& p) : table(table_f(p.table)) {}
+  static float factor(const Problem& p) { return p.factor; }
+  template <int Q> ANYBIT_INLINE void quad(const uint8_t* tile, const F&, F* v) const {
+    const B codes = codes_quad<Bits, Q>(tile);
+    v[0] = lookup_f(table, byte<0>(codes));
+    v[1] = lookup_f(table, byte<1>(codes));
+    v[2] = lookup_f(table, byte<2>(codes));
+    v[3] = lookup_f(table, byte<3>(codes));
+  }
+};
+
+// bf16: vectors of 16 rows x 2 k, a dword a row.  fp16, fp32: 16 rows of one k after the other.
+struct Bf16Numbers {
+  static constexpr int kTileBytes = 1024;
+  explicit Bf16Numbers(const Problem&) {}
+  static float factor(const Problem& p) { return p.factor; }
+  template <int Q> ANYBIT_INLINE void quad(const uint8_t* tile, const F&, F* v) const {
+    const B a = load(tile + 128 * Q), b = load(tile + 128 * Q + 64);
+    v[0] = bf16_even(a), v[1] = bf16_odd(a), v[2] = bf16_even(b), v[3] = bf16_odd(b);
+  }
+};
+struct Fp16Numbers {
+  static constexpr int kTileBytes = 1024;
+  explicit Fp16Numbers(const Problem&) {}
+  static float factor(const Problem& p) { return p.factor; }
+  template <int Q> ANYBIT_INLINE void quad(const uint8_t* tile, const F&, F* v) const {
+#pragma GCC unroll 16
+    for (int j = 0; j < 4; ++j) v[j] = load_fp16(tile + 128 * Q + 32 * j);
+  }
+};
+struct Fp32Numbers {
+  static constexpr int kTileBytes = 2048;
+  explicit Fp32Numbers(const Problem&) {}
+  static float factor(const Problem& p) { return p.factor; }
+  template <int Q> ANYBIT_INLINE void quad(const uint8_t* tile, const F&, F* v) const {
+#pragma GCC unroll 16
+    for (int j = 0; j < 4; ++j) v[j] = load_f(reinterpret_cast<const float*>(tile) + 64 * Q + 16 * j);
+  }
+};
+
+// Zero points of a group in units of the step; -lowest / step where there are none.
+ANYBIT_INLINE F load_zeros(const Problem& p, int64_t panel, int64_t group) {
+  if (p.zeros) return to_f(load_u8(p.zeros + (panel * p.groups + group) * 16));
+  return splat_f(static_cast<float>(-p.lowest) / static_cast<float>(1 << p.step_shift));
+}
+
+template <class E> __attribute__((noinline)) void exact_row(const Problem& p, const E& e, int64_t panel) {
+  const uint8_t* tile = p.codes + panel * p.panel_bytes;
+  F acc = zero_f();
+  int64_t group = 0, group_end = p.group;
+  for (int64_t k = 0; k < p.slots;) {
+    const int64_t end = k + p.block < p.slots ? k + p.block : p.slots;
+    if (k >= group_end) ++group, group_end += p.group;
+    const F zero = load_zeros(p, panel, group);
+    F c[4] = {zero_f(), zero_f(), zero_f(), zero_f()};
+    for (int64_t t = k; t < end; t += 32, tile += E::kTileBytes) {
+      for (int line = 0; line < E::kTileBytes; line += 64) prefetch(tile + kPrefetch + line);
+      each_quad([&]<int Q>() ANYBIT_UNROLLED {
+        F v[4];
+        e.template quad<Q>(tile, zero, v);
+#pragma GCC unroll 16
+        for (int j = 0; j < 4; ++j) c[j] = fma_f(v[j], splat_f(p.x[t + 4 * Q + j]), c[j]);
+      });
+    }
+    acc = fma_f(add_f(add_f(c[0], c[1]), add_f(c[2], c[3])), load_scales(p, panel, group), acc);
+    k = end;
+  }
+  write_row(p, panel, 0, acc, E::factor(p));
+}
+
+template <int MR>
+__attribute__((noinline)) void exact_micro(const Problem& p, const float* chunk, int64_t panel, int64_t k0, int64_t k1, int64_t row,
+                                           float* acc) {
+  int64_t group = k0 / p.group, group_end = (group + 1) * p.group;
+  const float* x = p.x + row * p.ldx;
+  for (int64_t k = k0; k < k1;) {
+    const int64_t end = k + p.block < k1 ? k + p.block : k1;
+    if (k >= group_end) ++group, group_end += p.group;
+    F part[MR];
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m) part[m] = zero_f();
+    for (; k < end; ++k, chunk += 16) {
+      const F w = load_f(chunk);
+#pragma GCC unroll 16
+      for (int m = 0; m < MR; ++m) part[m] = fma_f(w, splat_f(x[m * p.ldx + k]), part[m]);
+    }
+    const F scale = load_scales(p, panel, group);
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m) store_f(acc + 16 * m, fma_f(part[m], scale, load_f(acc + 16 * m)));
+  }
+}
+
+template <int MR>
+ANYBIT_INLINE void exact_micro_tail(const Problem& p, const float* chunk, int64_t panel, int64_t k0, int64_t k1, int64_t row, int64_t rows,
+                                    float* acc) {
+  if constexpr (MR > 0) {
+    if (rows == MR) exact_micro<MR>(p, chunk, panel, k0, k1, row, acc);
+    else exact_micro_tail<MR - 1>(p, chunk, panel, k0, k1, row, rows, acc);
+  }
+}
+
+// Slots [k0, k1) of a panel as fp32 without scales, k by k.
+template <class E> __attribute__((noinline)) void exact_unpack(const Problem& p, const E& e, int64_t panel, int64_t k0, int64_t k1, float* chunk) {
+  const uint8_t* tile = p.codes + panel * p.panel_bytes + k0 / 32 * E::kTileBytes;
+  int64_t group = -1;
+  F zero = zero_f();
+  for (int64_t k = k0; k < k1; k += 32, tile += E::kTileBytes, chunk += 512) {
+    if (group != k / p.group) group = k / p.group, zero = load_zeros(p, panel, group);
+    each_quad([&]<int Q>() ANYBIT_UNROLLED {
+      F v[4];
+      e.template quad<Q>(tile, zero, v);
+#pragma GCC unroll 16
+      for (int j = 0; j < 4; ++j) store_f(chunk + 64 * Q + 16 * j, v[j]);
+    });
+  }
+}
+
+template <class E> void exact_panels(const Problem& p, int64_t first, int64_t last) {
+  const E e(p);
+  if (p.m == 1) {
+    for (int64_t panel = first; panel < last; ++panel) exact_row(p, e, panel);
+    return;
+  }
+  alignas(64) float chunk[kExactChunk * 16];
+  alignas(64) float acc[kExactMostRows * 16];
+  const int64_t step = p.block * (kExactChunk / p.block);
+  for (int64_t row = 0; row < p.m; row += kExactMostRows) {
+    const int64_t rows = row + kExactMostRows < p.m ? kExactMostRows : p.m - row;
+    for (int64_t panel = first; panel < last; ++panel) {
+      for (int64_t i = 0; i < rows; ++i) store_f(acc + 16 * i, zero_f());
+      for (int64_t k = 0; k < p.slots; k += step) {
+        const int64_t end = k + step < p.slots ? k + step : p.slots;
+        exact_unpack(p, e, panel, k, end, chunk);
+        int64_t i = 0;
+        for (; i + kExactRows <= rows; i += kExactRows) exact_micro<kExactRows>(p, chunk, panel, k, end, row + i, acc + 16 * i);
+        exact_micro_tail<kExactRows - 1>(p, chunk, panel, k, end, row + i, rows - i, acc + 16 * i);
+      }
+      for (int64_t i = 0; i < rows; ++i) write_row(p, panel, row + i, load_f(acc + 16 * i), E::factor(p));
+    }
+  }
+}

@@ -1,0 +1,149 @@
+// Integer dot products: packed weights times int8 activations.  Compiled once per instruction set, inside its namespace.
+//
+// The order of floating-point operations is fixed, so that every instruction set gives the same bits: for every k-block in order
+//   sum = exact integer;  acc = fma(float(sum) [* scale_x of the block], scale_w, acc)
+// and at the end y = acc * (factor [* scale_x of the row]) + bias (+ y).
+
+constexpr int64_t kChunk = 512;       // slots unpacked at a time: 8 KiB of bytes, a part of L1
+constexpr int64_t kMostRows = 128;    // rows of x per pass over the weights, whose float sums are kept on the stack
+constexpr int64_t kXBytes = 256 << 10;  // of x per pass: half of a small L2
+
+// Adds MR rows from `row` times slots [k0, k1) of a panel to acc[MR][16].  `tile` points at slot k0.
+template <class W, class Accumulator, int MR>
+ANYBIT_INLINE void int8_blocks(const Problem& p, const W& w, const uint8_t* tile, int64_t panel, int64_t k0, int64_t k1, int64_t row,
+                               F* acc) {
+  const bool scale_each_block = p.xgroups > 1;
+  int64_t group = k0 / p.group, group_end = (group + 1) * p.group;
+  int64_t xgroup = k0 / p.xgroup, xgroup_end = (xgroup + 1) * p.xgroup;
+  const int8_t* x = p.xcodes + row * p.ldc;
+  const int32_t* sums = p.sums + row * p.lds;
+  for (int64_t k = k0; k < k1;) {
+    const int64_t end = k + p.block < k1 ? k + p.block : k1;
+    if (k >= group_end) ++group, group_end += p.group;
+    if (k >= xgroup_end) ++xgroup, xgroup_end += p.xgroup;
+    Accumulator dot[MR];
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m) dot[m].clear();
+    for (int64_t t = k; t < end; t += 32, tile += W::kTileBytes) {
+      if constexpr (MR == 1) {
+        for (int line = 0; line < W::kTileBytes; line += 64) prefetch(tile + kPrefetch + line);
+      }
+      each_quad([&]<int Q>() ANYBIT_UNROLLED {
+        const auto quad = w.template quad<Q>(tile);
+#pragma GCC unroll 16
+        for (int m = 0; m < MR; ++m) {
+          const B four = broadcast4(x + m * p.ldc + t + 4 * Q);
+          if constexpr (W::kWord) dot[m].add(quad.low, quad.high, four);
+          else dot[m].add(quad, four);
+          if constexpr ((Q + 1) % Accumulator::kRun == 0) dot[m].flush();
+        }
+      });
+    }
+    constexpr int kOffset = W::kWord ? -kWordBias : W::kMax == 255 ? kByteOffset : 0;  // what the accumulator took off every level
+    const F scale = load_scales(p, panel, group);
+    I zero = zero_i();
+    if (p.zeros) zero = sub_i(load_u8(p.zeros + (panel * p.groups + group) * 16), splat_i(kOffset));
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m) {
+      const int32_t sum = sums[m * p.lds + end / 32] - sums[m * p.lds + k / 32];
+      I total = dot[m].total;
+      if (p.zeros) total = shl_i(sub_i(total, mul_i(zero, splat_i(sum))), p.step_shift);
+      else total = add_i(shl_i(total, p.step_shift), splat_i((p.lowest + kOffset * (1 << p.step_shift)) * sum));
+      F value = to_f(total);
+      if (scale_each_block) value = mul_f(value, splat_f(p.xscales[(row + m) * p.xgroups + xgroup]));
+      acc[m] = fma_f(value, scale, acc[m]);
+    }
+    k = end;
+  }
+}
+
+ANYBIT_INLINE float int8_factor(const Problem& p, int64_t row) { return p.xgroups > 1 ? p.factor : p.factor * p.xscales[row]; }
+
+// Few rows of x: unpack in registers, use at once for up to MR rows.
+template <class W, int MR> __attribute__((noinline)) void int8_fused(const Problem& p, const W& w, int64_t panel, int64_t row) {
+  using Accumulator = typename UnpackedOf<W::kWord, W::kMax>::Accumulator;
+  F acc[MR];
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; ++m) acc[m] = zero_f();
+  int8_blocks<W, Accumulator, MR>(p, w, p.codes + panel * p.panel_bytes, panel, 0, p.slots, row, acc);
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; ++m) write_row(p, panel, row + m, acc[m], int8_factor(p, row + m));
+}
+
+template <class W, int MR> ANYBIT_INLINE void int8_fused_tail(const Problem& p, const W& w, int64_t panel, int64_t row, int64_t rows) {
+  if constexpr (MR > 0) {
+    if (rows == MR) int8_fused<W, MR>(p, w, panel, row);
+    else int8_fused_tail<W, MR - 1>(p, w, panel, row, rows);
+  }
+}
+
+// Many rows: the micro-kernel over an unpacked chunk.  acc lies in memory between chunks.
+template <class U, class Accumulator, int MR>
+__attribute__((noinline)) void int8_micro(const Problem& p, const uint8_t* chunk, int64_t panel, int64_t k0, int64_t k1, int64_t row,
+                                          float* memory) {
+  F acc[MR];
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; ++m) acc[m] = load_f(memory + 16 * m);
+  int8_blocks<U, Accumulator, MR>(p, U{}, chunk, panel, k0, k1, row, acc);
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; ++m) store_f(memory + 16 * m, acc[m]);
+}
+
+template <class U, class Accumulator, int MR>
+ANYBIT_INLINE void int8_micro_tail(const Problem& p, const uint8_t* chunk, int64_t panel, int64_t k0, int64_t k1, int64_t row,
+                                   int64_t rows, float* memory) {
+  if constexpr (MR > 0) {
+    if (rows == MR) int8_micro<U, Accumulator, MR>(p, chunk, panel, k0, k1, row, memory);
+    else int8_micro_tail<U, Accumulator, MR - 1>(p, chunk, panel, k0, k1, row, rows, memory);
+  }
+}
+
+template <class W> __attribute__((noinline)) void int8_unpack(const W& w, const uint8_t* tile, int64_t tiles, uint8_t* chunk) {
+  for (int64_t t = 0; t < tiles; ++t, tile += W::kTileBytes) {
+    each_quad([&]<int Q>() ANYBIT_UNROLLED {
+      const auto quad = w.template quad<Q>(tile);
+      if constexpr (W::kWord) {
+        store(chunk + 64 * Q, quad.low);
+        store(chunk + 512 + 64 * Q, quad.high);
+      } else {
+        store(chunk + 64 * Q, quad);
+      }
+    });
+    chunk += W::kWord ? 1024 : 512;
+  }
+}
+
+template <class W> void int8_many(const Problem& p, const W& w, int64_t first, int64_t last) {
+  using U = typename UnpackedOf<W::kWord, W::kMax>::Type;
+  using Accumulator = typename UnpackedOf<W::kWord, W::kMax>::Accumulator;
+  alignas(64) uint8_t chunk[kChunk * (W::kWord ? 32 : 16)];
+  alignas(64) float acc[kMostRows * 16];
+  int64_t pass = kXBytes / p.slots / kTileRows * kTileRows;
+  pass = pass < 32 ? 32 : pass > kMostRows ? kMostRows : pass;
+  const int64_t step = p.block * (kChunk / p.block);
+  for (int64_t row = 0; row < p.m; row += pass) {
+    const int64_t rows = row + pass < p.m ? pass : p.m - row;
+    for (int64_t panel = first; panel < last; ++panel) {
+      for (int64_t i = 0; i < rows; ++i) store_f(acc + 16 * i, zero_f());
+      for (int64_t k = 0; k < p.slots; k += step) {
+        const int64_t end = k + step < p.slots ? k + step : p.slots;
+        int8_unpack(w, p.codes + panel * p.panel_bytes + k / 32 * W::kTileBytes, (end - k) / 32, chunk);
+        int64_t i = 0;
+        for (; i + kTileRows <= rows; i += kTileRows)
+          int8_micro<U, Accumulator, kTileRows>(p, chunk, panel, k, end, row + i, acc + 16 * i);
+        int8_micro_tail<U, Accumulator, kTileRows - 1>(p, chunk, panel, k, end, row + i, rows - i, acc + 16 * i);
+      }
+      for (int64_t i = 0; i < rows; ++i) write_row(p, panel, row + i, load_f(acc + 16 * i), int8_factor(p, row + i));
+    }
+  }
+}
+
+template <class W> void int8_panels(const Problem& p, int64_t first, int64_t last) {
+  const W w(p);
+  if (p.m > 2 * kFusedRows) return int8_many(p, w, first, last);
+  for (int64_t panel = first; panel < last; ++panel) {
+    int64_t row = 0;
+    for (; row + kFusedRows <= p.m; row += kFusedRows) int8_fused<W, kFusedRows>(p, w, panel, row);
+    int8_fused_tail<W, kFusedRows - 1>(p, w, panel, row, p.m - row);
+  }
+}

@@ -1,0 +1,237 @@
+#include "generic/matmul.hpp"
+
+#include <cassert>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "generic/arena.hpp"
+#include "generic/dispatch.hpp"
+#include "generic/number.inl"
+
+namespace anybit {
+namespace {
+
+constexpr int64_t kInt8Block = 512;  // largest k-block: 16-bit levels times int8 sum to less than 2^31
+constexpr int64_t kExactBlock = 256;
+
+size_t round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// Bytes apart of consecutive rows of codes: an odd number of cache lines, so that rows do not share cache sets.
+int64_t code_stride(int64_t slots) { return ((slots + 63) / 64 | 1) * 64; }
+
+int64_t group_slots(const ActSpec& spec, int64_t slots) {
+  if (spec.group == 0) return slots > 0 ? slots : 32;
+  return spec.geometry.group && spec.group == spec.geometry.group ? spec.geometry.padded : spec.group;
+}
+
+size_t bytes_needed(int64_t m, int64_t slots) {
+  return round_up(static_cast<size_t>(m) * code_stride(slots)) + round_up(sizeof(float) * m * (slots / 32 + 1)) +
+         round_up(sizeof(int32_t) * m * (slots / 32 + 1)) + round_up(sizeof(float) * m * slots);
+}
+
+// The largest multiple of 32 up to `most` that divides `slots`.
+int64_t block_of(int64_t slots, int64_t most) {
+  if (slots <= most) return slots;
+  for (int64_t block = most / 32 * 32; block > 32; block -= 32) {
+    if (slots % block == 0) return block;
+  }
+  return 32;
+}
+
+// Lays m rows out in `a`'s memory.
+void lay_out(Activations& a, const float* x, int64_t m, int64_t k, int64_t ldx, const ActSpec& spec) {
+  a.m = m, a.k = k, a.spec = spec;
+  a.slots = spec.geometry.slots(k);
+  assert(bytes_needed(m, a.slots) <= a.capacity && "Activations::reserve() was called for less");
+  std::byte* at = a.memory.get();
+  a.ldc = code_stride(a.slots);
+  a.codes = reinterpret_cast<int8_t*>(at);
+  at += round_up(static_cast<size_t>(m) * a.ldc);
+  const int64_t group = group_slots(spec, a.slots);
+  a.groups = (a.slots + group - 1) / group;
+  if (a.groups < 1) a.groups = 1;
+  a.scales = reinterpret_cast<float*>(at);
+  at += round_up(sizeof(float) * m * (a.slots / 32 + 1));
+  a.lds = a.slots / 32 + 1;
+  a.sums = reinterpret_cast<int32_t*>(at);
+  at += round_up(sizeof(int32_t) * m * a.lds);
+  const bool as_is = spec.geometry.group == 0 && k == a.slots;
+  if (as_is && !spec.values) {
+    a.x = x, a.ldx = ldx;
+  } else {
+    a.x = reinterpret_cast<float*>(at), a.ldx = a.slots;
+  }
+}
+
+void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx) {
+  const float* source = x + row * ldx;
+  const ActSpec& spec = a.spec;
+  auto* copy = const_cast<float*>(a.x) + row * a.ldx;
+  if (a.x != x) {
+    if (spec.geometry.group == 0) {
+      std::memcpy(copy, source, sizeof(float) * a.k);
+      std::memset(copy + a.k, 0, sizeof(float) * (a.slots - a.k));
+    } else {
+      std::memset(copy, 0, sizeof(float) * a.slots);
+      for (int64_t k = 0, slot = 0; k < a.k; k += spec.geometry.group, slot += spec.geometry.padded) {
+        const int64_t count = k + spec.geometry.group < a.k ? spec.geometry.group : a.k - k;
+        std::memcpy(copy + slot, source + k, sizeof(float) * count);
+      }
+    }
+    source = copy;
+  }
+  if (spec.act == Act::exact) return;
+  const int64_t group = group_slots(spec, a.slots);
+  auto* codes = const_cast<int8_t*>(a.codes) + row * a.ldc;
+  auto* scales = const_cast<float*>(a.scales) + row * a.groups;
+  kernels().quantize_row(source, a.slots, group, codes, scales, const_cast<int32_t*>(a.sums) + row * a.lds);
+  if (spec.values) {
+    for (int64_t k = 0; k < a.slots; ++k) copy[k] = static_cast<float>(codes[k]) * scales[k / group];
+  }
+}
+
+void ensure(Activations& a, size_t bytes) {
+  if (bytes <= a.capacity) return;
+  a.memory = arena_allocate(bytes);
+  a.capacity = bytes;
+}
+
+PanelFn choose(const Weight& w, Act act) {
+  const Kernels& k = kernels();
+  switch (w.kind) {
+    case ElementKind::integer: return act == Act::int8 ? k.int8_integer[w.bits] : k.exact_integer[w.bits];
+    case ElementKind::codebook:
+      if (act == Act::exact) return k.exact_codebook[w.bits];
+      return w.table_is_bytes ? k.int8_codebook_byte[w.bits] : k.int8_codebook_word[w.bits];
+    case ElementKind::bf16: return k.exact_bf16;
+    case ElementKind::fp16: return k.exact_fp16;
+    case ElementKind::fp32: return k.exact_fp32;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+size_t scale_bytes(ScaleKind kind) {
+  switch (kind) {
+    case ScaleKind::none: return 0;
+    case ScaleKind::fp32: return 4;
+    case ScaleKind::fp16:
+    case ScaleKind::bf16: return 2;
+    case ScaleKind::e8m0: return 1;
+  }
+  return 0;
+}
+
+size_t Weight::nbytes() const {
+  const size_t grid = static_cast<size_t>(panels) * groups * 16;
+  return static_cast<size_t>(panels) * panel_bytes + grid * scale_bytes(scale_kind) + (zeros ? grid : 0);
+}
+
+bool has_integer_form(const Weight& w) { return w.kind == ElementKind::integer || w.kind == ElementKind::codebook; }
+
+void Activations::reserve(int64_t max_m, int64_t max_k, int threads, double stretch) {
+  const auto slots = (static_cast<int64_t>(std::ceil(static_cast<double>(max_k) * stretch)) + 63) / 32 * 32;
+  ensure(*this, bytes_needed(max_m, slots));
+  own.resize(static_cast<size_t>(threads) > own.size() ? static_cast<size_t>(threads) : own.size());
+  for (Activations& copy : own) ensure(copy, bytes_needed(1, slots));
+}
+
+const Activations& prepare(Team& team, Activations& shared, const float* x, int64_t m, int64_t k, int64_t ldx, const ActSpec& spec) {
+  if (m == 1 && team.size > 1) {
+    Activations& mine = shared.own[static_cast<size_t>(team.rank)];
+    lay_out(mine, x, 1, k, ldx, spec);
+    prepare_row(mine, x, 0, ldx);
+    return mine;
+  }
+  if (team.rank == 0) lay_out(shared, x, m, k, ldx, spec);
+  team.barrier();
+  if (spec.act == Act::int8 || shared.x != x) {
+    const Share rows = share(team, m);
+    for (int64_t row = rows.begin; row < rows.end; ++row) prepare_row(shared, x, row, ldx);
+    team.barrier();
+  }
+  return shared;
+}
+
+void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t ldy, const Epilogue& epilogue) {
+  assert(a.k == w.k && a.spec.geometry == w.geometry && "activations were prepared for another weight");
+  const Act act = has_integer_form(w) ? a.spec.act : Act::exact;
+  Problem p{};
+  p.m = a.m, p.n = w.n, p.slots = w.slots;
+  p.codes = reinterpret_cast<const uint8_t*>(w.codes.get());
+  p.panel_bytes = w.panel_bytes;
+  p.scales = reinterpret_cast<const uint8_t*>(w.scales.get());
+  p.scale_kind = static_cast<int>(w.scale_kind);
+  p.zeros = reinterpret_cast<const uint8_t*>(w.zeros.get());
+  const int64_t whole = w.slots > 0 ? w.slots : 32;
+  p.group = w.group ? w.group : whole;
+  p.groups = w.groups;
+  p.step_shift = w.step_shift, p.lowest = w.lowest;
+  p.factor = w.factor;
+  p.table = w.table, p.level_bytes = w.level_bytes, p.level_words = w.level_words;
+  if (w.kind == ElementKind::codebook && act == Act::int8) {
+    p.lowest = w.table_is_bytes ? -w.level_zero : 0;
+    p.factor *= w.table_is_bytes ? w.byte_unit : w.level_unit;
+  }
+  p.x = a.x, p.ldx = a.ldx;
+  p.xcodes = a.codes, p.ldc = a.ldc;
+  p.xscales = a.scales, p.xgroups = a.groups;
+  p.xgroup = group_slots(a.spec, whole);
+  p.sums = a.sums, p.lds = a.lds;
+  p.block = block_of(p.group, act == Act::int8 ? kInt8Block : kExactBlock);
+  if (w.group == 0) p.block = act == Act::int8 ? kInt8Block : kExactBlock;
+  if (act == Act::int8 && a.groups > 1) p.block = std::gcd(p.block, p.xgroup);
+  p.y = y, p.ldy = ldy;
+  p.bias = epilogue.bias, p.accumulate = epilogue.accumulate;
+  const Share panels = share(team, w.panels);
+  if (p.m > 0 && panels.begin < panels.end) choose(w, act)(p, panels.begin, panels.end);
+}
+
+void embedding_row(const Weight& w, int64_t row, float factor, float* out) {
+  const auto* panel = reinterpret_cast<const uint8_t*>(w.codes.get()) + row / 16 * w.panel_bytes;
+  const auto* scales = reinterpret_cast<const uint8_t*>(w.scales.get());
+  const auto* zeros = reinterpret_cast<const uint8_t*>(w.zeros.get());
+  const int64_t lane = row % 16, per_group = w.geometry.group ? w.geometry.group : w.group ? w.group : w.k;
+  const int64_t slots_per_group = w.geometry.group ? w.geometry.padded : per_group;
+  int64_t k = 0;
+  for (int64_t g = 0; k < w.k; ++g) {
+    const int64_t at = (row / 16 * w.groups + g) * 16 + lane;
+    float scale = 1.0f;
+    switch (w.scale_kind) {
+      case ScaleKind::none: break;
+      case ScaleKind::fp32: std::memcpy(&scale, scales + 4 * at, 4); break;
+      case ScaleKind::e8m0: scale = e8m0_to_float(scales[at]); break;
+      default: {
+        uint16_t half;
+        std::memcpy(&half, scales + 2 * at, 2);
+        scale = w.scale_kind == ScaleKind::fp16 ? fp16_to_float(half) : bf16_to_float(half);
+      }
+    }
+    scale *= w.factor;
+    const float zero = zeros ? static_cast<float>(int{zeros[at]} << w.step_shift) : static_cast<float>(-w.lowest);
+    const int64_t end = k + per_group < w.k ? k + per_group : w.k;
+    for (int64_t slot = g * slots_per_group; k < end; ++k, ++slot) {
+      float value = 0.0f;
+      switch (w.kind) {
+        case ElementKind::integer:
+          value = static_cast<float>(packed_code(panel, w.bits, lane, slot) << w.step_shift) - zero;
+          break;
+        case ElementKind::codebook: value = w.table[packed_code(panel, w.bits, lane, slot)]; break;
+        case ElementKind::bf16:
+        case ElementKind::fp16: {
+          const int64_t in_tile = w.kind == ElementKind::bf16 ? slot % 32 / 2 * 64 + lane * 4 + slot % 2 * 2 : slot % 32 * 32 + lane * 2;
+          uint16_t half;
+          std::memcpy(&half, panel + slot / 32 * 1024 + in_tile, 2);
+          value = w.kind == ElementKind::bf16 ? bf16_to_float(half) : fp16_to_float(half);
+          break;
+        }
+        case ElementKind::fp32: std::memcpy(&value, panel + slot / 32 * 2048 + slot % 32 * 64 + lane * 4, 4); break;
+      }
+      out[k] = value * scale * factor;
+    }
+  }
+}
+
+}  // namespace anybit

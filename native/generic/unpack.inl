@@ -1,0 +1,114 @@
+// Reads of the packed layout drawn in matmul.hpp.  Compiled once per instruction set, inside its namespace.
+
+// Fields of P bits of one plane for quad Q, moved to bit `Pos` of each byte.
+template <int P, int Pos, int Q> ANYBIT_INLINE B field(const uint8_t* plane) {
+  constexpr int kPer = 8 / P, kFrom = Q % kPer * P;
+  const B vector = load(plane + 64 * (Q / kPer));
+  if constexpr (P == 8) {
+    return vector;
+  } else {
+    const B mask = splat_b(static_cast<uint8_t>(((1 << P) - 1) << Pos));
+    if constexpr (kFrom > Pos) return and_b(shr_b<kFrom - Pos>(vector), mask);
+    else if constexpr (kFrom < Pos) return and_b(shl_b<Pos - kFrom>(vector), mask);
+    else return and_b(vector, mask);
+  }
+}
+
+// Quad Q (k = 4Q .. 4Q+3 of the tile, all 16 rows) of a tile of Bits-bit codes.
+template <int Bits, int Q> ANYBIT_INLINE B codes_quad(const uint8_t* tile) {
+  if constexpr (Bits == 1 || Bits == 2 || Bits == 4 || Bits == 8) return field<Bits, 0, Q>(tile);
+  else if constexpr (Bits == 3) return or_b(field<2, 1, Q>(tile), field<1, 0, Q>(tile + 128));
+  else if constexpr (Bits == 5) return or_b(field<4, 1, Q>(tile), field<1, 0, Q>(tile + 256));
+  else if constexpr (Bits == 6) return or_b(field<4, 2, Q>(tile), field<2, 0, Q>(tile + 256));
+  else return or_b(or_b(field<4, 3, Q>(tile), field<2, 1, Q>(tile + 256)), field<1, 0, Q>(tile + 384));
+}
+
+// What a weight offers the integer kernels: quads of unsigned bytes (or of byte pairs), and how to sum them against x.
+constexpr int max_class(int max) { return max <= 15 ? 15 : max <= 31 ? 31 : max <= 63 ? 63 : max <= 127 ? 127 : 255; }
+
+template <int Bits> struct IntegerCodes {
+  static constexpr int kTileBytes = 64 * Bits, kMax = max_class((1 << Bits) - 1);
+  static constexpr bool kWord = false;
+  explicit IntegerCodes(const Problem&) {}
+  template <int Q> ANYBIT_INLINE B quad(const uint8_t* tile) const { return codes_quad<Bits, Q>(tile); }
+};
+
+template <int Bits> struct CodebookBytes {
+  static constexpr int kTileBytes = 64 * Bits, kMax = 31;
+  static constexpr bool kWord = false;
+  B table;
+  explicit CodebookBytes(const Problem& p) : table(table16(p.level_bytes)) {}
+  template <int Q> ANYBIT_INLINE B quad(const uint8_t* tile) const { return lookup(table, codes_quad<Bits, Q>(tile)); }
+};
+
+struct WordQuad { B low, high; };
+template <int Bits> struct CodebookWords {
+  static constexpr int kTileBytes = 64 * Bits, kMax = 0;
+  static constexpr bool kWord = true;
+  Word table;
+  explicit CodebookWords(const Problem& p) : table(p.level_words) {}
+  template <int Q> ANYBIT_INLINE WordQuad quad(const uint8_t* tile) const {
+    const B index = codes_quad<Bits, Q>(tile);
+    return {lookup(table.low, index), lookup(table.high, index)};
+  }
+};
+
+// A chunk of a panel unpacked by one of the above: 8 quads of 64 bytes a tile (word levels: 8 low, then 8 high).
+template <int Max> struct UnpackedBytes {
+  static constexpr int kTileBytes = 512, kMax = Max;
+  static constexpr bool kWord = false;
+  template <int Q> ANYBIT_INLINE B quad(const uint8_t* tile) const { return load(tile + 64 * Q); }
+};
+struct UnpackedWords {
+  static constexpr int kTileBytes = 1024, kMax = 0;
+  static constexpr bool kWord = true;
+  template <int Q> ANYBIT_INLINE WordQuad quad(const uint8_t* tile) const { return {load(tile + 64 * Q), load(tile + 512 + 64 * Q)}; }
+};
+
+template <bool IsWord, int Max> struct UnpackedOf { using Type = UnpackedBytes<Max>; using Accumulator = Acc<Max>; };
+template <int Max> struct UnpackedOf<true, Max> { using Type = UnpackedWords; using Accumulator = WordAcc; };
+
+// Calls body.operator()<0>(), ... <7>() one after the other, unrolled.
+template <class Body> ANYBIT_INLINE void each_quad(Body&& body) {
+  body.template operator()<0>();
+  body.template operator()<1>();
+  body.template operator()<2>();
+  body.template operator()<3>();
+  body.template operator()<4>();
+  body.template operator()<5>();
+  body.template operator()<6>();
+  body.template operator()<7>();
+}
+
+// Scales of 16 rows of one group.
+ANYBIT_INLINE F load_scales(const Problem& p, int64_t panel, int64_t group) {
+  const int64_t at = (panel * p.groups + group) * 16;
+  switch (p.scale_kind) {
+    case kScaleFp16: return load_fp16(p.scales + 2 * at);
+    case kScaleBf16: return load_bf16(p.scales + 2 * at);
+    case kScaleE8m0: return load_e8m0(p.scales + at);
+    case kScaleFp32: return load_f(reinterpret_cast<const float*>(p.scales) + at);
+    default: return splat_f(1.0f);
+  }
+}
+
+// y = acc * factor + bias (+ y) for the columns of one panel that exist.
+ANYBIT_INLINE void write_row(const Problem& p, int64_t panel, int64_t row, F acc, float factor) {
+  const int64_t column = panel * 16;
+  float* y = p.y + row * p.ldy + column;
+  acc = mul_f(acc, splat_f(factor));
+  if (column + 16 <= p.n) {
+    if (p.bias) acc = add_f(acc, load_f(p.bias + column));
+    if (p.accumulate) acc = add_f(acc, load_f(y));
+    store_f(y, acc);
+    return;
+  }
+  alignas(64) float lane[16];
+  store_f(lane, acc);
+  for (int64_t i = 0; i < p.n - column; ++i) {
+    float value = lane[i];
+    if (p.bias) value = value + p.bias[column + i];
+    if (p.accumulate) value = value + y[i];
+    y[i] = value;
+  }
+}

@@ -1,0 +1,136 @@
+// The instruction set that every other one is held to: 16 lanes written as plain loops.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "generic/number.inl"
+
+// plain calls: a fallback that compiles fast and is read easily
+#define ANYBIT_INLINE __attribute__((noinline))
+#define ANYBIT_UNROLLED
+
+namespace anybit::scalar {
+namespace {
+
+constexpr const char* kName = "scalar";
+constexpr int kPrefetch = 0;  // bytes ahead in the weight stream
+constexpr int kFusedRows = 2;  // rows of x that share one unpacking
+constexpr int kTileRows = 2;   // rows of the micro-kernel over unpacked weights
+constexpr int kExactRows = 2;
+constexpr int kWordBias = 0;   // Word accumulators return sum (level + kWordBias) * x
+constexpr int kByteOffset = 0; // Acc<255> returns sum (u - kByteOffset) * x
+
+struct B { uint8_t v[64]; };  // 16 rows x 4 bytes
+struct I { int32_t v[16]; };
+struct F { float v[16]; };
+
+template <class T, class Op> inline T lanes16(Op op) {
+  T out;
+  for (int i = 0; i < 16; ++i) out.v[i] = op(i);
+  return out;
+}
+template <class Op> inline B lanes64(Op op) {
+  B out;
+  for (int i = 0; i < 64; ++i) out.v[i] = static_cast<uint8_t>(op(i));
+  return out;
+}
+
+ANYBIT_INLINE B load(const uint8_t* p) { B b; std::memcpy(b.v, p, 64); return b; }
+ANYBIT_INLINE void store(uint8_t* p, B b) { std::memcpy(p, b.v, 64); }
+ANYBIT_INLINE B splat_b(uint8_t x) { return lanes64([&](int) { return x; }); }
+ANYBIT_INLINE B and_b(B a, B b) { return lanes64([&](int i) { return a.v[i] & b.v[i]; }); }
+ANYBIT_INLINE B or_b(B a, B b) { return lanes64([&](int i) { return a.v[i] | b.v[i]; }); }
+// shifts may move bits in from a neighbouring byte; callers mask
+template <int N> ANYBIT_INLINE B shr_b(B a) { return lanes64([&](int i) { return a.v[i] >> N; }); }
+template <int N> ANYBIT_INLINE B shl_b(B a) { return lanes64([&](int i) { return a.v[i] << N; }); }
+ANYBIT_INLINE B table16(const uint8_t* table) { return lanes64([&](int i) { return table[i & 15]; }); }
+ANYBIT_INLINE B lookup(B table, B index) { return lanes64([&](int i) { return table.v[index.v[i] & 15]; }); }
+ANYBIT_INLINE B broadcast4(const int8_t* x) { return lanes64([&](int i) { return static_cast<uint8_t>(x[i & 3]); }); }
+
+ANYBIT_INLINE I as_ints(B b) { I i; std::memcpy(i.v, b.v, 64); return i; }
+ANYBIT_INLINE I zero_i() { return I{}; }
+ANYBIT_INLINE I splat_i(int32_t x) { return lanes16<I>([&](int) { return x; }); }
+ANYBIT_INLINE I add_i(I a, I b) { return lanes16<I>([&](int i) { return a.v[i] + b.v[i]; }); }
+ANYBIT_INLINE I sub_i(I a, I b) { return lanes16<I>([&](int i) { return a.v[i] - b.v[i]; }); }
+ANYBIT_INLINE I mul_i(I a, I b) { return lanes16<I>([&](int i) { return a.v[i] * b.v[i]; }); }
+ANYBIT_INLINE I shl_i(I a, int n) { return lanes16<I>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) << n); }); }
+ANYBIT_INLINE I max_i(I a, I b) { return lanes16<I>([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
+ANYBIT_INLINE I load_u8(const uint8_t* p) { return lanes16<I>([&](int i) { return p[i]; }); }
+template <int J> ANYBIT_INLINE I byte(B b) { return lanes16<I>([&](int i) { return b.v[4 * i + J]; }); }
+ANYBIT_INLINE int32_t reduce_max(I a) { int32_t m = a.v[0]; for (int x : a.v) m = x > m ? x : m; return m; }
+ANYBIT_INLINE int32_t reduce_add(I a) { int32_t s = 0; for (int x : a.v) s += x; return s; }
+
+ANYBIT_INLINE F zero_f() { return F{}; }
+ANYBIT_INLINE F splat_f(float x) { return lanes16<F>([&](int) { return x; }); }
+ANYBIT_INLINE F load_f(const float* p) { F f; std::memcpy(f.v, p, 64); return f; }
+ANYBIT_INLINE void store_f(float* p, F f) { std::memcpy(p, f.v, 64); }
+ANYBIT_INLINE F add_f(F a, F b) { return lanes16<F>([&](int i) { return a.v[i] + b.v[i]; }); }
+ANYBIT_INLINE F sub_f(F a, F b) { return lanes16<F>([&](int i) { return a.v[i] - b.v[i]; }); }
+ANYBIT_INLINE F mul_f(F a, F b) { return lanes16<F>([&](int i) { return a.v[i] * b.v[i]; }); }
+ANYBIT_INLINE F div_f(F a, F b) { return lanes16<F>([&](int i) { return a.v[i] / b.v[i]; }); }
+ANYBIT_INLINE F fma_f(F a, F b, F c) { return lanes16<F>([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); }); }
+ANYBIT_INLINE F to_f(I a) { return lanes16<F>([&](int i) { return static_cast<float>(a.v[i]); }); }
+ANYBIT_INLINE I round_i(F a) { return lanes16<I>([&](int i) { return static_cast<int32_t>(std::nearbyintf(a.v[i])); }); }
+ANYBIT_INLINE I abs_bits(F a) {
+  return lanes16<I>([&](int i) { int32_t b; std::memcpy(&b, &a.v[i], 4); return b & 0x7fffffff; });
+}
+ANYBIT_INLINE void store_s8(int8_t* p, I a) { for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]); }
+ANYBIT_INLINE F load_fp16(const uint8_t* p) {
+  return lanes16<F>([&](int i) { uint16_t h; std::memcpy(&h, p + 2 * i, 2); return fp16_to_float(h); });
+}
+ANYBIT_INLINE F load_bf16(const uint8_t* p) {
+  return lanes16<F>([&](int i) { uint16_t h; std::memcpy(&h, p + 2 * i, 2); return bf16_to_float(h); });
+}
+ANYBIT_INLINE F load_e8m0(const uint8_t* p) { return lanes16<F>([&](int i) { return e8m0_to_float(p[i]); }); }
+// 16 rows x 2 k of bf16, a dword a row
+ANYBIT_INLINE F bf16_even(B b) {
+  return lanes16<F>([&](int i) { uint16_t h; std::memcpy(&h, b.v + 4 * i, 2); return bf16_to_float(h); });
+}
+ANYBIT_INLINE F bf16_odd(B b) {
+  return lanes16<F>([&](int i) { uint16_t h; std::memcpy(&h, b.v + 4 * i + 2, 2); return bf16_to_float(h); });
+}
+// 16-entry table of floats indexed by lanes 0..15
+struct T { float v[16]; };
+ANYBIT_INLINE T table_f(const float* p) { T t; std::memcpy(t.v, p, 64); return t; }
+ANYBIT_INLINE F lookup_f(T t, I index) { return lanes16<F>([&](int i) { return t.v[index.v[i] & 15]; }); }
+
+inline void prefetch(const void*) {}
+
+// Sums of u * x over quads; Max is the largest u.  Call flush() after every kRun add()s and before total.
+template <int Max> struct Acc {
+  static constexpr int kRun = 8;
+  I total;
+  void clear() { total = I{}; }
+  ANYBIT_INLINE void add(const B& w, const B& x) {
+    for (int i = 0; i < 16; ++i)
+      for (int j = 0; j < 4; ++j) total.v[i] += int{w.v[4 * i + j]} * static_cast<int8_t>(x.v[4 * i + j]);
+  }
+  void flush() {}
+};
+
+// Tables of 16-bit levels as two byte tables, and sums over them.
+struct Word {
+  B low, high;
+  explicit Word(const int16_t* levels) {
+    low = lanes64([&](int i) { return levels[i & 15] & 255; });
+    high = lanes64([&](int i) { return (levels[i & 15] >> 8) & 255; });
+  }
+};
+struct WordAcc {
+  static constexpr int kRun = 8;
+  I total;
+  void clear() { total = I{}; }
+  ANYBIT_INLINE void add(const B& low, const B& high, const B& x) {
+    for (int i = 0; i < 16; ++i)
+      for (int j = 0; j < 4; ++j) {
+        const int16_t level = static_cast<int16_t>(low.v[4 * i + j] | high.v[4 * i + j] << 8);
+        total.v[i] += level * static_cast<int8_t>(x.v[4 * i + j]);
+      }
+  }
+  void flush() {}
+};
+
+}  // namespace
+}  // namespace anybit::scalar
