@@ -1,5 +1,6 @@
 """Floor 6: real models. Load a Hugging Face directory, lower it to a `Plan`, run, calibrate, measure, checkpoint."""
 
+from anybit.models.checkpoint import CheckpointWriter, verify
 from anybit.models.executor import Executor, TorchExecutor
 from anybit.models.families import FAMILIES, lower
 from anybit.models.loading import Model, bundled, find, load
@@ -9,6 +10,7 @@ from anybit.models.weights import Overlay, WeightStore
 
 __all__ = [
     "FAMILIES",
+    "CheckpointWriter",
     "Executor",
     "Model",
     "Op",
@@ -22,4 +24,5 @@ __all__ = [
     "find",
     "load",
     "lower",
+    "verify",
 ]

@@ -162,19 +162,22 @@ def attention(q: Tensor, k: Tensor, v: Tensor, op: Op, position: int, cache: Cac
     keys, values = (t.reshape(*t.shape[:-1], kv_heads, -1) for t in (k, v))
     if cache is not None:
         keys, values = cache.extend(int(op.attrs["layer"]), keys, values)
-    shared = heads // kv_heads
-    queries = (q * float(op.attrs["scale"])).reshape(*q.shape[:-1], kv_heads, shared, -1)
-    key_at = torch.arange(keys.shape[-3])
+    shared, tokens, total = heads // kv_heads, q.shape[-2], keys.shape[-3]
+    queries = (q * float(op.attrs["scale"])).reshape(*q.shape[:-1], kv_heads, shared, -1).movedim(-4, -2)
+    keys, values = keys.movedim(-2, -3), values.movedim(-2, -3)  # [..., kv_heads, positions, head_dim]
     parts = []
-    for start in range(0, q.shape[-2], QUERY_ROWS):
-        block = queries[..., start : start + QUERY_ROWS, :, :, :]
-        scores = torch.einsum("...tkgd,...skd->...kgts", block, keys)
+    for start in range(0, tokens, QUERY_ROWS):
+        stop = min(start + QUERY_ROWS, tokens)
+        end = total - tokens + stop  # later keys are invisible to these queries
+        block = queries[..., start:stop, :].reshape(*queries.shape[:-3], shared * (stop - start), -1)
+        scores = block @ keys[..., :end, :].transpose(-1, -2)
         if softcap:
             scores = softcap * torch.tanh(scores / softcap)
-        query_at = torch.arange(position + start, position + start + block.shape[-4])[:, None]
-        visible = key_at <= query_at
+        query_at = torch.arange(position + start, position + stop).repeat(shared)[:, None]
+        key_at = torch.arange(end)
+        hidden = key_at > query_at
         if window:
-            visible = visible & (key_at > query_at - window)
-        share = scores.masked_fill(~visible, float("-inf")).softmax(-1)
-        parts.append(torch.einsum("...kgts,...skd->...tkgd", share, values))
-    return torch.cat(parts, -4).reshape(q.shape)
+            hidden = hidden | (key_at <= query_at - window)
+        mixed = scores.masked_fill(hidden, float("-inf")).softmax(-1) @ values[..., :end, :]
+        parts.append(mixed.reshape(*queries.shape[:-2], stop - start, mixed.shape[-1]))
+    return torch.cat(parts, -2).movedim(-2, -4).reshape(*q.shape[:-1], -1)
