@@ -34,7 +34,7 @@ def blocked(x: Tensor, block: tuple[int, int]) -> Tensor:
     A chunk that lies inside one row block counts as a block of its own height. A view where nothing is padded.
     """
     rows, cols = x.shape
-    height, width = min(block[0] or rows, rows), min(block[1] or cols, cols)
+    height, width = max(1, min(block[0] or rows, rows)), max(1, min(block[1] or cols, cols))
     down, across = ceil(rows / height), ceil(cols / width)
     if (down * height, across * width) != (rows, cols):
         x = torch.nn.functional.pad(x, (0, across * width - cols, 0, down * height - rows))

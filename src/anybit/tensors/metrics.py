@@ -9,9 +9,13 @@ from torch import Tensor
 from anybit.errors import FormatError
 
 
-def _pair(x: Tensor, y: Tensor) -> tuple[float, float]:
+def _check_shapes(x: Tensor, y: Tensor) -> None:
     if x.shape != y.shape:
         raise FormatError(f"tensors to compare must have one shape; got {tuple(x.shape)} and {tuple(y.shape)}")
+
+
+def _pair(x: Tensor, y: Tensor) -> tuple[float, float]:
+    _check_shapes(x, y)
     signal, noise = 0.0, 0.0
     a, b = x.reshape(-1), y.reshape(-1)
     for start in range(0, a.numel(), 1 << 20):
@@ -40,5 +44,5 @@ def mean_squared_error(x: Tensor, y: Tensor) -> float:
 
 def max_error(x: Tensor, y: Tensor) -> float:
     """max |x - y|; 0 for empty tensors."""
-    _pair(x[:0], y[:0])
+    _check_shapes(x, y)
     return float((x.double() - y.double()).abs().max()) if x.numel() else 0.0

@@ -5,6 +5,7 @@ The matrix is read in chunks of rows; beside the input and the result, memory ho
 
 from __future__ import annotations
 
+from math import prod
 from typing import Literal, get_args
 
 import torch
@@ -79,17 +80,17 @@ def encode(
     """
     matrix = matrix_view(x)
     rows, cols = matrix.shape
-    element, (tall, wide) = fmt.element, fmt.block
+    element, (tall, wide), grid = fmt.element, fmt.block, fmt.grid((rows, cols))
     stored_scale = stored_zero = divisor = offset = None
     if fmt.tensor_scale:
-        tensor_scale = _required(tensor_scale, "tensor_scale", fmt).to(torch.float32).reshape(())
+        tensor_scale = _required(tensor_scale, "tensor_scale", fmt, ()).to(torch.float32)
     if fmt.scale is not None:
-        stored_scale = store_scale(_required(scale, "scale", fmt), fmt.scale)
+        stored_scale = store_scale(_required(scale, "scale", fmt, grid), fmt.scale)
         divisor = load_scale(stored_scale, fmt.scale)
         divisor = divisor if tensor_scale is None else divisor * tensor_scale
         divisor = torch.where(divisor == 0, 1.0, divisor)
     if fmt.zero is not None:
-        stored_zero = fmt.zero.encode(_required(zero, "zero", fmt).float())
+        stored_zero = fmt.zero.encode(_required(zero, "zero", fmt, grid).float())
         offset = fmt.zero.decode(stored_zero)
     seed, start = key if isinstance(key, tuple) else (key, 0)
     codes = torch.empty(rows, row_bytes(cols, fmt.bits), dtype=torch.uint8, device=x.device)
@@ -113,10 +114,12 @@ def matrix_view(x: Tensor) -> Tensor:
             f"quantization takes floating tensors of one or more dimensions; got {str(x.dtype).removeprefix('torch.')} "
             f"of shape {tuple(x.shape)}"
         )
-    return x.detach().reshape(x.shape[0], -1) if x.numel() else x.detach().reshape(x.shape[0], x[:1].numel())
+    return x.detach().reshape(x.shape[0], prod(x.shape[1:]))
 
 
-def _required(part: Tensor | None, name: str, fmt: TensorFormat) -> Tensor:
+def _required(part: Tensor | None, name: str, fmt: TensorFormat, shape: tuple[int, ...]) -> Tensor:
     if part is None:
         raise FormatError(f"encoding to {fmt} needs {name}")
+    if tuple(part.shape) != shape:
+        raise FormatError(f"the {name} given for {fmt} must have the shape {list(shape)}; got {list(part.shape)}")
     return part
