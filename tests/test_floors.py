@@ -111,7 +111,9 @@ def test_the_check_of_imports_can_fail(tmp_path: Path, file: str, text: str, mes
 
 def test_the_check_of_imports_lets_lower_floors_pass(tmp_path: Path) -> None:
     (tmp_path / "quantize").mkdir()
-    (tmp_path / "quantize" / "a.py").write_text("import anybit\nfrom anybit import tensors\nfrom anybit.transforms import smooth\n")
+    (tmp_path / "quantize" / "a.py").write_text(
+        "import anybit\nfrom anybit import tensors\nfrom anybit.transforms import smooth\n"
+    )
     assert violations(tmp_path) == []
 
 
@@ -148,7 +150,9 @@ def test_the_check_of_loading_can_fail() -> None:
 
 def long_files(source: Path) -> list[str]:
     """Source files above the limit, with their number of lines."""
-    counts = ((p.relative_to(source), len(p.read_text(encoding="utf-8").splitlines())) for p in sorted(source.rglob("*.py")))
+    counts = (
+        (p.relative_to(source), len(p.read_text(encoding="utf-8").splitlines())) for p in sorted(source.rglob("*.py"))
+    )
     return [f"{path}: {count} lines" for path, count in counts if count > LONGEST_FILE]
 
 

@@ -176,6 +176,6 @@ print((after - before) * 1024 - q.nbytes)
 def test_beside_the_result_memory_holds_chunks_only(spec: str, rule: str) -> None:
     code = PEAK.format(spec=spec, rule=rule)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    # The float32 copy of the whole matrix would be 32 MiB, the bound without tables is 16; a dozen float32 tables of the scales are allowed.
+    # The float32 copy of the whole matrix would be 32 MiB, the bound without tables is 16; a dozen float32 tables of scales may be held.
     tables = 12 * 4 * prod(parse(spec).grid((2048, 4096)))
     assert int(run.stdout) < 16 * 4 * blocks.CHUNK + tables
