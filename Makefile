@@ -29,12 +29,21 @@ test-slow: $(VENV)/install.stamp
 
 bench: $(VENV)/install.stamp
 	$(VENV)/bin/anybit bench matmul
-	$(VENV)/bin/anybit bench model
+	$(VENV)/bin/anybit bench model --synthetic 135m
 
 lint: $(VENV)/install.stamp
 	$(VENV)/bin/ruff check src tests benchmarks
 	$(VENV)/bin/ruff format --check src tests benchmarks
 	$(VENV)/bin/mypy
+
+# Other engines to measure against, in an environment of their own; llama.cpp is compiled for this machine (about ten minutes)
+peers: .venv-peers/install.stamp
+
+.venv-peers/install.stamp: benchmarks/peers-requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install -q --upgrade pip
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release" .venv-peers/bin/python -m pip install -q --no-binary llama-cpp-python -r $<
+	touch $@
 
 # Build the extension in place (src/anybit/_native*.so), for work on native/
 native: $(VENV)/torch.stamp
@@ -44,4 +53,4 @@ native: $(VENV)/torch.stamp
 	cp build/dev/_native*.so src/anybit/
 
 clean:
-	rm -rf build $(VENV) src/anybit/_native*.so
+	rm -rf build $(VENV) .venv-peers src/anybit/_native*.so

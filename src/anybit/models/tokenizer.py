@@ -25,9 +25,9 @@ class Tokenizer:
         """Token ids; `special` adds what the tokenizer's own template adds (usually the begin token)."""
         return self.inner.encode(text, add_special_tokens=special).ids
 
-    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+    def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Text of token ids."""
-        return self.inner.decode([int(i) for i in ids], skip_special_tokens=skip_special)
+        return self.inner.decode([int(i) for i in token_ids], skip_special_tokens=skip_special_tokens)
 
     @property
     def size(self) -> int:

@@ -1,0 +1,1 @@
+"""Measuring: interleaved rounds, matrix products, whole models, and peers in their own processes."""

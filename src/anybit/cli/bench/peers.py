@@ -1,0 +1,127 @@
+"""Other engines, each in a process of its own, measured in turns with ours; `benchmarks/README.md` has the protocol."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from anybit.errors import AnybitError
+
+
+@dataclass(frozen=True)
+class PeerKind:
+    """A peer: its script in `benchmarks/peers`, whether it runs in `.venv-peers`, and the format it uses by default."""
+
+    script: str
+    own_environment: bool
+    format: str
+
+
+PEERS = {
+    "llama.cpp": PeerKind("llama_cpp.py", True, "Q4_0"),
+    "transformers": PeerKind("transformers_bf16.py", False, "bf16"),
+}
+
+
+@dataclass(frozen=True)
+class Round:
+    """One measurement: tokens and seconds of reading a prompt and of writing."""
+
+    prefill_tokens: int
+    prefill_seconds: float
+    decode_tokens: int
+    decode_seconds: float
+
+    @property
+    def prefill(self) -> float:
+        """Tokens a second."""
+        return self.prefill_tokens / self.prefill_seconds
+
+    @property
+    def decode(self) -> float:
+        """Tokens a second."""
+        return self.decode_tokens / self.decode_seconds
+
+
+def command(name: str, repository: Path | None) -> list[str]:
+    """The interpreter and script of a peer.
+
+    Raises AnybitError for an unknown peer, outside a checkout (the scripts are not installed), and where `make peers` has not run.
+    """
+    if name not in PEERS:
+        raise AnybitError(f"unknown peer {name!r}; there are {', '.join(PEERS)}")
+    kind = PEERS[name]
+    script = repository / "benchmarks" / "peers" / kind.script if repository else None
+    if repository is None or script is None or not script.is_file():
+        raise AnybitError(f"the peer {name} is measured from a checkout of the repository, which this is not")
+    if not kind.own_environment:
+        return [sys.executable, str(script)]
+    interpreter = repository / ".venv-peers" / "bin" / "python"
+    if not interpreter.exists():
+        raise AnybitError(f"the peer {name} is not installed; `make peers` makes its environment .venv-peers")
+    return [str(interpreter), str(script)]
+
+
+class Peer:
+    """A running peer; `about` is what it said of itself. Use as a context, so that it always ends."""
+
+    def __init__(self, name: str, arguments: list[str], job: dict[str, Any]) -> None:
+        self.name = name
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._process = subprocess.Popen(
+            [*arguments, json.dumps(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
+        )
+        try:
+            self.about = self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                found: dict[str, Any] = json.loads(line)
+                return found
+        self._process.wait()
+        self._log.seek(0)
+        last = self._log.read().decode(errors="replace").strip().splitlines()[-3:]
+        raise RuntimeError(f"the peer {self.name} ended: {' / '.join(last) or 'it said nothing'}")
+
+    def round(self) -> Round:
+        """One measurement. RuntimeError with the peer's last words where it died."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write("round\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died before: _read tells how
+        return Round(**self._read())
+
+    def close(self) -> None:
+        """End the process: at the end of its input, or by force after five seconds."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,234 @@
+"""`anybit bench`: speed, measured in interleaved rounds and given as ratios and as shares of what the machine can do."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from anybit.cli import engines, numbers
+from anybit.cli.arguments import listed, model_folder, positive
+from anybit.cli.console import Console
+from anybit.errors import AnybitError
+
+app = typer.Typer(help="Measure speed: matrix products, or whole models against other engines.", no_args_is_help=True)
+
+SHAPES = "1x4096x4096,1x11008x4096,4x4096x4096,16x4096x4096,256x4096x4096"
+FORMATS = "int8/row,int4/g128,int3/g128,int2/g64,nf4/g64,ternary/row"
+ThreadList = Annotated[
+    str | None, typer.Option("--threads", help="Threads, or a list such as 1,2; all cores by default.")
+]
+RoundsOption = Annotated[int, typer.Option("--rounds", help="Interleaved rounds; figures are medians over them.")]
+
+
+def percent(share: float | None) -> str:
+    """A share as a whole percentage."""
+    return "–" if share is None else f"{100 * share:.0f} %"
+
+
+def thread_counts(text: str | None) -> list[int]:
+    """The thread counts to measure with."""
+    from anybit.cli.machine import cores
+
+    counts = listed(text, "--threads", int) if text else [cores()]
+    for count in counts:
+        if not 1 <= count <= 1024:
+            raise AnybitError(f"--threads must be between 1 and 1024; got {count}")
+    return counts
+
+
+@app.command("matmul")
+def matmul(
+    shapes: Annotated[str, typer.Option("--shapes", help="MxNxK, several with commas.")] = SHAPES,
+    formats: Annotated[str, typer.Option("--formats", help="Weight formats, several with commas.")] = FORMATS,
+    act: engines.ActOption = engines.DEFAULT_ACTIVATION,
+    threads: ThreadList = None,
+    rounds: RoundsOption = 11,
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Let weights stay in cache; by default each is read from memory.")
+    ] = False,
+    json: engines.JsonOption = False,
+) -> None:
+    """y = x W^T in every format, against torch in fp32 and bf16 and the machine's limits."""
+    from anybit.cli.bench.matmul import Shape
+
+    wanted = listed(shapes, "--shapes", Shape.parse)
+    specs = listed(formats, "--formats", str)
+    counts = thread_counts(threads)
+    positive(rounds, "--rounds")
+    rounded = engines.activation(act)
+    for spec in specs:
+        engines.activation(spec)  # an unknown format is refused before anything is measured
+    import torch
+
+    from anybit.cli.bench import limits
+    from anybit.cli.bench import matmul as bench
+    from anybit.cli.machine import last_level_cache
+
+    console = Console(json)
+    document: list[dict[str, Any]] = []
+    for count in counts:
+        limits.set_threads(count)
+        torch.set_num_threads(count)
+        peak = limits.int8_peak(count)
+        for shape in wanted:
+            with console.progress(f"{shape}, {count} threads") as job:
+                read = partial(limits.read_bandwidth, count)
+                lines = bench.measure(shape, specs, rounded, rounds, last_level_cache(), not warm, read, peak, job)
+            console.table(
+                [
+                    "weights",
+                    "median",
+                    "min",
+                    "max",
+                    "GB/s",
+                    "of read",
+                    "GOP/s",
+                    "of peak",
+                    "× torch fp32",
+                    "× torch bf16",
+                ],
+                [
+                    [
+                        line.name,
+                        numbers.seconds(line.seconds.median),
+                        numbers.seconds(line.seconds.least),
+                        numbers.seconds(line.seconds.most),
+                        numbers.three(line.bandwidth / 1e9),
+                        percent(line.read_share),
+                        numbers.three(line.rate / 1e9),
+                        percent(line.peak_share),
+                        f"{line.over_fp32:.2f}" if line.over_fp32 else None,
+                        f"{line.over_bf16:.2f}" if line.over_bf16 else None,
+                    ]
+                    for line in lines
+                ],
+                title=f"{shape} (m x n x k), {count} thread{'s' * (count > 1)}, activations {act}",
+            )
+            console.say()
+            document += [line.as_dict() | {"threads": count, "act": act} for line in lines]
+        console.say(f"int8 peak measured: {numbers.three(peak / 1e9)} GOP/s, {count} thread{'s' * (count > 1)}")
+    console.result({"results": document})
+
+
+@app.command("model")
+def model(
+    model: Annotated[str | None, typer.Argument(help="A model directory or the name of a bundled model.")] = None,
+    synthetic: Annotated[
+        str | None, typer.Option("--synthetic", help="Random weights of a shape: tiny, 135m or 1.1b.")
+    ] = None,
+    format: Annotated[str, typer.Option("--format", help="Weight format of a synthetic model.")] = "int4/g128",
+    head: Annotated[
+        str | None,
+        typer.Option("--head", help="Format of its embedding and output matrix; that of the weights by default."),
+    ] = None,
+    threads: ThreadList = None,
+    prefill: Annotated[int, typer.Option("--prefill", help="Tokens of the prompt.")] = 512,
+    decode: Annotated[int, typer.Option("--decode", help="Tokens to write.")] = 128,
+    rounds: RoundsOption = 5,
+    peers: Annotated[
+        str, typer.Option("--peers", help="Engines to measure in turns with ours: llama.cpp, transformers.")
+    ] = "",
+    act: engines.ActOption = engines.DEFAULT_ACTIVATION,
+    kv: engines.CacheOption = None,
+    json: engines.JsonOption = False,
+) -> None:
+    """Tokens a second of a whole model, reading a prompt and writing, against other engines."""
+    from anybit.cli.bench import peers as other
+
+    if (model is None) == (synthetic is None):
+        raise AnybitError("name one model: a directory or bundled model, or --synthetic with tiny, 135m or 1.1b")
+    for option, value in (("--prefill", prefill), ("--decode", decode), ("--rounds", rounds)):
+        positive(value, option)
+    cache = engines.cache("native", kv)
+    engines.check("native", act, cache, None)
+    counts = thread_counts(threads)
+    names = listed(peers, "--peers", str) if peers.strip() else []
+    from anybit.reproduce.runner import checkout
+
+    root = checkout()
+    commands = {name: other.command(name, root) for name in names}
+    from anybit.cli.bench import limits, subjects
+    from anybit.cli.bench import model as bench
+
+    console = Console(json)
+    with console.progress("preparing") as job:
+        subject = (
+            subjects.synthetic(synthetic, format, head, job) if synthetic else subjects.real(model_folder(str(model)))
+        )
+    console.say(
+        f"{subject.name}: {numbers.count(subject.parameters)} parameters, {numbers.size(subject.bytes)} of weights ({subject.format})"
+    )
+    document: list[dict[str, Any]] = []
+    for count in counts:
+        with ExitStack() as stack, console.progress(f"{count} threads") as job:
+            ours = engines.executor(subject.plan, subject.weights, act=act, kv=cache, threads=count, job=job)
+            running: dict[str, bench.Engine] = {"anybit": bench.Ours(ours, subject.plan.vocab_size, prefill, decode)}
+            labels, read = {"anybit": subject.format}, {"anybit": subject.bytes_per_token}
+            for name, arguments in commands.items():
+                settings = {"config": subject.config, "threads": count, "prefill": prefill, "decode": decode}
+                settings |= {
+                    "format": other.PEERS[name].format,
+                    "work": str(root / "benchmarks" / "work") if root else ".",
+                }
+                job(f"starting {name}", 0, 0)
+                peer = stack.enter_context(other.Peer(name, arguments, settings))
+                running[name], labels[name] = peer, str(peer.about["format"])
+                read[name] = int(peer.about["bytes"])
+            measured = bench.measure(running, rounds, partial(limits.read_bandwidth, count), read, job)
+        over = bench.ratios(measured, "anybit")
+        console.table(
+            [
+                "engine",
+                "weights",
+                "prefill tok/s",
+                "spread",
+                "decode tok/s",
+                "spread",
+                "of read bandwidth",
+                "anybit ÷ it: prefill",
+                "decode",
+            ],
+            [
+                [
+                    one.name,
+                    labels[one.name],
+                    numbers.three(one.prefill.median),
+                    f"{100 * one.prefill.spread:.0f} %",
+                    numbers.three(one.decode.median),
+                    f"{100 * one.decode.spread:.0f} %",
+                    percent(one.share),
+                    f"{over[one.name]['prefill']:.2f}" if one.name in over else None,
+                    f"{over[one.name]['decode']:.2f}" if one.name in over else None,
+                ]
+                for one in measured
+            ],
+            title=f"{count} thread{'s' * (count > 1)}, prefill {prefill}, decode {decode}, medians of {rounds} interleaved rounds",
+        )
+        console.say()
+        document += [
+            {
+                "threads": count,
+                "engine": one.name,
+                "format": labels[one.name],
+                "prefill_tokens_per_s": one.prefill.as_dict(),
+                "decode_tokens_per_s": one.decode.as_dict(),
+                "share_of_read_bandwidth": one.share,
+                "anybit_over_it": over.get(one.name),
+            }
+            for one in measured
+        ]
+    console.result(
+        {
+            "model": subject.name,
+            "parameters": subject.parameters,
+            "bytes": subject.bytes,
+            "prefill": prefill,
+            "decode": decode,
+            "act": act,
+            "kv": cache,
+            "results": document,
+        }
+    )

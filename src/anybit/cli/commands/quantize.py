@@ -1,0 +1,183 @@
+"""`anybit quantize`: a smaller model from a model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anybit.cli import numbers
+from anybit.cli.arguments import model_folder
+from anybit.cli.console import Console
+from anybit.cli.engines import JsonOption
+from anybit.cli.recipe_options import recipe as to_recipe
+
+if TYPE_CHECKING:
+    from anybit.recipes import Preflight, Result
+
+
+def quantize(
+    model: Annotated[str, typer.Argument(help="A model directory or the name of a bundled model.")],
+    out: Annotated[Path, typer.Argument(help="The directory to write.")],
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="One format for all layers, such as int4/g128.")
+    ] = None,
+    bits: Annotated[
+        float | None,
+        typer.Option("--bits", help="A budget: average bits a weight over everything stored, such as 3.5."),
+    ] = None,
+    method: Annotated[str | None, typer.Option("--method", help="gptq (the default) or rtn.")] = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(
+            "--embeddings", help="Format of embedding and output matrix; int8/row or the budget's by default."
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="A recipe file (YAML or JSON) instead of these options.")
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option("--calibration", help="A text like the ones the model will read; the model's own by default."),
+    ] = None,
+    samples: Annotated[int | None, typer.Option("--samples", help="Windows of calibration text.")] = None,
+    length: Annotated[int | None, typer.Option("--length", help="Tokens of a window.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Quantize a model, to one format or under a budget of bits; an interrupted run goes on when it is started again."""
+    wanted = to_recipe(recipe, weights, bits, method, embeddings, calibration, samples, length)
+    folder = model_folder(model)
+    from anybit import recipes
+
+    console = Console(json)
+    plan = recipes.preflight(folder, wanted, out, overwrite=overwrite)
+    announce(console, plan)
+    if dry_run:
+        console.say("nothing was written (--dry-run)")
+        console.result({"plan": planned(plan)})
+        return
+    try:
+        with console.progress("quantizing") as job:
+            started = time.perf_counter()
+            result = recipes.run(
+                folder, wanted, out, overwrite=overwrite, progress=lambda share, what: job(what, share, 1.0)
+            )
+            seconds = time.perf_counter() - started
+    except KeyboardInterrupt:
+        console.say(
+            f"interrupted; the same command goes on from here (finished pieces are kept beside {out})", style="bold"
+        )
+        raise
+    rows = by_format(plan, result.formats)
+    console.table(["format", "matrices", "parameters", "bits a weight", "size"], rows)
+    console.say()
+    console.say(
+        f"{out}: {numbers.size(result.bytes)} ({numbers.size(plan.source_bytes)} before), {result.bits_per_weight:.3f} bits a weight, "
+        f"{numbers.seconds(seconds)}",
+        style="bold",
+    )
+    if result.expected_loss is not None:
+        console.say(f"the allocation expects to lose {result.expected_loss:.4f} nats a token")
+    console.result({"plan": planned(plan), "result": finished(result, seconds)})
+
+
+def by_format(plan: Preflight, formats: Mapping[str, str]) -> list[list[object]]:
+    """A row a format of the finished model: matrices, parameters, bits a weight with scales, bytes."""
+    from anybit.formats import TensorFormat
+
+    shapes: dict[str, list[tuple[int, int]]] = {}
+    for tensor in plan.tensors:
+        shapes.setdefault(formats[tensor.name], []).append(tensor.shape)
+    rows: list[list[object]] = []
+    for spec in sorted(shapes):
+        parameters = sum(rows_ * columns for rows_, columns in shapes[spec])
+        row: list[object] = [spec, len(shapes[spec]), numbers.count(parameters)]
+        if spec == "keep":
+            rows.append([*row, None, None])
+            continue
+        stored = sum(TensorFormat.parse(spec).nbytes(shape) for shape in shapes[spec])
+        rows.append([*row, f"{8 * stored / parameters:.3f}", numbers.size(stored)])
+    return rows
+
+
+def finished(result: Result, seconds: float) -> dict[str, Any]:
+    """The result as plain values."""
+    return {
+        "out": str(result.out),
+        "parameters": result.parameters,
+        "bytes": result.bytes,
+        "bits_per_weight": result.bits_per_weight,
+        "formats": dict(result.formats),
+        "reports": {name: dict(report) for name, report in result.reports.items()},
+        "expected_loss": result.expected_loss,
+        "resumed_pieces": result.resumed,
+        "seconds": seconds,
+    }
+
+
+def announce(console: Console, plan: Preflight) -> None:
+    """Print what will be done before it is."""
+    formats: dict[str, list[Any]] = {}
+    for tensor in plan.tensors:
+        formats.setdefault(tensor.format or "chosen by the budget", []).append(tensor)
+    rows = [
+        [
+            name,
+            len(tensors),
+            numbers.count(sum(t.shape[0] * t.shape[1] for t in tensors)),
+            numbers.size(sum(t.bytes for t in tensors)),
+        ]
+        for name, tensors in formats.items()
+    ]
+    console.say(f"{plan.model} → {plan.out}, method {plan.method}", style="bold")
+    console.table(["format", "matrices", "parameters", "size"], rows)
+    if plan.choices:
+        console.say(f"the budget chooses among {', '.join(plan.choices)}")
+    limit = "at most " if plan.choices else ""
+    text = f"{plan.calibration}, {plan.calibration_tokens:,} tokens" if plan.calibration else "not needed"
+    console.table(
+        ["", ""],
+        [
+            ["parameters", numbers.count(plan.parameters)],
+            ["size", f"{numbers.size(plan.source_bytes)} → {limit}{numbers.size(plan.predicted_bytes)}"],
+            ["bits a weight", f"{limit}{plan.bits_per_weight:.3f}, everything stored counted"],
+            ["calibration", text],
+            ["memory", f"about {numbers.size(plan.memory)}"],
+            ["time", f"about {numbers.seconds(plan.seconds)}"],
+            ["disk", f"{numbers.size(plan.disk_needed)} needed, {numbers.size(plan.disk_free)} free"],
+        ],
+    )
+    for note in plan.notes:
+        console.say(f"note: {note}")
+    console.say()
+
+
+def planned(plan: Preflight) -> dict[str, Any]:
+    """The plan as plain values."""
+    return {
+        "model": str(plan.model),
+        "out": str(plan.out),
+        "method": plan.method,
+        "tensors": [
+            {"name": t.name, "shape": list(t.shape), "role": t.role, "format": t.format, "bytes": t.bytes}
+            for t in plan.tensors
+        ],
+        "choices": list(plan.choices),
+        "parameters": plan.parameters,
+        "source_bytes": plan.source_bytes,
+        "predicted_bytes": plan.predicted_bytes,
+        "bits_per_weight": plan.bits_per_weight,
+        "calibration": str(plan.calibration) if plan.calibration else None,
+        "calibration_tokens": plan.calibration_tokens,
+        "memory": plan.memory,
+        "seconds": plan.seconds,
+        "disk_needed": plan.disk_needed,
+        "disk_free": plan.disk_free,
+        "finished_pieces": plan.finished,
+        "notes": list(plan.notes),
+    }

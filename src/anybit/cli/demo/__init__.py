@@ -1,0 +1,1 @@
+"""`anybit demo`: one model at many precisions, measured side by side."""

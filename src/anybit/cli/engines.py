@@ -1,0 +1,106 @@
+"""From a model argument and options to an executor; shared by the commands that run a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from anybit.cli.bench.rounds import Progress, silent
+from anybit.errors import AnybitError
+
+if TYPE_CHECKING:
+    from anybit.models import Model, Plan
+
+DEFAULT_ACTIVATION = "int8/g128"
+CACHES = ("fp32", "fp16", "int8")
+
+ActOption = Annotated[
+    str,
+    typer.Option(
+        "--act", help="How inputs of quantized layers are rounded: int8/g128, int8/row, or none for exact ones."
+    ),
+]
+CacheOption = Annotated[
+    str | None, typer.Option("--kv", help="What the KV cache holds: fp16 (the default), fp32 or int8.")
+]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Threads; all cores by default.")]
+EngineOption = Annotated[str, typer.Option("--executor", help="native (C++) or torch (the readable reference).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def activation(text: str) -> str | None:
+    """The spec of rounded activations, None for exact ones; FormatError where it is no format."""
+    if text == "none":
+        return None
+    from anybit.formats import TensorFormat
+
+    return str(TensorFormat.parse(text))
+
+
+def cache(engine: str, wanted: str | None) -> str:
+    """What the KV cache holds where it was left open: fp16, and fp32 in the torch executor, which has nothing else."""
+    return wanted or ("fp32" if engine == "torch" else "fp16")
+
+
+def check(executor: str, act: str, kv: str, threads: int | None) -> None:
+    """Raises AnybitError for an option that no executor has, before a model is loaded."""
+    if executor not in ("native", "torch"):
+        raise AnybitError(f"--executor is native or torch; got {executor!r}")
+    if kv not in CACHES:
+        raise AnybitError(f"--kv is {', '.join(CACHES)}; got {kv!r}")
+    if executor == "torch" and kv != "fp32":
+        raise AnybitError(
+            f"the torch executor keeps its cache in fp32; leave --kv out or choose --executor native (got --kv {kv})"
+        )
+    if threads is not None and not 1 <= threads <= 1024:
+        raise AnybitError(f"--threads must be between 1 and 1024; got {threads}")
+    activation(act)
+
+
+def executor(
+    plan: Plan,
+    weights: Any,
+    act: str = DEFAULT_ACTIVATION,
+    kv: str = "fp16",
+    threads: int | None = None,
+    job: Progress = silent,
+) -> Any:
+    """The native executor of a plan; `job` is told how many weights have been packed."""
+    from anybit.runtime.executor import CacheKind, NativeExecutor
+
+    def told(done: int, total: int, name: str) -> None:
+        job(f"packing {name}", done, total)
+
+    return NativeExecutor(plan, weights, act=activation(act), kv=cast(CacheKind, kv), threads=threads, progress=told)
+
+
+def build(
+    model: Model,
+    engine: str = "native",
+    act: str = DEFAULT_ACTIVATION,
+    kv: str = "fp16",
+    threads: int | None = None,
+    job: Progress = silent,
+) -> Any:
+    """The executor of a model that was asked for, native or torch."""
+    if engine == "native":
+        return executor(model.plan, model.weights, act, kv, threads, job)
+    import torch
+
+    from anybit.formats import TensorFormat
+    from anybit.models import TorchExecutor
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    rounded = activation(act)
+    return TorchExecutor(model.plan, model.weights, act=TensorFormat.parse(rounded) if rounded else None)
+
+
+def prompt_ids(model: Model, prompt: str) -> list[int]:
+    """Token ids of a prompt, behind the model's begin token where it has one; AnybitError where that is nothing."""
+    begin = [] if model.tokenizer.bos is None else [model.tokenizer.bos]
+    ids = begin + model.tokenizer.encode(prompt)
+    if not ids:
+        raise AnybitError("the prompt is empty; give --prompt some text to continue")
+    return ids

@@ -1,0 +1,49 @@
+"""From the options of `anybit quantize` to a `Recipe`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anybit.errors import RecipeError
+
+if TYPE_CHECKING:
+    from anybit.recipes import Recipe
+
+
+def recipe(
+    file: Path | None,
+    weights: str | None,
+    bits: float | None,
+    method: str | None,
+    embeddings: str | None,
+    calibration: Path | None,
+    samples: int | None,
+    length: int | None,
+) -> Recipe:
+    """The recipe of a file, or the one the options spell out; the calibration options hold for both.
+
+    Raises RecipeError where options and file contradict, and where neither says what the weights become.
+    """
+    from anybit.recipes import Recipe
+
+    if file is not None:
+        given = {"--weights": weights, "--bits": bits, "--method": method, "--embeddings": embeddings}
+        clash = [option for option, value in given.items() if value is not None]
+        if clash:
+            raise RecipeError(f"{clash[0]} and --recipe cannot stand together; write it into {file}")
+        document: dict[str, Any] = Recipe.read(file).model_dump(mode="json")
+    else:
+        if weights is None and bits is None:
+            raise RecipeError(
+                "say what the weights become: --weights FORMAT (such as int4/g128), --bits NUMBER, or --recipe FILE"
+            )
+        if weights is not None and bits is not None:
+            raise RecipeError("--weights (one format) and --bits (a budget) cannot stand together; give one of them")
+        document = {"weights": weights, "bits": bits, "method": method, "embeddings": embeddings}
+        document = {key: value for key, value in document.items() if value is not None}
+    wanted = {"text": None if calibration is None else str(calibration), "samples": samples, "length": length}
+    changed = {key: value for key, value in wanted.items() if value is not None}
+    if changed:
+        document["calibration"] = document.get("calibration", {}) | changed
+    return Recipe.parse(document, source=str(file) if file else "the options")
