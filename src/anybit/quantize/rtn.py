@@ -50,7 +50,7 @@ def quantize(
     if stats is not None:
         check.statistics(stats, weight.shape[1], "rtn", name)
         importance = stats.second_moment.float() if options.importance else None
-    q = tensors.quantize(weight.float(), fmt, scale_rule=options.scale_rule, importance=importance)
+    q = tensors.quantize(weight, fmt, scale_rule=options.scale_rule, importance=importance)
     return Quantized(q, Report("rtn", str(fmt), relative_error(weight, q, stats)))
 
 

@@ -1,0 +1,221 @@
+"""Running a recipe on a model: load, measure, allocate, quantize, write; killed at any moment, it goes on where it was.
+
+Every finished piece (a measured matrix, the allocation, a quantized matrix) goes to the journal first. The
+checkpoint is written to another name and renamed when it is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from anybit.allocate import solve
+from anybit.errors import RecipeError
+from anybit.formats import TensorFormat
+from anybit.models import Overlay
+from anybit.models.weights import Weight
+from anybit.quantize.result import Quantized
+from anybit.recipes import items, journal, output
+from anybit.recipes.inputs import Inputs
+from anybit.recipes.items import Item
+from anybit.recipes.journal import Journal
+from anybit.recipes.preflight import Job, check
+from anybit.recipes.quantizer import Quantizer
+from anybit.recipes.recipe import KEEP, Recipe
+from anybit.recipes.sensitivity import Sensitivity
+from anybit.recipes.walk import Held, Walk, segments
+from anybit.tensors import QTensor
+
+_MEASURE, _WRITE = 0.6, 0.96
+"""Shares of the whole job after which measuring for a budget, and quantizing, are done."""
+
+
+class Progress(Protocol):
+    """Called often with the finished share of the whole job (0 to 1) and what is being done."""
+
+    def __call__(self, fraction: float, message: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run. bits_per_weight and bytes as docs/architecture.md counts them.
+
+    formats: weight matrix -> its format spec or "keep".  reports: weight matrix -> what its quantizer reported.
+    expected_loss: nats a token the allocation expects to lose; None for a uniform recipe.
+    resumed: pieces an interrupted run had finished.
+    """
+
+    out: Path
+    parameters: int
+    bytes: int
+    bits_per_weight: float
+    formats: Mapping[str, str]
+    reports: Mapping[str, Mapping[str, Any]]
+    expected_loss: float | None
+    resumed: int
+
+
+def run(
+    model_path: Path | str,
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Quantize the model as the recipe says and write the checkpoint to `out`.
+
+    The same call again after an interruption, SIGKILL included, ends in the same bytes; `overwrite` starts anew.
+    Raises AnybitError with one sentence where it cannot be done; then nothing is left at `out`.
+    """
+    job = check(model_path, recipe, out, overwrite=overwrite)
+    say = _Scaled(progress)
+    say(0.0, "checking the model's files")
+    mark = journal.fingerprint(
+        job.model.path,
+        recipe.fingerprint(),
+        job.windows.text if job.windows else None,
+        torch.get_num_threads() if job.windows else None,
+    )
+    with Journal(job.out, mark, restart=overwrite) as pages:
+        if job.out.exists() and not overwrite and not output.written(job.out, mark):
+            raise RecipeError(f"the output {job.out} exists; choose another folder or give --overwrite")
+        resumed = pages.count()
+        formats, expected = _formats(job, pages, say)
+        if Quantizer(recipe.method, recipe.options).method.needs == "hessian":
+            reports = _calibrated(job, formats, pages, say)
+        else:
+            reports = _streamed(job, formats, pages, say)
+        say(_WRITE, "writing the checkpoint")
+        if not job.out.exists() or overwrite:
+            output.write(job, formats, expected, pages, mark, overwrite)
+        pages.remove()
+    say(1.0, "done")
+    stored = (
+        sum(items.size(item, formats[item.name], job.accounting) for item in job.items) + job.accounting.other_bytes
+    )
+    bits = 8 * stored / job.accounting.parameters
+    return Result(job.out, job.accounting.parameters, stored, bits, formats, reports, expected, resumed)
+
+
+class _Scaled:
+    """Progress of a stage as a share of the whole."""
+
+    def __init__(self, inner: Progress | None, low: float = 0.0, high: float = 1.0) -> None:
+        self._inner, self._low, self._high = inner, low, high
+
+    def __call__(self, fraction: float, message: str) -> None:
+        if self._inner is not None:
+            self._inner(self._low + (self._high - self._low) * fraction, message)
+
+    def stage(self, low: float, high: float) -> _Scaled:
+        """The part of the whole job between two shares."""
+        return _Scaled(self._inner, low, high)
+
+
+def _formats(job: Job, pages: Journal, say: _Scaled) -> tuple[dict[str, str], float | None]:
+    """The format of every item; for a budget by exact allocation at the least expected loss."""
+    chosen = {name: spec for name, spec in job.formats.items() if spec is not None}
+    if not job.free:
+        return chosen, None
+    if not pages.has("allocation"):
+        costs = _measure(job, pages, say.stage(0.02, _MEASURE))
+        sizes = np.array(
+            [[items.size(item, choice, job.accounting) for choice in job.recipe.choices] for item in job.free]
+        )
+        picked = solve(costs, sizes, job.free_budget())
+        found = {item.name: job.recipe.choices[choice] for item, choice in zip(job.free, picked, strict=True)}
+        expected = float(costs[np.arange(len(picked)), picked].sum())
+        pages.put("allocation", {}, {"formats": found, "expected_loss": expected})
+    note = pages.get("allocation")[1]
+    chosen |= note["formats"]
+    return {item.name: chosen[item.name] for item in job.items}, note["expected_loss"]
+
+
+def _measure(job: Job, pages: Journal, say: _Scaled) -> np.ndarray:
+    """Costs [free items, choices] in nats a token; each item's row is journaled."""
+    assert job.windows is not None, "a budget needs calibration"
+    quantizer = Quantizer(job.recipe.cost or job.recipe.method, job.recipe.options if job.recipe.cost is None else {})
+    sensitivity = Sensitivity(job.model, job.free, job.windows.ids, job.recipe.calibration.seed)
+    rows: dict[str, list[float]] = {}
+
+    def measured(item: Item) -> None:
+        name = "cost:" + item.name
+        if not pages.has(name):
+            pages.put(name, {}, sensitivity.costs(item, job.recipe.choices, quantizer))
+        rows[item.name] = pages.get(name)[1]
+
+    if all(pages.has("cost:" + item.name) for item in job.free):
+        rows = {item.name: pages.get("cost:" + item.name)[1] for item in job.free}
+    else:
+        sensitivity.run(measured, say)
+    return np.array([rows[item.name] for item in job.free])
+
+
+def _streamed(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scaled) -> dict[str, Mapping[str, Any]]:
+    """Matrix by matrix from the file; nothing else is in memory."""
+    say = say.stage(0.02 if job.recipe.uniform else _MEASURE, _WRITE)
+    quantizer = Quantizer(job.recipe.method, job.recipe.options)
+    reports: dict[str, Mapping[str, Any]] = {}
+    total, done = sum(item.parameters for item in job.items), 0
+    for item in job.items:
+        if formats[item.name] != KEEP:
+            say(done / total, f"quantizing {item.name}")
+            if not pages.has_weight(item.name):
+                _store(pages, item, quantizer(item, _weight(job, item), TensorFormat.parse(formats[item.name]), None))
+            reports[item.name] = pages.weight_report(item.name)
+        done += item.parameters
+    return reports
+
+
+def _calibrated(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scaled) -> dict[str, Mapping[str, Any]]:
+    """Segment by segment: measure the inputs as the quantized part before makes them, quantize, go on with what was
+    quantized.
+    """
+    assert job.windows is not None, "the method needs calibration"
+    say = say.stage(0.02 if job.recipe.uniform else _MEASURE, _WRITE)
+    quantizer = Quantizer(job.recipe.method, job.recipe.options)
+    plan = job.model.plan
+    replaced: dict[str, Weight] = {}
+    held = Held(Overlay(job.model.weights, replaced))
+    walk = Walk(plan, job.windows.ids)
+    reports: dict[str, Mapping[str, Any]] = {}
+    parts = segments(plan)
+    kept = {item.name for item in job.items if formats[item.name] == KEEP}
+    for number, (start, stop) in enumerate(parts):
+        here = [item for item in job.items if start <= item.ops[0] < stop and item.name not in kept]
+        waiting = [item for item in here if not pages.has_weight(item.name)]
+        say(number / len(parts), f"quantizing {here[0].name if here else 'nothing'}")
+        inputs = Inputs(plan, [item for item in waiting if item.role not in ("embedding", "tied")])
+        if any(item.role not in ("embedding", "tied") for item in waiting):
+            walk.visit(stop, held, inputs)
+        for done, item in enumerate(waiting):
+            say((number + done / len(waiting)) / len(parts), f"quantizing {item.name}")
+            stats = None if item.role in ("embedding", "tied") else inputs.of(item)
+            _store(pages, item, quantizer(item, _weight(job, item), TensorFormat.parse(formats[item.name]), stats))
+        held.drop()
+        for item in here:
+            replaced[item.name], reports[item.name] = pages.get_weight(item.name)
+        if stop < len(plan.ops):
+            walk.advance(stop, held)
+        held.drop()
+        for item in here:
+            if all(op < stop for op in item.ops):
+                del replaced[item.name]
+    return reports
+
+
+def _weight(job: Job, item: Item) -> torch.Tensor:
+    stored = job.model.weights.get(item.name)
+    if isinstance(stored, QTensor):
+        raise RecipeError(f"{item.name} is quantized already; start from the original model")
+    return stored
+
+
+def _store(pages: Journal, item: Item, done: Quantized) -> None:
+    pages.put_weight(item.name, done.qtensor, asdict(done.report))

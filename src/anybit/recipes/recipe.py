@@ -1,0 +1,178 @@
+"""`Recipe`: what to do with a model, as one validated document."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from anybit.errors import FormatError, RecipeError
+from anybit.formats import TensorFormat
+from anybit.formats.codebook import Codebook
+from anybit.formats.integer import Int
+from anybit.quantize import table
+
+KEEP = "keep"
+"""In place of a format: leave the tensor as it is stored."""
+
+DEFAULT_CHOICES = ("int2/g64", "int3/g64", "int4/g64", "int5/g64", "int6/g64", "int8/g64")
+"""What a budget chooses from where the recipe does not say."""
+
+DEFAULT_EMBEDDINGS = "int8/row"
+"""Embedding and output matrix of a uniform recipe that does not say."""
+
+SMALLEST_BITS, LARGEST_BITS = 1.0, 16.0
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def check_spec(spec: str) -> str:
+    """The spec in its canonical form, or "keep". FormatError where it is unknown or would quantize without a scale."""
+    if spec == KEEP:
+        return spec
+    fmt = TensorFormat.parse(spec)
+    if fmt.scale is None and isinstance(fmt.element, (Int, Codebook)):
+        raise FormatError(
+            f"{spec!r} has no scale, so weights would round to whole numbers; write {spec}/g128 or {spec}/row"
+        )
+    return str(fmt)
+
+
+class Calibration(_Strict):
+    """Text for methods that need to see inputs. text: a UTF-8 file, the model's own calibration text where None.
+
+    samples: windows taken, spread evenly over the text from a start drawn with `seed`; length: tokens a window.
+    """
+
+    text: Path | None = None
+    samples: Annotated[int, Field(ge=1, le=100_000)] = 64
+    length: Annotated[int, Field(ge=8, le=1_000_000)] = 512
+    seed: int = 0
+
+
+class Override(_Strict):
+    """weights: the format (or "keep") of tensors whose name matches `pattern`, a shell pattern; the first match
+    counts.
+    """
+
+    pattern: str
+    weights: str
+
+    @field_validator("weights")
+    @classmethod
+    def _known(cls, spec: str) -> str:
+        return check_spec(spec)
+
+
+class Recipe(_Strict):
+    """Either `weights`, one format for every linear layer, or `bits`, a budget of bits a weight over the whole model.
+
+    bits: held over every stored byte and all parameters; each linear layer, the embedding and the output matrix get
+    one of `choices`, the whole at the least expected loss.
+    method, options: the quantizer and its options (`quantize.table`).  embeddings, lm_head: their format in a
+    uniform recipe (int8/row where None); with a budget, a format here fixes them instead of letting the budget decide.
+    cost: what an allocation measures its candidates with; "rtn" is much quicker for large models. None: the method
+    itself. activations, kv: hints a runtime reads from the checkpoint (formats of activations and of the KV cache).
+    """
+
+    weights: str | None = None
+    bits: float | None = None
+    choices: tuple[str, ...] = DEFAULT_CHOICES
+    method: str = "gptq"
+    options: dict[str, Any] = Field(default_factory=dict)
+    cost: Literal["rtn", "gptq"] | None = None
+    calibration: Calibration = Calibration()
+    overrides: tuple[Override, ...] = ()
+    embeddings: str | None = None
+    lm_head: str | None = None
+    activations: str | None = None
+    kv: str | None = None
+
+    @field_validator("weights", "embeddings", "lm_head")
+    @classmethod
+    def _known(cls, spec: str | None) -> str | None:
+        return None if spec is None else check_spec(spec)
+
+    @field_validator("activations", "kv")
+    @classmethod
+    def _known_hint(cls, spec: str | None) -> str | None:
+        return None if spec is None else str(TensorFormat.parse(spec))
+
+    @field_validator("choices")
+    @classmethod
+    def _known_choices(cls, choices: tuple[str, ...]) -> tuple[str, ...]:
+        if not choices:
+            raise RecipeError("a budget needs at least one format to choose from")
+        return tuple(dict.fromkeys(check_spec(choice) for choice in choices))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if (self.weights is None) == (self.bits is None):
+            raise RecipeError(
+                "a recipe names either weights (one format, such as int4/g128) or bits (a budget, such as 3.5)"
+            )
+        if self.bits is not None and not SMALLEST_BITS <= self.bits <= LARGEST_BITS:
+            raise RecipeError(
+                f"bits must be between {SMALLEST_BITS:g} and {LARGEST_BITS:g} a weight, got {self.bits:g}"
+            )
+        table.get(self.method).parse(self.options)
+        return self
+
+    @property
+    def uniform(self) -> bool:
+        """One format for all linear layers, rather than a budget."""
+        return self.weights is not None
+
+    def override(self, name: str) -> str | None:
+        """The format that an override gives the tensor `name`, if any does."""
+        return next((o.weights for o in self.overrides if fnmatch.fnmatchcase(name, o.pattern)), None)
+
+    def fingerprint(self) -> str:
+        """sha256 over the canonical form; the same for recipes that mean the same."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Canonical JSON: every field, sorted keys."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def parse(cls, data: Any, *, source: str = "recipe") -> Recipe:
+        """A recipe from a mapping. RecipeError with one sentence naming `source`, the field, and what is wrong."""
+        if not isinstance(data, dict):
+            raise RecipeError(
+                f"{source}: a recipe is a mapping of fields, such as 'weights: int4/g128'; got {type(data).__name__}"
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise RecipeError(f"{source}: {_sentence(error)}") from None
+
+    @classmethod
+    def read(cls, path: Path | str) -> Recipe:
+        """A recipe from a YAML or JSON file (JSON is YAML); RecipeError where it cannot be read or is not valid."""
+        try:
+            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"cannot read the recipe {path}: {error}") from None
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{path}: not a YAML or JSON document: {' '.join(str(error).split())}") from None
+        return cls.parse(data, source=str(path))
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown field {where!r}; fields are {', '.join(Recipe.model_fields)}"
+    cause = first.get("ctx", {}).get("error")
+    message = (
+        str(cause) if cause is not None else f"{first['msg'][:1].lower()}{first['msg'][1:]}, got {first['input']!r}"
+    )
+    return f"{where}: {message}" if where else message
