@@ -86,7 +86,14 @@ class Codebook(Format):
             return np.searchsorted(a, x, side=side)  # type: ignore[call-overload]
 
         if (mode, dtype) in self._nearest:
-            return search(self._nearest[mode, dtype], "left")
+            thresholds = self._nearest[mode, dtype]
+            if arrays.is_torch(x) and len(thresholds) < 16:
+                # Counting the thresholds below x in vector passes beats torch's binary search by far.
+                index = xp.zeros(x.shape, dtype=xp.uint8, device=x.device)
+                for threshold in thresholds.tolist():
+                    index += x > threshold
+                return index
+            return search(thresholds, "left")
         levels = self._table.astype(dtype)
         low = xp.clip(search(levels, "right") - 1, 0, len(levels) - 2)
         grid = put(levels)

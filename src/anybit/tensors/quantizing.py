@@ -16,7 +16,8 @@ from anybit.formats import Key, Mode, TensorFormat
 from anybit.tensors import blocks
 from anybit.tensors.packing import pack_bits, row_bytes
 from anybit.tensors.qtensor import QTensor
-from anybit.tensors.scales import absmax_parameters, load_scale, mse_parameters, store_scale, tensor_factor, value_range
+from anybit.tensors.scale_search import mse_parameters
+from anybit.tensors.scales import load_scale, range_parameters, store_scale, tensor_factor, value_range
 
 ScaleRule = Literal["absmax", "mse"]
 SCALE_RULES: tuple[str, ...] = get_args(ScaleRule)
@@ -60,7 +61,7 @@ def block_scales(
     if rule == "mse":
         scale, zero = mse_parameters(matrix, fmt, low, high, tensor_scale, importance)
     else:
-        scale, zero = absmax_parameters(low, high, fmt, tensor_scale)
+        scale, zero = range_parameters(low, high, fmt, tensor_scale)
     return scale, zero, tensor_scale
 
 
