@@ -1,7 +1,7 @@
 """Writing and verifying checkpoints: safetensors shards, `anybit.json`, and the model's own config and tokenizer files.
 
     OUT/config.json          the source's, with a quantization_config that transformers reads:
-                             {"quant_method": "anybit", "version": 1, "modules": {module: format}}
+                             {"quant_method": "anybit", "version": 1, "formats": {name: format}}
     OUT/model*.safetensors   tensors in the order they were put; a quantized X.weight as X.codes, X.scale, X.zero, X.tensor_scale
     OUT/anybit.json          {"version": 1, "anybit": version of the package, "tensors": {name: {"format", "shape", …}},
                              "sha256": {stored name: hex}, "recipe": {…}, "provenance": {…}}
@@ -181,8 +181,8 @@ class CheckpointWriter:
         config = read_json(self.source / "config.json", "the checkpoint needs the source's config")
         config.pop("quantization_config", None)
         if self._formats:
-            modules = {name.removesuffix(".weight"): value["format"] for name, value in self._formats.items()}
-            config["quantization_config"] = {"quant_method": "anybit", "version": VERSION, "modules": modules}
+            formats = {name: value["format"] for name, value in self._formats.items()}
+            config["quantization_config"] = {"quant_method": "anybit", "version": VERSION, "formats": formats}
         return config
 
     def _write_json(self, name: str, value: Mapping[str, Any]) -> None:

@@ -51,10 +51,9 @@ class Config:
         return number(self._value(key, default), f"config.json: {key}")
 
     def optional_number(self, key: str, default: float = 0.0) -> float:
-        """A number above zero; `default` where the key is absent, 0 where it is null."""
-        if key in self.values and self.values[key] is None:
-            return 0.0
-        return default if self.values.get(key, default) == 0 else self.number(key, default)
+        """A number above zero; `default` where the key is absent, 0 where it is null or 0."""
+        value = self.values.get(key, default)
+        return 0.0 if value is None or value == 0 else number(value, f"config.json: {key}")
 
     def flag(self, key: str, default: bool = False) -> bool:
         """true or false."""
