@@ -22,7 +22,7 @@ def folder(tmp_path):
 def test_text_there_and_back(folder):
     t = load_tokenizer(folder, {})
     assert t.encode("a b a") == [3, 4, 3] and t.decode([0, 3, 4, 1]) == "a b" and t.size == 6
-    assert t.decode([0, 3], skip_special=False) == "<s> a"
+    assert t.decode([0, 3], skip_special_tokens=False) == "<s> a"
 
 
 def test_begin_and_end_tokens(folder):
