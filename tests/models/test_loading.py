@@ -84,6 +84,30 @@ def test_configs(copied, tmp_path):
         models.load(path)
 
 
+def test_checkpoints_of_other_tools_are_refused(copied):
+    path = copied("llama")
+    configure(path, quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(UnsupportedModelError, match="was quantized by 'gptq', which anybit does not read"):
+        models.load(path)
+    configure(path, quantization_config={"quant_method": "anybit"})
+    with pytest.raises(CheckpointError, match=r"anybit.json is missing: it describes the quantized tensors"):
+        models.load(path)
+
+
+def test_verification_on_request(copied, tmp_path):
+    path = copied("llama")
+    with models.CheckpointWriter(tmp_path / "out", path) as writer:
+        for name in models.load(path).plan.weight_names():
+            writer.put(name, models.load(path).weights.get(name))
+        writer.finish()
+    assert models.load(tmp_path / "out", verify=True).parameters == models.load(path).parameters
+    data = bytearray((tmp_path / "out/model.safetensors").read_bytes())
+    data[-1] ^= 255
+    (tmp_path / "out/model.safetensors").write_bytes(data)
+    with pytest.raises(CheckpointError, match="its sha256 differs"):
+        models.load(tmp_path / "out", verify=True)
+
+
 def test_finding(tmp_path, monkeypatch):
     (tmp_path / "zoo/tiny").mkdir(parents=True)
     (tmp_path / "zoo/tiny/config.json").write_text("{}")

@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from anybit.errors import CheckpointError
+from anybit.errors import CheckpointError, UnsupportedModelError
+from anybit.models.checkpoint import verify as check_sums
 from anybit.models.config import read_json
 from anybit.models.families import lower
 from anybit.models.plan import Plan
 from anybit.models.tokenizer import Tokenizer, load_tokenizer
-from anybit.models.weights import WeightStore, check_shapes, open_store
+from anybit.models.weights import MANIFEST, WeightStore, check_shapes, open_store
 
 BUNDLE = Path(__file__).resolve().parent.parent / "zoo" / "weights"
 """Package data: one directory a bundled model."""
@@ -80,19 +81,37 @@ def find(name_or_path: str | Path) -> Path:
     )
 
 
-def load(name_or_path: str | Path, context: int | None = None) -> Model:
+def load(name_or_path: str | Path, context: int | None = None, verify: bool = False) -> Model:
     """Open a model; reads config.json and the headers of the weights, and checks them before any work.
 
     context: the longest sequence to be run, for models whose RoPE table depends on it (longrope).
+    verify: read every tensor and compare it with its sha256 (checkpoints written by anybit only).
     Raises CheckpointError (missing or damaged files, wrong shapes, pickle) or UnsupportedModelError (architecture, option).
     """
     directory = find(name_or_path)
     config = read_json(directory / "config.json", "a model directory holds config.json, safetensors and tokenizer.json")
     plan = lower(config, context)
+    _check_origin(config, directory)
+    if verify:
+        check_sums(directory)
     store = open_store(directory)
     _alias_head(plan, store)
     check_shapes(store, plan.weight_shapes(), directory)
     return Model(directory, config, plan, store)
+
+
+def _check_origin(config: Mapping[str, Any], directory: Path) -> None:
+    """Refuse what other tools quantized, and what anybit quantized but lost its manifest."""
+    settings = config.get("quantization_config")
+    if not settings:
+        return
+    method = settings.get("quant_method") if isinstance(settings, dict) else settings
+    if method != "anybit":
+        raise UnsupportedModelError(
+            f"{directory} was quantized by {method!r}, which anybit does not read; start from the unquantized model"
+        )
+    if not (directory / MANIFEST).is_file():
+        raise CheckpointError(f"{directory / MANIFEST} is missing: it describes the quantized tensors")
 
 
 def _alias_head(plan: Plan, store: WeightStore) -> None:
