@@ -76,6 +76,11 @@ class QTensor:
         return self.codes.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What values decode to by default: float32. Libraries ask a layer's weight for it to cast the layer's input."""
+        return torch.float32
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all stored tensors."""
         return sum(t.numel() * t.element_size() for t in self.tensors().values())

@@ -1,0 +1,115 @@
+"""Checkpoints of anybit through `AutoModelForCausalLM.from_pretrained`, by transformers' own registry of quantizers.
+
+`config.json` carries {"quantization_config": {"quant_method": "anybit", "formats": {"X.weight": spec, …}}}.  Before the weights are
+read, every module named there is replaced by its quantized twin of `anybit.nn`, whose buffers have the checkpoint's names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from anybit.errors import CheckpointError
+from anybit.formats import TensorFormat
+from anybit.models.module import replace_layer
+from anybit.nn import Holder, QEmbedding, QLinear
+
+METHOD = "anybit"
+
+
+@register_quantization_config(METHOD)
+class AnybitConfig(QuantizationConfigMixin):
+    """The object under `quantization_config` in config.json: the spec of each quantized tensor by its logical name.
+
+    act: format of the activations while multiplying, such as "int8/g128"; None (the default) multiplies with exact activations.
+    """
+
+    def __init__(self, formats: dict[str, str] | None = None, act: str | None = None, **_: Any) -> None:
+        self.quant_method = METHOD  # type: ignore[assignment] - transformers' own enumeration knows no other methods
+        self.formats = formats or {}
+        self.act = act
+        if not self.formats:
+            raise CheckpointError("config.json: quantization_config of anybit lists no formats")
+
+
+@register_quantizer(METHOD)
+class AnybitQuantizer(HfQuantizer):
+    """Puts the quantized modules in place of the plain ones before transformers loads the checkpoint."""
+
+    quantization_config: AnybitConfig
+    requires_calibration = True  # from_pretrained loads what `anybit quantize` made; it does not quantize
+
+    def validate_environment(self, *args: Any, **kwargs: Any) -> None:
+        if not self.pre_quantized:
+            raise CheckpointError(
+                "from_pretrained loads quantized checkpoints only; make one with `anybit quantize MODEL OUT`"
+            )
+
+    def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> torch.dtype | None:
+        """Stored dtypes mean something here (fp16 scales, bf16 gains): nothing is cast but what belongs to plain modules."""
+        return dtype
+
+    def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        config = self.quantization_config
+        act = TensorFormat.parse(config.act) if config.act else None
+        for weight, spec in config.formats.items():
+            name = weight.removesuffix(".weight")
+            fmt = TensorFormat.parse(spec)
+            replace_layer(model, name, _empty_twin(_submodule(model, name), name, fmt, act))
+        embedding = model.get_input_embeddings()
+        if isinstance(embedding, QEmbedding) and model.config.get_text_config().tie_word_embeddings:
+            # transformers ties parameters, of which a quantized table has none; the head shares the buffers instead
+            model._tied_weights_keys = None
+            model.all_tied_weights_keys = {}
+            head = QLinear(embedding.weight, None, act)
+            model.set_output_embeddings(head)
+            model._keys_to_ignore_on_load_missing = [
+                *(model._keys_to_ignore_on_load_missing or []),
+                r"lm_head\.(codes|scale|zero|tensor_scale)",
+            ]
+        return model
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+        tied = model.config.get_text_config().tie_word_embeddings
+        if tied and isinstance(embedding, QEmbedding) and isinstance(head, QLinear):
+            model.set_output_embeddings(QLinear(embedding.weight, None, head.act))
+        return model
+
+    def is_serializable(self, *args: Any, **kwargs: Any) -> bool:
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        return False
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise CheckpointError(
+            f"config.json lists {name}.weight as quantized; this {type(model).__name__} has no {name}"
+        ) from None
+
+
+def _empty_twin(layer: nn.Module, name: str, fmt: TensorFormat, act: TensorFormat | None) -> Holder:
+    if isinstance(layer, nn.Linear):
+        new = QLinear.empty(
+            layer.out_features, layer.in_features, fmt, layer.bias is not None, layer.weight.dtype, layer.weight.device
+        )
+        new.act = act
+        return new
+    if isinstance(layer, nn.Embedding):
+        # a subclass may scale its rows (Gemma)
+        scale = getattr(layer, "embed_scale", None)
+        if scale is not None:
+            raise CheckpointError(
+                f"{name}: scaled embeddings cannot stay quantized in transformers; run the model with anybit"
+            )
+        return QEmbedding.empty(layer.num_embeddings, layer.embedding_dim, fmt, layer.weight.dtype, layer.weight.device)
+    raise CheckpointError(f"config.json lists {name}.weight as quantized; a {type(layer).__name__} cannot be")

@@ -1,0 +1,165 @@
+"""Quantize the layers of any nn.Module: convolutional nets, vision transformers, encoders from transformers.
+
+Decoders that a `Plan` covers are better served by `recipes`, which walk them block by block and run them natively. This is for the
+rest: nn.Linear, nn.Conv2d and nn.Embedding are replaced in place by their quantized twins of `anybit.nn`, with statistics of
+their inputs gathered by hooks where the method needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anybit.errors import RecipeError
+from anybit.formats import TensorFormat
+from anybit.nn import Holder, QConv2d, QEmbedding, QLinear
+from anybit.nn.conv import geometry, patches
+from anybit.quantize import table
+from anybit.quantize.result import Report
+from anybit.quantize.statistics import Statistics
+from anybit.tensors import QTensor
+
+Chooser = Callable[[str, nn.Module], TensorFormat | None]
+"""Called with the dotted name and the layer; None leaves the layer as it is."""
+
+QUANTIZABLE = (nn.Linear, nn.Conv2d, nn.Embedding)
+
+
+def quantize_module(
+    model: nn.Module,
+    choose: TensorFormat | Mapping[str, TensorFormat] | Chooser,
+    method: str = "rtn",
+    batches: Iterable[Any] = (),
+    options: Mapping[str, Any] | None = None,
+    act: TensorFormat | None = None,
+) -> dict[str, Report]:
+    """Replace layers in place; returns a report for each by its dotted name.
+
+    choose: one format for every nn.Linear and nn.Conv2d, formats by name, or a function.
+    method: a name of `quantize.table`.  batches: what the model is called with for calibration (a tensor, a tuple of
+    positional or a dict of keyword arguments), where the method needs it.  act: format of the activations at run time (None: exact).
+    Embeddings are rounded to nearest, as no input statistics exist for them.
+    Raises RecipeError for an unknown method, a name without a layer, no layer chosen, or missing calibration.
+    """
+    chosen = _chosen(model, choose)
+    quantizer = table.get(method)
+    parsed = quantizer.parse(options or {})
+    statistics: dict[str, Statistics] = {}
+    if quantizer.needs == "hessian":
+        layers = {name: model.get_submodule(name) for name in chosen}
+        statistics = collect({name: layer for name, layer in layers.items() if _has_statistics(layer)}, model, batches)
+    rounding = table.get("rtn")
+    reports: dict[str, Report] = {}
+    twins: dict[int, nn.Module] = {}
+    for name, fmt in chosen.items():
+        layer = model.get_submodule(name)
+        stats = statistics.pop(name, None)
+        if id(layer) not in twins:
+            if quantizer.needs == "hessian" and stats is None:
+                result = rounding.quantize(_matrix(layer), fmt, None, rounding.parse({}), name=name)
+            else:
+                result = quantizer.quantize(_matrix(layer), fmt, stats, parsed, name=name)
+            reports[name] = result.report
+            twins[id(layer)] = twin(layer, _shaped(result.qtensor, layer), act)
+        replace_layer(model, name, twins[id(layer)])
+    return reports
+
+
+def collect(layers: Mapping[str, nn.Module], model: nn.Module, batches: Iterable[Any]) -> dict[str, Statistics]:
+    """Statistics of the inputs of linear and ungrouped convolutional layers over calibration batches.
+
+    Raises RecipeError where there is no batch, or where a layer never saw one.
+    """
+    statistics = {name: Statistics(_matrix(layer).shape[1], name=name) for name, layer in layers.items()}
+    handles = [layer.register_forward_pre_hook(_hook(statistics[name], layer)) for name, layer in layers.items()]
+    seen = 0
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                seen += 1
+                if isinstance(batch, Mapping):
+                    model(**batch)
+                else:
+                    model(*(batch if isinstance(batch, (tuple, list)) else (batch,)))
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    if not seen:
+        raise RecipeError("this method calibrates on data: give at least one batch")
+    for name, gathered in statistics.items():
+        if not gathered.tokens:
+            raise RecipeError(f"calibration never reached the layer {name!r}: leave it out or give other batches")
+    return statistics
+
+
+def twin(layer: nn.Module, weight: QTensor, act: TensorFormat | None = None) -> Holder:
+    """The quantized module that computes what `layer` does, with `weight` in place of its own."""
+    if isinstance(layer, nn.Linear):
+        return QLinear(weight, layer.bias, act)
+    if isinstance(layer, nn.Conv2d):
+        return QConv2d.like(layer, weight, act)
+    if isinstance(layer, nn.Embedding):
+        return QEmbedding(weight, layer.weight.dtype)
+    raise RecipeError(f"only Linear, Conv2d and Embedding layers are quantized; got {type(layer).__name__}")
+
+
+def _chosen(model: nn.Module, choose: TensorFormat | Mapping[str, TensorFormat] | Chooser) -> dict[str, TensorFormat]:
+    layers = {
+        name: layer
+        for name, layer in model.named_modules(remove_duplicate=False)
+        if isinstance(layer, QUANTIZABLE) and name
+    }
+    if isinstance(choose, Mapping):
+        unknown = next((name for name in choose if name not in layers), None)
+        if unknown is not None:
+            raise RecipeError(f"the model has no Linear, Conv2d or Embedding layer {unknown!r}")
+        return dict(choose)
+    chosen = {}
+    for name, layer in layers.items():
+        if isinstance(choose, TensorFormat):
+            fmt = None if isinstance(layer, nn.Embedding) else choose
+        else:
+            fmt = choose(name, layer)
+        if fmt is not None:
+            chosen[name] = fmt
+    if not chosen:
+        raise RecipeError(f"no layer of this {type(model).__name__} was chosen to be quantized")
+    return chosen
+
+
+def _has_statistics(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+
+
+def _matrix(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor), "quantizable layers have a weight"
+    return weight.detach().flatten(1)
+
+
+def _shaped(weight: QTensor, layer: nn.Module) -> QTensor:
+    assert isinstance(layer.weight, Tensor), "quantizable layers have a weight"
+    return replace(weight, shape=tuple(layer.weight.shape))
+
+
+def _hook(statistics: Statistics, layer: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].detach()
+        if isinstance(layer, nn.Conv2d):
+            x = patches(x, layer.kernel_size, *geometry(layer)).transpose(1, 2)
+        statistics.add(x)
+
+    return add
+
+
+def replace_layer(model: nn.Module, name: str, new: nn.Module) -> None:
+    """Put `new` where the submodule with that dotted name is."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, new)

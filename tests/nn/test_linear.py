@@ -1,0 +1,70 @@
+"""QLinear computes with exactly the values it stores, whatever the shape, dtype or bias."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from anybit.formats import TensorFormat
+from anybit.nn import QLinear
+from anybit.tensors import quantize
+
+
+@pytest.mark.parametrize("spec", ["int8/row", "int4/g32", "int3/g64+z", "nf4/g32", "e2m1/g16:e4m3fn+t", "int2/tensor"])
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3), (0,)])
+def test_forward_equals_the_dequantized_layer_in_float64(spec, shape):
+    torch.manual_seed(0)
+    layer = nn.Linear(70, 33)
+    q = QLinear.from_float(layer, TensorFormat.parse(spec))
+    x = torch.randn(*shape, 70)
+    w = q.weight.dequantize(torch.float64)
+    want = x.double() @ w.T + layer.bias.double()
+    # float32 sums of 70 products: at most 70 roundings of eps relative to the sum of magnitudes
+    bound = 70 * torch.finfo(torch.float32).eps * (x.double().abs() @ w.abs().T + layer.bias.double().abs())
+    got = q(x)
+    assert got.shape == (*shape, 33)
+    assert ((got.double() - want).abs() <= bound).all()
+
+
+def test_state_dict_is_the_checkpoint_and_loading_forgets_the_packing():
+    a, b = (QLinear.from_float(nn.Linear(64, 16, bias=False), TensorFormat.parse("int4/g32")) for _ in range(2))
+    assert set(a.state_dict()) == {"codes", "scale"}
+    x = torch.randn(3, 64)
+    before = b(x)
+    b.load_state_dict(a.state_dict())
+    torch.testing.assert_close(b(x), a(x), rtol=0, atol=0)
+    assert not torch.equal(b(x), before)
+
+
+def test_copies_and_files_do_not_hold_native_memory():
+    q = QLinear.from_float(nn.Linear(64, 16), TensorFormat.parse("int4/g32"))
+    x = torch.randn(3, 64)
+    want = q(x)
+    torch.testing.assert_close(copy.deepcopy(q)(x), want, rtol=0, atol=0)
+    file = io.BytesIO()
+    torch.save(q.state_dict(), file)
+    file.seek(0)
+    fresh = QLinear.empty(16, 64, TensorFormat.parse("int4/g32"), bias=True)
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    torch.testing.assert_close(fresh(x), want, rtol=0, atol=0)
+
+
+def test_casting_the_module_keeps_the_scales():
+    q = QLinear.from_float(nn.Linear(64, 16), TensorFormat.parse("int4/g32"))
+    scale = q.scale.clone()
+    q.to(torch.bfloat16)
+    assert q.scale.dtype == torch.float16
+    assert torch.equal(q.scale, scale)
+    assert q.bias.dtype == torch.bfloat16
+    assert q(torch.randn(2, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_quantized_activations_are_near_exact_ones():
+    q = QLinear(quantize(torch.randn(32, 256), TensorFormat.parse("int4/g64")), act=TensorFormat.parse("int8/row"))
+    x = torch.randn(5, 256)
+    exact = x @ q.weight.dequantize().T
+    # 8 bits with absmax about 3.2 standard deviations: steps of 0.025, rms error 0.0073, against rms 1
+    assert (q(x) - exact).norm() / exact.norm() < 0.015
+    assert not torch.equal(q(x), exact)
