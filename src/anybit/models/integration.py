@@ -29,7 +29,7 @@ class AnybitConfig(QuantizationConfigMixin):
     """
 
     def __init__(self, formats: dict[str, str] | None = None, act: str | None = None, **_: Any) -> None:
-        self.quant_method = METHOD  # type: ignore[assignment] - transformers' own enumeration knows no other methods
+        self.quant_method = METHOD  # type: ignore[assignment]
         self.formats = formats or {}
         self.act = act
         if not self.formats:

@@ -1,0 +1,176 @@
+"""`matmul`: y = x Wᵀ + b with weights and activations of any format, by the kernel predicted to be fastest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anybit.formats import TensorFormat
+from anybit.ops import native, reference
+from anybit.ops.dispatch import Kernel, Problem, choose, rates
+from anybit.ops.packed import DENSE, Packed, prepack
+from anybit.tensors import QTensor
+
+Weight = QTensor | Tensor | Packed
+
+
+def matmul(
+    x: Tensor,
+    w: Weight,
+    bias: Tensor | None = None,
+    act: TensorFormat | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """x [..., k] floating, w [n, k], bias [n] -> [..., n] in `out_dtype` (default: x's).
+
+    act: None multiplies with x as it is, sums in float32.  int8/row and int8/gN (N a multiple of 32) round x to 8 bits and multiply
+    integers, with float32 sums over groups.  Other formats round x to their values and multiply those.
+    A `Packed` weight costs its bytes only; a QTensor is packed at every call, so pack what is used again.
+    Results do not depend on the number of threads. Inference only: no gradient flows through kernels.
+    Raises ValueError where the shapes do not fit.
+    """
+    k = w.k if isinstance(w, Packed) else w.shape[-1]
+    if x.shape[-1] != k:
+        raise ValueError(f"x has {x.shape[-1]} columns, the weight {k}")
+    n = w.n if isinstance(w, Packed) else w.shape[0]
+    if bias is not None and bias.shape != (n,):
+        raise ValueError(f"the bias must have the shape ({n},); got {tuple(bias.shape)}")
+    if isinstance(w, QTensor) and x.device.type == "cpu" and native.load() is not None:
+        w = prepack(w)
+    choice = choose(KERNELS, problem_of(x, w, act))
+    y: Tensor = choice.kernel.run(x, w, bias, act)
+    return y.to(out_dtype or x.dtype)
+
+
+def problem_of(x: Tensor, w: Weight, act: TensorFormat | None) -> Problem:
+    """The problem of a call."""
+    m = x.numel() // max(1, x.shape[-1])
+    device = x.device.type
+    spec = None if act is None else str(act)
+    if isinstance(w, Packed):
+        name = "plain" if w.format is None else str(w.format)
+        native_ok = w.handle is not None
+        padded = native_ok and bool(w.handle.padded_groups)
+        return Problem(m, w.n, w.k, name, w.nbytes, spec, native_ok, w.integer, w.group, padded, device)
+    name = str(w.format) if isinstance(w, QTensor) else DENSE.get(w.dtype, str(w.dtype))
+    return Problem(m, w.shape[0], w.shape[-1], name, int(w.nbytes), spec, False, False, 0, False, device)
+
+
+def explain(op: str, problem: tuple[int, int, int, str, str | None]) -> dict[str, Any]:
+    """What `matmul` would choose for (m, n, k, weight spec, activation spec or None) with a packed weight, and why.
+
+    Keys: kernel, predicted_seconds, why, candidates (each kernel, refused: reason or None, predicted_seconds).
+    Raises ValueError for another op.
+    """
+    if op != "matmul":
+        raise ValueError(f"only 'matmul' is chosen by prediction; got {op!r}")
+    m, n, k, weights, act = problem
+    fmt = TensorFormat.parse(weights)
+    activation = None if act is None else str(TensorFormat.parse(act))
+    dense_bits = {"fp32": 32, "bf16": 16, "fp16": 16}.get(weights)
+    wide = fmt.block[1] or k
+    scales = 0 if fmt.scale is None else -(-k // wide) * fmt.scale.bits // 8
+    size = n * k * dense_bits // 8 if dense_bits else n * (-(-k * fmt.bits // 8) + scales)
+    integer = dense_bits is None and (fmt.bits <= 4 or fmt.element.name.startswith(("int", "uint")))
+    loaded = native.load() is not None
+    choice = choose(KERNELS, Problem(m, n, k, weights, size, activation, loaded, integer and loaded, wide, False))
+    return {
+        "op": op,
+        "kernel": choice.kernel.name,
+        "predicted_seconds": choice.kernel.cost(choice.problem),
+        "why": choice.why,
+        "candidates": [
+            {"kernel": name, "refused": refused, "predicted_seconds": cost} for name, refused, cost in choice.candidates
+        ],
+    }
+
+
+def _native_int8(p: Problem) -> str | None:
+    group = reference.act_group(p.act)
+    if not p.packed:
+        return "the weight is not packed (or the native module is missing)"
+    if group is None:
+        return "activations are not int8 a row or a group of a multiple of 32"
+    if not p.integer:
+        return f"{p.weights} has no integer form"
+    if p.padded and group and group != p.group:
+        return f"groups of {p.group} are padded, so activations must share them or be int8/row"
+    return None
+
+
+def _native_exact(p: Problem) -> str | None:
+    return None if p.packed else "the weight is not packed (or the native module is missing)"
+
+
+def _torch_plain(p: Problem) -> str | None:
+    if p.packed:
+        return "the weight is packed"
+    return None if p.weights in DENSE.values() else f"{p.weights} is not a plain tensor"
+
+
+def _reference(p: Problem) -> str | None:
+    return "the weight is packed and its source gone" if p.packed else None
+
+
+def _cost_int8(p: Problem) -> float:
+    r = rates()
+    return max(p.weight_bytes / r.bandwidth, p.m * p.n * p.k / r.int8) + r.call
+
+
+def _cost_exact(p: Problem) -> float:
+    r = rates()
+    # unpacking to float32 is work of its own while one row is multiplied
+    return max(p.weight_bytes / r.bandwidth, (p.m + 1) * p.n * p.k / r.exact) + r.call
+
+
+def _cost_torch(p: Problem) -> float:
+    r = rates()
+    return max(p.weight_bytes / r.bandwidth, p.m * p.n * p.k / r.torch) + r.call
+
+
+def _cost_reference(p: Problem) -> float:
+    r = rates()
+    # three passes over a float32 copy of the weight, then torch's product
+    return 3 * 4 * p.n * p.k / r.bandwidth + p.m * p.n * p.k / r.torch + 5e-5
+
+
+def _run_native(x: Tensor, w: Packed, bias: Tensor | None, group: int) -> Tensor:
+    module = native.load()
+    assert module is not None, "packed weights come from the native module"
+    rows = x.detach().to(torch.float32).reshape(-1, w.k).contiguous()
+    out = torch.empty(rows.shape[0], w.n)
+    b = None if bias is None else bias.detach().to(torch.float32).contiguous().numpy()
+    module.matmul(w.handle, rows.numpy(), group, out.numpy(), b)
+    return out.reshape(*x.shape[:-1], w.n)
+
+
+def _run_int8(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat) -> Tensor:
+    group = reference.act_group(act)
+    assert group is not None, "the kernel accepted the activations"
+    return _run_native(x, w, bias, group)
+
+
+def _run_exact(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
+    return _run_native(reference.round_activations(x, act), w, bias, -1)
+
+
+def _run_torch(x: Tensor, w: Tensor, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
+    dtype = torch.promote_types(x.dtype, w.dtype)
+    b = None if bias is None else bias.to(dtype)
+    return torch.nn.functional.linear(reference.round_activations(x, act).to(dtype), w.to(dtype), b)
+
+
+def _run_reference(x: Tensor, w: Weight, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
+    source = w.source if isinstance(w, Packed) else w
+    assert source is not None, "a weight without a kernel handle keeps its source"
+    return reference.matmul(x, source, bias, act)
+
+
+KERNELS: tuple[Kernel, ...] = (
+    Kernel("native int8", _native_int8, _cost_int8, _run_int8),
+    Kernel("native exact", _native_exact, _cost_exact, _run_exact),
+    Kernel("torch linear", _torch_plain, _cost_torch, _run_torch),
+    Kernel("reference", _reference, _cost_reference, _run_reference),
+)

@@ -1,0 +1,23 @@
+"""The native module, or why it is missing."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from types import ModuleType
+
+
+@functools.cache
+def load() -> ModuleType | None:
+    """`anybit._native`; None, after one warning that says what to do, where it was not built."""
+    try:
+        from anybit import _native
+    except ImportError as error:
+        warnings.warn(
+            f"the native kernels could not be loaded ({error}); every product takes the slow reference path. "
+            "`make native` builds them in a checkout, `pip install .` elsewhere.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return None
+    return _native

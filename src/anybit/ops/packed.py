@@ -1,0 +1,122 @@
+"""`Packed`: a weight in the kernels' own layout, made once from the canonical one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anybit.formats import TensorFormat
+from anybit.ops import native
+from anybit.tensors import QTensor
+
+Bytes = NDArray[np.uint8]
+DENSE = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A matrix [n, k] ready to be multiplied with.
+
+    source: the value it was made from, kept only where no kernel takes it (handle None) and the reference must.
+    format: of the source; None for plain tensors.
+    """
+
+    n: int
+    k: int
+    format: TensorFormat | None
+    handle: Any = None
+    source: QTensor | Tensor | None = None
+
+    @property
+    def integer(self) -> bool:
+        """Whether int8 activations are multiplied with it as integers."""
+        return self.handle is not None and bool(self.handle.integer_form)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes a multiplication reads."""
+        if self.handle is not None:
+            return int(self.handle.nbytes)
+        return 0 if self.source is None else int(self.source.nbytes)
+
+    @property
+    def group(self) -> int:
+        """Columns that share a scale as packed; 0 where there are no scales."""
+        return 0 if self.handle is None else int(self.handle.group)
+
+
+def prepack(w: QTensor | Tensor) -> Packed:
+    """Repack a matrix [n, k] (both at least 1) for the kernels; a copy, after which `w` may go.
+
+    Integers of 1 to 8 bits and codebooks or floats of up to 4 bits stay as small as they are; wider floats are held
+    as bf16 or fp16 values (whichever is exact), with their scales. Raises ValueError for anything but a matrix.
+    """
+    if len(w.shape) != 2:
+        raise ValueError(f"a packed weight is a matrix [out, in]; got the shape {tuple(w.shape)}")
+    n, k = w.shape
+    module = native.load()
+    fmt = w.format if isinstance(w, QTensor) else None
+    if module is None or not n or not k or w.device.type != "cpu":
+        return Packed(n, k, fmt, None, w)
+    if isinstance(w, QTensor):
+        return Packed(n, k, fmt, _pack(module, w))
+    values = w.detach().contiguous() if w.dtype in DENSE else w.detach().float().contiguous()
+    handle = module.pack_dense(_bytes(values), n, k, DENSE[values.dtype], 1, 0, "none", np.empty(0, np.uint8))
+    return Packed(n, k, None, handle)
+
+
+def _pack(module: Any, w: QTensor) -> Any:
+    fmt = w.format
+    n, k = w.shape
+    scale_type, scale = _scale(w)
+    factor = 1.0 if w.tensor_scale is None else float(w.tensor_scale)
+    rows, cols = fmt.block
+    bits = fmt.element.bits
+    if bits <= 4 or (bits <= 8 and _evenly_spaced(fmt)):
+        zero = None if w.zero is None else _bytes(w.zero)
+        return module.pack(
+            w.codes.contiguous().numpy(), k, bits, _table(fmt), rows, cols, scale_type, scale, zero, factor
+        )
+    if w.zero is not None:
+        dense = w.dequantize()
+        return module.pack_dense(_bytes(dense), n, k, "fp32", 1, 0, "none", np.empty(0, np.uint8))
+    values = fmt.element.decode(w.unpacked())
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        held = values.to(dtype)
+        if torch.equal(held.float(), values):
+            break
+    return module.pack_dense(_bytes(held), n, k, DENSE[dtype], rows, cols, scale_type, scale, factor)
+
+
+def _evenly_spaced(fmt: TensorFormat) -> bool:
+    """Whether the values are integers in a row, as those of int, uint and (every second) bipolar are; narrow ones lack a code."""
+    values = np.sort(fmt.element.values)
+    return len(values) >= (1 << fmt.bits) - 1 and len(np.unique(np.diff(values))) <= 1
+
+
+def _table(fmt: TensorFormat) -> NDArray[np.float32]:
+    """The value of every code, NaN where a code has none."""
+    table = np.full(1 << fmt.bits, np.nan, np.float32)
+    values = np.asarray(fmt.element.values)
+    table[fmt.element.encode(values)] = values
+    return table
+
+
+def _scale(w: QTensor) -> tuple[str, Bytes]:
+    """(name of the scale type for the kernels, its bytes)."""
+    if w.scale is None or w.format.scale is None:
+        return "none", np.empty(0, np.uint8)
+    name = w.format.scale.name
+    if name in ("fp32", "fp16", "bf16", "e8m0"):
+        return name, _bytes(w.scale)
+    return "fp32", _bytes(w.format.scale.decode(w.scale).float())  # 8-bit scales: their float32 values are exact
+
+
+def _bytes(t: Tensor) -> Bytes:
+    flat: Bytes = t.detach().contiguous().flatten().view(torch.uint8).numpy()
+    return flat

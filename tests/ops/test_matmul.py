@@ -1,0 +1,156 @@
+"""Every kernel, on every instruction set this machine has, against float64 products of the stored values."""
+
+import numpy as np
+import pytest
+import torch
+
+from anybit import ops
+from anybit.formats import TensorFormat
+from anybit.ops import native, reference
+from anybit.tensors import quantize
+
+SPECS = [
+    "int1/g32", "int2/g64", "int3/g32", "int4/g128", "int5/row", "int6/g64", "int7/g96", "int8/row", "int8n/g32", "uint4/g32+z",
+    "int4/g32+z", "int3/g20", "int8/tensor", "int4/b8x32", "ternary/row", "nf4/g64", "e2m1/g32:e8m0", "nvfp4", "bipolar2/g32",
+    "bipolar3/row", "e4m3fn/g64", "e5m2/row", "e3m2/g32:e8m0", "int4/g32:bf16", "int4/g16:e4m3fn",
+]  # fmt: skip
+EPS = torch.finfo(torch.float32).eps
+ISAS = [name for name, _, present in native.load().isas() if present] if native.load() else []
+
+
+@pytest.fixture(params=ISAS)
+def isa(request):
+    module = native.load()
+    before = module.isa()
+    module.set_isa(request.param)
+    yield request.param
+    module.set_isa(before)
+
+
+def problem(spec, m, n, k, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(m, k, generator=g), quantize(torch.randn(n, k, generator=g), TensorFormat.parse(spec))
+
+
+def exact(x, w, bias=None):
+    """Product in float64, and the sum of magnitudes that bounds float32's rounding of it."""
+    values = w.dequantize(torch.float64)
+    y, size = x.double() @ values.T, x.double().abs() @ values.abs().T
+    return (y, size) if bias is None else (y + bias.double(), size + bias.double().abs())
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 33, 130), (3, 16, 64), (17, 5, 257), (64, 40, 96), (0, 8, 32)])
+def test_exact_activations(isa, spec, m, n, k):
+    x, w = problem(spec, m, n, k)
+    bias = torch.randn(n)
+    y, size = exact(x, w, bias)
+    got = ops.matmul(x, ops.prepack(w), bias)
+    # k products and the scaling, each rounded once; zero points add the sum of |x| times the zero, at most as large again
+    bound = (
+        (2 * k + 8)
+        * EPS
+        * (size + (x.double().abs().sum(-1, keepdim=True) * w.scales().abs().max() * 2**w.format.bits))
+    )
+    assert got.shape == (m, n)
+    assert ((got.double() - y).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("act", ["int8/row", "int8/g32", "int8/g128"])
+@pytest.mark.parametrize(
+    "spec", ["int2/g64", "int3/g32", "int4/g128", "int8/row", "uint4/g32+z", "ternary/row", "e2m1/g32:e8m0", "int5/g64"]
+)
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 33, 160), (5, 16, 257), (70, 24, 128)])
+def test_integer_activations(isa, act, spec, m, n, k):
+    x, w = problem(spec, m, n, k)
+    rounded = reference.round_activations(x, TensorFormat.parse(act))
+    y, size = exact(rounded, w)
+    got = ops.matmul(x, ops.prepack(w), act=TensorFormat.parse(act))
+    bound = (
+        (2 * k + 8)
+        * EPS
+        * (size + (rounded.double().abs().sum(-1, keepdim=True) * w.scales().abs().max() * 2**w.format.bits))
+    )
+    assert ((got.double() - y).abs() <= bound).all()
+
+
+def test_integers_are_exact_against_numpy(isa):
+    rng = np.random.default_rng(0)
+    codes = rng.integers(-8, 8, (48, 256))
+    x = rng.integers(-127, 128, (9, 256)).astype(np.float32)
+    x[:, 0] = 127  # the scale of every row is 1
+    codes[:, 0] = 7
+    fmt = TensorFormat.parse("int4/row")
+    w = quantize(torch.from_numpy(codes).float(), fmt)
+    scale = w.scales().numpy()[:, 0]
+    stored = np.rint(w.dequantize().numpy() / scale[:, None]).astype(np.int32)
+    got = ops.matmul(torch.from_numpy(x), ops.prepack(w), act=TensorFormat.parse("int8/row")).numpy()
+    want = (x.astype(np.int32) @ stored.T).astype(np.float64) * scale
+    np.testing.assert_allclose(got, want, rtol=4 * EPS, atol=4 * EPS * 127 * 8)
+
+
+def test_levels_of_nf4_are_near_with_integer_activations(isa):
+    x, w = problem("nf4/g64", 4, 32, 256)
+    act = TensorFormat.parse("int8/row")
+    y, size = exact(reference.round_activations(x, act), w)
+    got = ops.matmul(x, ops.prepack(w), act=act)
+    # two digits a level: an error of at most 1/32512 of the largest value each, beside float32's own
+    assert ((got.double() - y).abs() <= size / 4000 + 1e-4).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_plain_weights(isa, dtype):
+    x, w = torch.randn(7, 130), torch.randn(19, 130).to(dtype)
+    want = x.double() @ w.double().T
+    got = ops.matmul(x, ops.prepack(w))
+    assert ((got.double() - want).abs() <= 140 * EPS * (x.double().abs() @ w.double().abs().T)).all()
+
+
+def test_threads_do_not_change_the_bits():
+    module = native.load()
+    x, w = problem("int4/g64", 33, 200, 256)
+    packed, before = ops.prepack(w), module.threads()
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            module.set_threads(threads)
+            results.append(ops.matmul(x, packed, act=TensorFormat.parse("int8/g128")))
+    finally:
+        module.set_threads(before)
+    assert all(torch.equal(r, results[0]) for r in results)
+
+
+def test_unpacked_weights_other_dtypes_and_leading_dimensions():
+    x, w = problem("int4/g32", 6, 10, 64)
+    batched = x.view(2, 3, 64).to(torch.bfloat16)
+    got = ops.matmul(batched, w)
+    assert (got.shape, got.dtype) == ((2, 3, 10), torch.bfloat16)
+    torch.testing.assert_close(got.float(), reference.matmul(batched.float(), w), rtol=2**-8, atol=1e-3)
+    plain = torch.randn(10, 64)
+    torch.testing.assert_close(ops.matmul(x, plain), x @ plain.T, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        ops.matmul(x, w, act=TensorFormat.parse("mxfp8")),
+        reference.matmul(x, w, act=TensorFormat.parse("mxfp8")),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+def test_refuses_what_does_not_fit():
+    x, w = problem("int4/g32", 2, 10, 64)
+    with pytest.raises(ValueError, match="x has 64 columns, the weight 32"):
+        ops.matmul(x, torch.zeros(4, 32))
+    with pytest.raises(ValueError, match=r"shape \(10,\); got \(3,\)"):
+        ops.matmul(x, w, torch.zeros(3))
+
+
+def test_explain_names_the_kernel_and_every_refusal():
+    row = ops.explain("matmul", (1, 4096, 4096, "int4/g128", "int8/g128"))
+    assert row["kernel"] == "native int8"
+    assert row["predicted_seconds"] > 0
+    by_name = {c["kernel"]: c for c in row["candidates"]}
+    assert by_name["torch linear"]["refused"] == "the weight is packed"
+    assert by_name["native exact"]["predicted_seconds"] >= row["predicted_seconds"]
+    assert ops.explain("matmul", (512, 64, 64, "e4m3fn/row", "int8/row"))["kernel"] == "native exact"
+    with pytest.raises(ValueError, match="only 'matmul'"):
+        ops.explain("softmax", (1, 1, 1, "int4/row", None))

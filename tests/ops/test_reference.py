@@ -1,0 +1,34 @@
+"""The reference itself, against sums written out by hand."""
+
+import pytest
+import torch
+
+from anybit.formats import TensorFormat
+from anybit.ops import reference
+from anybit.tensors import quantize
+
+
+def test_matmul_is_the_sum_of_products():
+    x, w = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [-1.0, 0.5]])
+    assert reference.matmul(x, w, torch.tensor([10.0, 0.0])).tolist() == [[21.0, 0.0]]
+
+
+def test_activations_are_rounded_by_row_with_float32_scales():
+    x = torch.tensor([[127.0, 63.4, -1.4], [1.27, 0.004, 0.016]])
+    got = reference.round_activations(x, TensorFormat.parse("int8/row"))
+    torch.testing.assert_close(got, torch.tensor([[127.0, 63.0, -1.0], [1.27, 0.0, 0.02]]), rtol=1e-6, atol=1e-7)
+    grouped = reference.round_activations(torch.full((1, 64), 1e-7), TensorFormat.parse("int8/g32"))
+    torch.testing.assert_close(grouped, torch.full((1, 64), 1e-7), rtol=1e-6, atol=0)  # fp16 scales would be zero
+
+
+@pytest.mark.parametrize(
+    ("spec", "group"),
+    [("int8/row", 0), ("int8/g64", 64), ("int8/g48", None), ("int8/row+z", None), ("e4m3fn/row", None)],
+)
+def test_which_activations_the_integer_kernels_take(spec, group):
+    assert reference.act_group(TensorFormat.parse(spec)) == reference.act_group(spec) == group
+
+
+def test_embedding_reads_rows():
+    w = quantize(torch.randn(5, 8), TensorFormat.parse("int8/row"))
+    assert torch.equal(reference.embedding(torch.tensor([4, 1]), w), w.dequantize()[[4, 1]])
