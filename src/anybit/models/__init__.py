@@ -5,6 +5,7 @@ from anybit.models.executor import Executor, TorchExecutor
 from anybit.models.families import FAMILIES, lower
 from anybit.models.loading import Model, bundled, find, load
 from anybit.models.plan import Op, Plan, WeightRef
+from anybit.models.registration import register
 from anybit.models.tokenizer import Tokenizer
 from anybit.models.weights import Overlay, WeightStore
 
@@ -26,3 +27,5 @@ __all__ = [
     "lower",
     "verify",
 ]
+
+register()
