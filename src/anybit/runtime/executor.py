@@ -154,11 +154,11 @@ class NativeExecutor:
         """Forget the sequence and give the cache's memory back."""
         self._engine.reset()
 
-    def truncate(self, length: int) -> None:
-        """Keep the first `length` tokens.  Raises `AnybitError` where the sequence is shorter."""
-        if not 0 <= length <= self.position:
-            raise AnybitError(f"cannot truncate to {length} tokens; the sequence holds {self.position}")
-        self._engine.truncate(length)
+    def truncate(self, n: int) -> None:
+        """Keep the first `n` tokens.  Raises `AnybitError` where the sequence is shorter."""
+        if not 0 <= n <= self.position:
+            raise AnybitError(f"cannot truncate to {n} tokens; the sequence holds {self.position}")
+        self._engine.truncate(n)
 
     def forward(self, ids: Ids, logits: Literal["last", "all"] = "last") -> Tensor:
         """Append `ids` [T] to the sequence; float32 logits [1, vocab] of the last token, or [T, vocab] of all.
