@@ -87,7 +87,9 @@ def test_quantized_weights_in_exact_compute(tiny_plan: MakePlan, oracle: Any, na
 
 @pytest.mark.parametrize("spec", ["int4/g32", "int8/row", "nf4/g64"])
 @pytest.mark.parametrize("act", ["int8/g32", "int8/g128", "int8/row"])
-def test_int8_activations_stay_close_and_prefill_equals_decode(tiny_plan: MakePlan, oracle: Any, spec: str, act: str) -> None:
+def test_int8_activations_stay_close_and_prefill_equals_decode(
+    tiny_plan: MakePlan, oracle: Any, spec: str, act: str
+) -> None:
     """An input is rounded to steps of its group's largest / 127, at most about 3.5 sigma: rms 3.5 / 127 / sqrt 12 = 0.8 % of a
     linear layer's output, independent in each of the 11 layers between embedding and logits that add to the residual or
     come after it: below sqrt(11) * 0.8 % = 2.6 % of the logits' spread, doubled for what attention and gates amplify."""
