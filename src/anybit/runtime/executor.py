@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anybit import _native, ops
+from anybit import ops
 from anybit.errors import AnybitError, UnsupportedModelError
 from anybit.formats import TensorFormat
 from anybit.models.plan import Op, Plan, Value, WeightRef
+from anybit.runtime import native
 from anybit.runtime.sampling import Sampling
 from anybit.tensors import QTensor
 
@@ -91,7 +92,7 @@ class NativeExecutor:
         shape = (plan.layers, plan.kv_heads, plan.head_dim, plan.max_positions)
         widths = [plan.buffers[name] for name in names]
         try:
-            self._engine = _native.Engine(
+            self._engine = native.module().Engine(
                 widths, self._index["logits"], native_ops, tables, shape, kv, int8, group, chunk, threads or 0
             )
         except ValueError as error:
