@@ -20,5 +20,4 @@ def load() -> ModuleType | None:
             stacklevel=3,
         )
         return None
-    module: ModuleType = _native
-    return module
+    return _native

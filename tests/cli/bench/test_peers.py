@@ -56,7 +56,7 @@ def test_unknown_and_missing(tmp_path):
     with pytest.raises(AnybitError, match="checkout"):
         peers.command("llama.cpp", None)
     (tmp_path / "benchmarks" / "peers").mkdir(parents=True)
-    (tmp_path / "benchmarks" / "peers" / "llama_cpp.py").touch()
+    (tmp_path / "benchmarks" / "peers" / "run_llama.py").touch()
     with pytest.raises(AnybitError, match="make peers"):
         peers.command("llama.cpp", tmp_path)
 

@@ -25,8 +25,8 @@ class PeerKind:
 
 
 PEERS = {
-    "llama.cpp": PeerKind("llama_cpp.py", True, "Q4_0"),
-    "transformers": PeerKind("transformers_bf16.py", False, "bf16"),
+    "llama.cpp": PeerKind("run_llama.py", True, "Q4_0"),
+    "transformers": PeerKind("run_transformers.py", False, "bf16"),
 }
 
 

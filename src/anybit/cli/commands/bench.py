@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from anybit.cli import engines, numbers
 from anybit.cli.arguments import listed, model_folder, positive
 from anybit.cli.console import Console
 from anybit.errors import AnybitError
+
+if TYPE_CHECKING:
+    from anybit.cli.bench.matmul import Line
 
 app = typer.Typer(help="Measure speed: matrix products, or whole models against other engines.", no_args_is_help=True)
 
@@ -61,8 +64,6 @@ def matmul(
     rounded = engines.activation(act)
     for spec in specs:
         engines.activation(spec)  # an unknown format is refused before anything is measured
-    import torch
-
     from anybit.cli.bench import limits
     from anybit.cli.bench import matmul as bench
     from anybit.cli.machine import last_level_cache
@@ -70,47 +71,48 @@ def matmul(
     console = Console(json)
     document: list[dict[str, Any]] = []
     for count in counts:
-        limits.set_threads(count)
-        torch.set_num_threads(count)
-        peak = limits.int8_peak(count)
-        for shape in wanted:
-            with console.progress(f"{shape}, {count} threads") as job:
-                read = partial(limits.read_bandwidth, count)
-                lines = bench.measure(shape, specs, rounded, rounds, last_level_cache(), not warm, read, peak, job)
-            console.table(
-                [
-                    "weights",
-                    "median",
-                    "min",
-                    "max",
-                    "GB/s",
-                    "of read",
-                    "GOP/s",
-                    "of peak",
-                    "× torch fp32",
-                    "× torch bf16",
-                ],
-                [
-                    [
-                        line.name,
-                        numbers.seconds(line.seconds.median),
-                        numbers.seconds(line.seconds.least),
-                        numbers.seconds(line.seconds.most),
-                        numbers.three(line.bandwidth / 1e9),
-                        percent(line.read_share),
-                        numbers.three(line.rate / 1e9),
-                        percent(line.peak_share),
-                        f"{line.over_fp32:.2f}" if line.over_fp32 else None,
-                        f"{line.over_bf16:.2f}" if line.over_bf16 else None,
-                    ]
-                    for line in lines
-                ],
-                title=f"{shape} (m x n x k), {count} thread{'s' * (count > 1)}, activations {act}",
-            )
-            console.say()
-            document += [line.as_dict() | {"threads": count, "act": act} for line in lines]
+        with limits.threads(count):
+            peak = limits.int8_peak(count)
+            for shape in wanted:
+                with console.progress(f"{shape}, {count} threads") as job:
+                    read = partial(limits.read_bandwidth, count)
+                    lines = bench.measure(shape, specs, rounded, rounds, last_level_cache(), not warm, read, peak, job)
+                title = f"{shape} (m x n x k), {count} thread{'s' * (count > 1)}, activations {act}"
+                console.table(MATMUL_COLUMNS, [matmul_row(line) for line in lines], title=title)
+                console.say()
+                document += [line.as_dict() | {"threads": count, "act": act} for line in lines]
         console.say(f"int8 peak measured: {numbers.three(peak / 1e9)} GOP/s, {count} thread{'s' * (count > 1)}")
     console.result({"results": document})
+
+
+MATMUL_COLUMNS = (
+    "weights",
+    "median",
+    "min",
+    "max",
+    "GB/s",
+    "of read",
+    "GOP/s",
+    "of peak",
+    "× torch fp32",
+    "× torch bf16",
+)
+
+
+def matmul_row(line: Line) -> list[object]:
+    """The cells of `MATMUL_COLUMNS`."""
+    return [
+        line.name,
+        numbers.seconds(line.seconds.median),
+        numbers.seconds(line.seconds.least),
+        numbers.seconds(line.seconds.most),
+        numbers.three(line.bandwidth / 1e9),
+        percent(line.read_share),
+        numbers.three(line.rate / 1e9),
+        percent(line.peak_share),
+        f"{line.over_fp32:.2f}" if line.over_fp32 else None,
+        f"{line.over_bf16:.2f}" if line.over_bf16 else None,
+    ]
 
 
 @app.command("model")
@@ -188,7 +190,7 @@ def model(
                 "decode tok/s",
                 "spread",
                 "of read bandwidth",
-                "anybit ÷ it: prefill",
+                "anybit is faster: prefill",
                 "decode",
             ],
             [
@@ -200,8 +202,8 @@ def model(
                     numbers.three(one.decode.median),
                     f"{100 * one.decode.spread:.0f} %",
                     percent(one.share),
-                    f"{over[one.name]['prefill']:.2f}" if one.name in over else None,
-                    f"{over[one.name]['decode']:.2f}" if one.name in over else None,
+                    f"{over[one.name]['prefill']:.2f} ×" if one.name in over else None,
+                    f"{over[one.name]['decode']:.2f} ×" if one.name in over else None,
                 ]
                 for one in measured
             ],

@@ -154,4 +154,4 @@ def explained() -> list[dict[str, Any]]:
 
     return [
         {"problem": name} | ops.explain("matmul", (m, n, k, weights, act)) for name, m, n, k, weights, act in PROBLEMS
-    ]  # type: ignore[attr-defined]
+    ]

@@ -62,12 +62,15 @@ def short(variant: Variant) -> str:
 
 def size_against_perplexity(variants: Sequence[Variant], width: int = 880, height: int = 420) -> str:
     """Size (x) against perplexity (y, logarithmic where the range asks for it); a line joins the points of a method by size."""
-    left, right, top, bottom = 64, 24, 20, 52
+    right, top, bottom = 24, 20, 52
     sizes = [variant.bytes / 1e6 for variant in variants]
     scores = [variant.perplexity for variant in variants if math.isfinite(variant.perplexity)]
     logarithmic = max(scores) > 3 * min(scores)
     x_ticks = ticks(min(0.0, min(sizes)), max(sizes), 8)
-    y_ticks = log_ticks(min(scores), max(scores)) if logarithmic else ticks(min(scores), max(scores), 6)
+    # some room below the best, so that no label meets the axis
+    lowest = min(scores) / 1.1 if logarithmic else min(scores) - 0.08 * ((max(scores) - min(scores)) or min(scores))
+    y_ticks = log_ticks(lowest, max(scores)) if logarithmic else ticks(lowest, max(scores), 6)
+    left = 44 + 8 * max(len(f"{value:g}") for value in y_ticks)
     scale: Callable[[float], float] = math.log10 if logarithmic else float
     low, high = scale(y_ticks[0]), scale(y_ticks[-1])
 
@@ -101,15 +104,16 @@ def size_against_perplexity(variants: Sequence[Variant], width: int = 880, heigh
         points = " ".join(f"{px(v.bytes / 1e6):.1f},{py(v.perplexity):.1f}" for v in group)
         if len(group) > 1:
             parts.append(f'<polyline class="line {method}" points="{points}"/>')
-    # labels of the better methods stand below their points, of the others above, so that near pairs stay apart
+    # a side for every method, so that labels of near points do not meet: dx, dy, anchor
+    sides = {"rtn": (12, 4, "start"), "gptq": (-12, 4, "end"), "mixed": (0, 23, "middle"), "bf16": (0, 23, "middle")}
     for variant in shown:
         x, y = px(variant.bytes / 1e6), py(variant.perplexity)
         title = f"{variant.name}: {numbers.size(variant.bytes)}, perplexity {numbers.perplexity(variant.perplexity)}"
         parts.append(marker(variant.method, x, y, title))
-        dy = -12 if variant.method == "rtn" else 22
-        anchor, dx = ("start", -4) if variant.method == "rtn" else ("middle", 0)
+        dx, dy, anchor = sides[variant.method]
         parts.append(
-            f'<text class="label {variant.method}" x="{x + dx:.1f}" y="{y + dy:.1f}" text-anchor="{anchor}">{escape(short(variant))}</text>'
+            f'<text class="label {variant.method}" x="{x + dx:.1f}" y="{y + dy:.1f}" text-anchor="{anchor}">'
+            f"{escape(short(variant))}</text>"
         )
     return svg(width, height, "Size of every version of the model against its perplexity", parts)
 
@@ -123,7 +127,7 @@ def bits_per_layer(layers: Sequence[LayerBits], title: str, most: float = 8.5, w
     roles = list(dict.fromkeys(layer.part for layer in layers if layer.block is not None))
     outside = [layer for layer in layers if layer.block is None]
     left, row, gap = 108, 30, 3
-    cell = min((width - left) / max(len(blocks), 1), 96.0)
+    cell = (width - left) / max(len(blocks), 1)
     lines = len(roles) + len(outside)
     height = row * lines + 34
     parts = []

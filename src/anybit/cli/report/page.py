@@ -19,7 +19,7 @@ body { margin:0; background:var(--page); color:var(--ink); font:16px/1.55 system
 main { max-width:960px; margin:0 auto; padding:40px 20px 64px; }
 h1 { font-size:30px; line-height:1.2; margin:0 0 8px; letter-spacing:-.01em; }
 h2 { font-size:20px; margin:44px 0 4px; }
-h3 { font-size:15px; margin:20px 0 6px; }
+h3 { font-size:15px; margin:0 0 12px; }
 p { margin:6px 0 12px; max-width:72ch; } .soft { color:var(--soft); }
 .tiles { display:grid; grid-template-columns:repeat(auto-fit,minmax(190px,1fr)); gap:12px; margin:24px 0 8px; }
 .tile, figure { background:var(--card); border:1px solid var(--line); border-radius:10px; }

@@ -1,4 +1,7 @@
-"""llama.cpp as a peer, through its C interface; see ../README.md for the protocol. Runs in .venv-peers."""
+"""llama.cpp as a peer, through its C interface; see ../README.md for the protocol. Runs in .venv-peers.
+
+Not named after the package it imports: a script's own folder comes first where Python looks for modules.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,8 @@ def main() -> None:
     # llama.cpp writes its log to stderr; the protocol has stdout to itself
     engine = Engine(path, job["threads"], job["prefill"], job["decode"])
     about = {"engine": "llama.cpp", "version": f"llama-cpp-python {llama_cpp.__version__}", "format": job["format"]}
-    print(json.dumps(about | {"bytes": gguf_model.tensor_bytes(path)}), flush=True)
+    about |= {"bytes": gguf_model.tensor_bytes(path), "system": llama_cpp.llama_print_system_info().decode()}
+    print(json.dumps(about), flush=True)
     for line in sys.stdin:
         if line.strip() == "round":
             print(json.dumps(engine.round()), flush=True)
