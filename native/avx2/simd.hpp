@@ -18,6 +18,7 @@ constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 4;  // 8 of 16 registers are accumulators
 constexpr int kTileRows = 4;
 constexpr int kExactRows = 6;
+constexpr int kChains = 1;
 constexpr int kWordBias = 0;
 constexpr int kByteOffset = 0;
 

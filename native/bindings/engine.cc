@@ -195,7 +195,7 @@ void bind_engine(nb::module_& m) {
               op.kind = kind_named(nb::cast<std::string>(t[0]));
               op.inputs = nb::cast<std::vector<int>>(t[1]);
               op.output = nb::cast<int>(t[2]);
-              if (!t[3].is_none()) op.weight = nb::cast<std::shared_ptr<Weight>>(t[3]);
+              if (!t[3].is_none()) op.weight = nb::cast<WeightPtr>(t[3]);
               if (!t[4].is_none()) {
                 const auto v = nb::cast<Floats>(t[4]);
                 op.vector.assign(v.data(), v.data() + v.size());

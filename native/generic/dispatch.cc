@@ -37,6 +37,9 @@ bool has_avx2() {
          __builtin_cpu_supports("bmi2");
 }
 bool has_avx512() {
+#ifdef ANYBIT_SIMDE
+  return true;  // emulated
+#endif
   __builtin_cpu_init();
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&

@@ -127,6 +127,7 @@ void Engine::allocate() {
     for (auto& rank : private_) rank[b] = take(w);
   }
   for (int r = 0; r < threads; ++r) scratch_.push_back(take(scratch));
+  inputs_.resize(static_cast<std::size_t>(threads));
   for (Activations& a : activations_) a.reserve(config_.chunk, widest, threads, stretch);
 
   partial_stride_ = static_cast<std::size_t>(group) * static_cast<std::size_t>(padded_dim(config_.head_dim) + kLanePad);

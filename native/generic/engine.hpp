@@ -139,6 +139,11 @@ class Engine {
 
   Program one_, many_last_, many_all_, many_none_;
   std::array<Activations, 2> activations_;
+  // [rank][slot]: what prepare() gave that rank; a cache line a rank, written every few microseconds
+  struct alignas(64) Inputs {
+    std::array<const Activations*, 2> slot{};
+  };
+  std::vector<Inputs> inputs_;
 
   std::shared_ptr<std::byte> memory_;
   std::vector<float*> shared_;                // [buffer]

@@ -128,12 +128,22 @@ class Builder {
     written(op.output, false, step.many);
   }
 
+  // The scale groups of the input: the configured ones, but the weight's own where it pads its groups, and the whole row where
+  // that is shorter than a group.
+  ActSpec input_spec(const EngineOp& op) const {
+    ActSpec spec;
+    if (!op.exact) spec = config_.act;
+    spec.geometry = op.weight->geometry;
+    if (spec.group != 0 && spec.geometry.group != 0) spec.group = spec.geometry.group;
+    if (spec.group >= op.weight->k) spec.group = 0;
+    return spec;
+  }
+
   void linear(int index) {
     const EngineOp& op = config_.ops[static_cast<std::size_t>(index)];
     const int input = op.inputs[0];
     const auto in = static_cast<std::size_t>(input);
-    ActSpec spec = op.exact ? ActSpec{} : config_.act;
-    spec.geometry = op.weight->geometry;
+    const ActSpec spec = input_spec(op);
     const bool several = many(input);
 
     int slot = -1;
@@ -152,11 +162,14 @@ class Builder {
       step.own[0] = own(input);
       step.slot = slot;
       step.spec = spec;
-      read(step, input, several ? Access::rows : Access::all);
+      // prepare() of several rows meets at its beginning itself.  With two slots in turn, every reader of a slot has passed
+      // the other slot's barrier before the slot is written again.
+      if (several) {
+        uses_.clear();
+      } else {
+        read(step, input, Access::all);
+      }
       push(step);
-      // prepare() of several rows ends with a barrier.  With two slots in turn, every reader of a slot has passed the other
-      // slot's barrier before the slot is written again.
-      if (several) uses_.clear();
       prepared_[slot] = {input, version_[in], spec};
     }
     if (op.accumulate && own(op.output)) {

@@ -13,8 +13,9 @@ void Engine::run_step(Team& team, const Step& step) {
     case Step::Kind::collect: return collect(team, step);
     case Step::Kind::prepare: {
       const int w = width(step.buffer);
-      prepare(team, activations_[static_cast<std::size_t>(step.slot)], at(team, step.buffer, step.own[0]),
-              step.many ? rows_ : 1, w, w, step.spec);
+      const auto slot = static_cast<std::size_t>(step.slot);
+      inputs_[static_cast<std::size_t>(team.rank)].slot[slot] = &prepare(
+          team, activations_[slot], at(team, step.buffer, step.own[0]), step.many ? rows_ : 1, w, w, step.spec);
       return;
     }
     case Step::Kind::publish: {
@@ -47,12 +48,11 @@ void Engine::run_op(Team& team, const Step& step) {
       return;
     }
     case OpKind::linear: {
-      const Activations& shared = activations_[static_cast<std::size_t>(step.slot)];
-      const Activations& x = step.many ? shared : shared.own[static_cast<std::size_t>(team.rank)];
+      const auto& inputs = inputs_[static_cast<std::size_t>(team.rank)];
       Epilogue epilogue;
       epilogue.bias = op.vector.empty() ? nullptr : op.vector.data();
       epilogue.accumulate = op.accumulate;
-      matmul(team, *op.weight, x, out, out_width, epilogue);
+      matmul(team, *op.weight, *inputs.slot[static_cast<std::size_t>(step.slot)], out, out_width, epilogue);
       return;
     }
     case OpKind::rope: return run_rope(team, step);

@@ -21,9 +21,10 @@ ANYBIT_INLINE void int8_blocks(const Problem& p, const W& w, const uint8_t* tile
     const int64_t end = k + p.block < k1 ? k + p.block : k1;
     if (k >= group_end) ++group, group_end += p.group;
     if (k >= xgroup_end) ++xgroup, xgroup_end += p.xgroup;
-    Accumulator dot[MR];
+    constexpr int kParts = MR == 1 ? kChains : 1;  // one row alone would wait for its own sums
+    Accumulator dot[MR * kParts];
 #pragma GCC unroll 16
-    for (int m = 0; m < MR; ++m) dot[m].clear();
+    for (int m = 0; m < MR * kParts; ++m) dot[m].clear();
     for (int64_t t = k; t < end; t += 32, tile += W::kTileBytes) {
       if constexpr (MR == 1) {
         for (int line = 0; line < W::kTileBytes; line += 64) prefetch(tile + kPrefetch + line);
@@ -33,12 +34,15 @@ ANYBIT_INLINE void int8_blocks(const Problem& p, const W& w, const uint8_t* tile
 #pragma GCC unroll 16
         for (int m = 0; m < MR; ++m) {
           const B four = broadcast4(x + m * p.ldc + t + 4 * Q);
-          if constexpr (W::kWord) dot[m].add(quad.low, quad.high, four);
-          else dot[m].add(quad, four);
-          if constexpr ((Q + 1) % Accumulator::kRun == 0) dot[m].flush();
+          Accumulator& sum = dot[m + Q % kParts];
+          if constexpr (W::kWord) sum.add(quad.low, quad.high, four);
+          else sum.add(quad, four);
+          if constexpr ((Q / kParts + 1) % Accumulator::kRun == 0 || Q + kParts >= 8) sum.flush();
         }
       });
     }
+#pragma GCC unroll 16
+    for (int part = 1; part < kParts; ++part) dot[0].total = add_i(dot[0].total, dot[part].total);
     constexpr int kOffset = W::kWord ? -kWordBias : W::kMax == 255 ? kByteOffset : 0;  // what the accumulator took off every level
     const F scale = load_scales(p, panel, group);
     I zero = zero_i();

@@ -36,8 +36,9 @@ struct Half {
   std::uint16_t bits;
 };
 
-inline Vec splat(float x) { return Vec{} + x; }
-inline IntVec splat(std::int32_t x) { return IntVec{} + x; }
+// x - 0 and not 0 + x: only the first is x for every x, -0 included, so only it compiles to a plain broadcast.
+inline Vec splat(float x) { return x - Vec{}; }
+inline IntVec splat(std::int32_t x) { return x - IntVec{}; }
 inline IntVec bits_of(Vec x) { return reinterpret_cast<IntVec>(x); }
 inline Vec float_of(IntVec x) { return reinterpret_cast<Vec>(x); }
 

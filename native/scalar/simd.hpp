@@ -19,6 +19,7 @@ constexpr int kPrefetch = 0;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 2;  // rows of x that share one unpacking
 constexpr int kTileRows = 2;   // rows of the micro-kernel over unpacked weights
 constexpr int kExactRows = 2;
+constexpr int kChains = 1;
 constexpr int kWordBias = 0;   // Word accumulators return sum (level + kWordBias) * x
 constexpr int kByteOffset = 0; // Acc<255> returns sum (u - kByteOffset) * x
 

@@ -16,14 +16,16 @@ import torch
 _native = pytest.importorskip("anybit._native", reason="the native module is not built")
 
 from anybit.errors import AnybitError, UnsupportedModelError  # noqa: E402
+from anybit.formats import TensorFormat  # noqa: E402
 from anybit.models.plan import Op, Plan  # noqa: E402
 from anybit.runtime.executor import NativeExecutor  # noqa: E402
 from anybit.runtime.sampling import Sampling, sample  # noqa: E402
+from anybit.tensors import quantize  # noqa: E402
 
 EXACT = 2e-4
 MakePlan = Callable[..., tuple[Plan, Any]]
 IDS = [int(i) for i in np.random.default_rng(3).integers(0, 250, 200)]
-ISAS = [name for name in ("avx512", "avx2", "neon", "scalar") if name in _native.isas()]
+ISAS = [name for name, _, supported in _native.isas() if supported]
 
 
 @pytest.fixture(params=ISAS)
@@ -68,6 +70,52 @@ def test_chunks_do_not_matter(tiny_plan: MakePlan, oracle: Any, chunk: int) -> N
     run.reset()
     every = run.forward(IDS[:129], logits="all")
     assert every.shape == (129, plan.vocab_size) and np.abs(every.numpy() - want).max() < EXACT
+
+
+@pytest.mark.parametrize("spec", ["int4/g32", "int8/row", "int3/g32+z", "nf4/g64", "int4/g32:bf16", "e4m3fn/row"])
+@pytest.mark.parametrize("name", ["llama", "llama-untied-odd"])
+def test_quantized_weights_in_exact_compute(tiny_plan: MakePlan, oracle: Any, name: str, spec: str) -> None:
+    """With exact activations a quantized model is the model of its dequantized weights."""
+    plan, weights = tiny_plan(name)
+    _quantize(weights, spec)
+    want = oracle(plan, weights).logits(IDS[:80])
+    run = exact(plan, weights)
+    assert np.abs(run.forward(IDS[:70], logits="all").numpy() - want[:70]).max() < EXACT
+    for i in range(70, 80):
+        assert np.abs(run.forward([IDS[i]]).numpy() - want[i]).max() < EXACT
+
+
+@pytest.mark.parametrize("spec", ["int4/g32", "int8/row", "nf4/g64"])
+@pytest.mark.parametrize("act", ["int8/g32", "int8/g128", "int8/row"])
+def test_int8_activations_stay_close_and_prefill_equals_decode(
+    tiny_plan: MakePlan, oracle: Any, spec: str, act: str
+) -> None:
+    """An input is rounded to steps of its group's largest / 127, at most about 3.5 sigma: rms 3.5 / 127 / sqrt 12 = 0.8 % of a
+    linear layer's output, independent in each of the 11 layers between embedding and logits that add to the residual or
+    come after it: below sqrt(11) * 0.8 % = 2.6 % of the logits' spread, doubled for what attention and gates amplify."""
+    plan, weights = tiny_plan("llama")
+    _quantize(weights, spec)
+    want = oracle(plan, weights).logits(IDS[:80])
+    run = exact(plan, weights, act=act)
+    got = run.forward(IDS[:80], logits="all").numpy()
+    error = np.sqrt(((got - want) ** 2).mean()) / want.std()
+    assert 0 < error < 0.052
+    other = exact(plan, weights, act=act)
+    steps = torch.cat([other.forward([i]) for i in IDS[:80]]).numpy()
+    # The integer sums are the same; a last-bit difference of an input may move one code by one step.
+    assert np.sqrt(((got - steps) ** 2).mean()) / want.std() < 0.02
+
+
+def test_dense_weights_meet_exact_activations(tiny_plan: MakePlan) -> None:
+    plan, weights = tiny_plan("llama")
+    want = exact(plan, weights).forward(IDS[:20])
+    assert torch.equal(NativeExecutor(plan, weights, kv="fp32", threads=2).forward(IDS[:20]), want)
+
+
+def _quantize(weights: Any, spec: str) -> None:
+    for name, w in weights.tensors.items():
+        if w.ndim == 2:
+            weights.tensors[name] = quantize(w, TensorFormat.parse(spec))
 
 
 def test_truncate_then_continue_equals_a_fresh_run(tiny_plan: MakePlan, family: Any) -> None:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 pytest.importorskip("anybit._native", reason="the native module is not built")
 
-from anybit.errors import AnybitError  # noqa: E402
-from anybit.runtime.executor import NativeExecutor  # noqa: E402
-from anybit.runtime.generate import generate  # noqa: E402
-from anybit.runtime.sampling import Sampling  # noqa: E402
+from anybit.errors import AnybitError
+from anybit.runtime.executor import NativeExecutor
+from anybit.runtime.generate import generate
+from anybit.runtime.sampling import Sampling
 
 END = 256
 

@@ -20,4 +20,5 @@ def load() -> ModuleType | None:
             stacklevel=3,
         )
         return None
-    return _native
+    module: ModuleType = _native
+    return module

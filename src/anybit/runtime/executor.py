@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anybit import _native, ops
+from anybit import ops
 from anybit.errors import AnybitError, UnsupportedModelError
 from anybit.formats import TensorFormat
 from anybit.models.plan import Op, Plan, Value, WeightRef
+from anybit.runtime import native
 from anybit.runtime.sampling import Sampling
 from anybit.tensors import QTensor
 
@@ -91,7 +92,7 @@ class NativeExecutor:
         shape = (plan.layers, plan.kv_heads, plan.head_dim, plan.max_positions)
         widths = [plan.buffers[name] for name in names]
         try:
-            self._engine = _native.Engine(
+            self._engine = native.module().Engine(
                 widths, self._index["logits"], native_ops, tables, shape, kv, int8, group, chunk, threads or 0
             )
         except ValueError as error:
@@ -154,11 +155,11 @@ class NativeExecutor:
         """Forget the sequence and give the cache's memory back."""
         self._engine.reset()
 
-    def truncate(self, length: int) -> None:
-        """Keep the first `length` tokens.  Raises `AnybitError` where the sequence is shorter."""
-        if not 0 <= length <= self.position:
-            raise AnybitError(f"cannot truncate to {length} tokens; the sequence holds {self.position}")
-        self._engine.truncate(length)
+    def truncate(self, n: int) -> None:
+        """Keep the first `n` tokens.  Raises `AnybitError` where the sequence is shorter."""
+        if not 0 <= n <= self.position:
+            raise AnybitError(f"cannot truncate to {n} tokens; the sequence holds {self.position}")
+        self._engine.truncate(n)
 
     def forward(self, ids: Ids, logits: Literal["last", "all"] = "last") -> Tensor:
         """Append `ids` [T] to the sequence; float32 logits [1, vocab] of the last token, or [T, vocab] of all.

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from anybit import _native
 from anybit.errors import AnybitError
+from anybit.runtime import native
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def sample(logits: ArrayLike, sampling: Sampling, history: Sequence[int] = (), c
     """
     values, seen = _arrays(logits, history)
     try:
-        return int(_native.sample(values, seen, counter, *sampling.filters(), sampling.seed))
+        return int(native.module().sample(values, seen, counter, *sampling.filters(), sampling.seed))
     except ValueError as error:
         raise AnybitError(str(error)) from None
 
@@ -74,6 +74,6 @@ def probabilities(logits: ArrayLike, sampling: Sampling, history: Sequence[int] 
     """The distribution `sample` draws from: float64 [vocab], all on one token where greedy."""
     values, seen = _arrays(logits, history)
     try:
-        return np.asarray(_native.sampling_probabilities(values, seen, *sampling.filters()), dtype=np.float64)
+        return np.asarray(native.module().sampling_probabilities(values, seen, *sampling.filters()), dtype=np.float64)
     except ValueError as error:
         raise AnybitError(str(error)) from None

@@ -1,0 +1,17 @@
+#include "generic/kernels.hpp"
+#include "avx512/simd.hpp"
+
+namespace anybit::avx512 {
+namespace {
+#include "generic/unpack.inl"
+
+#include "generic/int8.inl"
+
+#include "generic/exact.inl"
+
+#include "generic/table.inl"
+}  // namespace
+
+extern const Kernels kMatmulKernels;
+const Kernels kMatmulKernels = kTable;
+}  // namespace anybit::avx512

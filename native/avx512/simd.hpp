@@ -1,0 +1,142 @@
+// AVX-512 with VNNI: 16 rows are one 512-bit register.
+#pragma once
+
+#ifdef ANYBIT_SIMDE  // tests: the same code on any machine, every instruction emulated
+#include "emulated_avx512.hpp"
+#else
+#include <immintrin.h>
+#endif
+
+#include <cstdint>
+
+#include "generic/number.inl"
+
+#ifdef ANYBIT_SIMDE  // every instruction is a loop: plain calls compile in seconds instead of minutes
+#define ANYBIT_INLINE __attribute__((noinline))
+#define ANYBIT_UNROLLED
+#else
+#define ANYBIT_INLINE inline __attribute__((always_inline))
+#define ANYBIT_UNROLLED __attribute__((always_inline))
+#endif
+
+namespace anybit::avx512 {
+namespace {
+
+constexpr const char* kName = "avx512";
+constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
+constexpr int kFusedRows = 8;
+constexpr int kTileRows = 12;  // 12 chains hide the latency of vpdpbusd
+constexpr int kExactRows = 12;
+constexpr int kChains = 4;     // of one row of x
+constexpr int kWordBias = 16384;
+constexpr int kByteOffset = 0;
+
+struct B { __m512i v; };
+struct I { __m512i v; };
+struct F { __m512 v; };
+
+ANYBIT_INLINE B load(const uint8_t* p) { return {_mm512_load_si512(p)}; }
+ANYBIT_INLINE void store(uint8_t* p, B b) { _mm512_store_si512(p, b.v); }
+ANYBIT_INLINE B splat_b(uint8_t x) { return {_mm512_set1_epi8(static_cast<char>(x))}; }
+ANYBIT_INLINE B and_b(B a, B b) { return {_mm512_and_si512(a.v, b.v)}; }
+ANYBIT_INLINE B or_b(B a, B b) { return {_mm512_or_si512(a.v, b.v)}; }
+template <int N> ANYBIT_INLINE B shr_b(B a) { return {_mm512_srli_epi16(a.v, N)}; }
+template <int N> ANYBIT_INLINE B shl_b(B a) { return {_mm512_slli_epi16(a.v, N)}; }
+ANYBIT_INLINE B table16(const uint8_t* table) {
+  return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)))};
+}
+ANYBIT_INLINE B lookup(B table, B index) { return {_mm512_shuffle_epi8(table.v, index.v)}; }
+ANYBIT_INLINE B broadcast4(const int8_t* x) {
+  int32_t word;
+  __builtin_memcpy(&word, x, 4);
+  return {_mm512_set1_epi32(word)};
+}
+
+ANYBIT_INLINE I as_ints(B b) { return {b.v}; }
+ANYBIT_INLINE I zero_i() { return {_mm512_setzero_si512()}; }
+ANYBIT_INLINE I splat_i(int32_t x) { return {_mm512_set1_epi32(x)}; }
+ANYBIT_INLINE I add_i(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
+ANYBIT_INLINE I sub_i(I a, I b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+ANYBIT_INLINE I mul_i(I a, I b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
+ANYBIT_INLINE I shl_i(I a, int n) { return {_mm512_sll_epi32(a.v, _mm_cvtsi32_si128(n))}; }
+ANYBIT_INLINE I max_i(I a, I b) { return {_mm512_max_epi32(a.v, b.v)}; }
+ANYBIT_INLINE I load_u8(const uint8_t* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
+template <int J> ANYBIT_INLINE I byte(B b) {
+  if constexpr (J == 3) return {_mm512_srli_epi32(b.v, 24)};
+  else if constexpr (J == 0) return {_mm512_and_si512(b.v, _mm512_set1_epi32(255))};
+  else return {_mm512_and_si512(_mm512_srli_epi32(b.v, 8 * J), _mm512_set1_epi32(255))};
+}
+ANYBIT_INLINE int32_t reduce_max(I a) { return _mm512_reduce_max_epi32(a.v); }
+ANYBIT_INLINE int32_t reduce_add(I a) {
+  alignas(64) int32_t v[16];
+  _mm512_store_si512(v, a.v);
+  int32_t sum = 0;
+  for (int x : v) sum += x;
+  return sum;
+}
+
+ANYBIT_INLINE F zero_f() { return {_mm512_setzero_ps()}; }
+ANYBIT_INLINE F splat_f(float x) { return {_mm512_set1_ps(x)}; }
+ANYBIT_INLINE F load_f(const float* p) { return {_mm512_loadu_ps(p)}; }
+ANYBIT_INLINE void store_f(float* p, F f) { _mm512_storeu_ps(p, f.v); }
+ANYBIT_INLINE F add_f(F a, F b) { return {_mm512_add_ps(a.v, b.v)}; }
+ANYBIT_INLINE F sub_f(F a, F b) { return {_mm512_sub_ps(a.v, b.v)}; }
+ANYBIT_INLINE F mul_f(F a, F b) { return {_mm512_mul_ps(a.v, b.v)}; }
+ANYBIT_INLINE F div_f(F a, F b) { return {_mm512_div_ps(a.v, b.v)}; }
+ANYBIT_INLINE F fma_f(F a, F b, F c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+ANYBIT_INLINE F to_f(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
+ANYBIT_INLINE I round_i(F a) { return {_mm512_cvtps_epi32(a.v)}; }
+ANYBIT_INLINE I abs_bits(F a) { return {_mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(0x7fffffff))}; }
+ANYBIT_INLINE void store_s8(int8_t* p, I a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(a.v)); }
+ANYBIT_INLINE F load_fp16(const uint8_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
+ANYBIT_INLINE F load_bf16(const uint8_t* p) {
+  const __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(words, 16))};
+}
+ANYBIT_INLINE F load_e8m0(const uint8_t* p) {
+  const __m512i e = load_u8(p).v, odd = _mm512_set1_epi32(0x00400000);  // 2^-127 is subnormal; 255 is NaN
+  const __mmask16 special = _mm512_cmpeq_epi32_mask(e, _mm512_setzero_si512()) | _mm512_cmpeq_epi32_mask(e, _mm512_set1_epi32(255));
+  const __m512i bits = _mm512_slli_epi32(e, 23);
+  return {_mm512_castsi512_ps(_mm512_mask_or_epi32(bits, special, bits, odd))};
+}
+ANYBIT_INLINE F bf16_even(B b) { return {_mm512_castsi512_ps(_mm512_slli_epi32(b.v, 16))}; }
+ANYBIT_INLINE F bf16_odd(B b) {
+  return {_mm512_castsi512_ps(_mm512_and_si512(b.v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+}
+struct T { __m512 v; };
+ANYBIT_INLINE T table_f(const float* p) { return {_mm512_loadu_ps(p)}; }
+ANYBIT_INLINE F lookup_f(T t, I i) { return {_mm512_permutexvar_ps(i.v, t.v)}; }
+
+ANYBIT_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+
+template <int Max> struct Acc {
+  static constexpr int kRun = 8;
+  I total;
+  ANYBIT_INLINE void clear() { total = zero_i(); }
+  ANYBIT_INLINE void add(const B& w, const B& x) { total.v = _mm512_dpbusd_epi32(total.v, w.v, x.v); }
+  ANYBIT_INLINE void flush() {}
+};
+
+// level + 16384 as 128 * high + low, both unsigned bytes
+struct Word {
+  B low, high;
+  explicit Word(const int16_t* levels) {
+    alignas(16) uint8_t l[16], u[16];
+    for (int i = 0; i < 16; ++i) l[i] = (levels[i] + kWordBias) & 127, u[i] = static_cast<uint8_t>((levels[i] + kWordBias) >> 7);
+    low = table16(l);
+    high = table16(u);
+  }
+};
+struct WordAcc {
+  static constexpr int kRun = 8;
+  I total, lows, highs;
+  ANYBIT_INLINE void clear() { total = lows = highs = zero_i(); }
+  ANYBIT_INLINE void add(const B& low, const B& high, const B& x) {
+    lows.v = _mm512_dpbusd_epi32(lows.v, low.v, x.v);
+    highs.v = _mm512_dpbusd_epi32(highs.v, high.v, x.v);
+  }
+  ANYBIT_INLINE void flush() { total.v = _mm512_add_epi32(lows.v, _mm512_slli_epi32(highs.v, 7)); }
+};
+
+}  // namespace
+}  // namespace anybit::avx512

@@ -1,0 +1,161 @@
+// NEON with dot products (Armv8.2): 16 rows are four 128-bit registers.
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "generic/number.inl"
+
+#define ANYBIT_INLINE inline __attribute__((always_inline))
+#define ANYBIT_UNROLLED __attribute__((always_inline))
+
+namespace anybit::neon {
+namespace {
+
+constexpr const char* kName = "neon";
+constexpr int kPrefetch = 1024;  // bytes ahead in the weight stream
+constexpr int kFusedRows = 4;    // 16 of 32 registers are accumulators
+constexpr int kTileRows = 4;
+constexpr int kExactRows = 4;
+constexpr int kChains = 1;
+constexpr int kWordBias = 0;
+constexpr int kByteOffset = 128;  // vdot is signed: u - 128
+
+struct B { uint8x16_t v[4]; };
+struct I { int32x4_t v[4]; };
+struct F { float32x4_t v[4]; };
+
+template <class R, class Op> ANYBIT_INLINE R four(Op op) { return {{op(0), op(1), op(2), op(3)}}; }
+#define ANYBIT_FOUR(R, expression) return four<R>([&](int h) ANYBIT_UNROLLED { return expression; });
+
+ANYBIT_INLINE B load(const uint8_t* p) { ANYBIT_FOUR(B, vld1q_u8(p + 16 * h)) }
+ANYBIT_INLINE void store(uint8_t* p, B b) { for (int h = 0; h < 4; ++h) vst1q_u8(p + 16 * h, b.v[h]); }
+ANYBIT_INLINE B splat_b(uint8_t x) { ANYBIT_FOUR(B, (void(h), vdupq_n_u8(x))) }
+ANYBIT_INLINE B and_b(B a, B b) { ANYBIT_FOUR(B, vandq_u8(a.v[h], b.v[h])) }
+ANYBIT_INLINE B or_b(B a, B b) { ANYBIT_FOUR(B, vorrq_u8(a.v[h], b.v[h])) }
+template <int N> ANYBIT_INLINE B shr_b(B a) { ANYBIT_FOUR(B, vshrq_n_u8(a.v[h], N)) }
+template <int N> ANYBIT_INLINE B shl_b(B a) { ANYBIT_FOUR(B, vshlq_n_u8(a.v[h], N)) }
+ANYBIT_INLINE B table16(const uint8_t* table) { ANYBIT_FOUR(B, (void(h), vld1q_u8(table))) }
+ANYBIT_INLINE B lookup(B table, B index) { ANYBIT_FOUR(B, vqtbl1q_u8(table.v[h], index.v[h])) }
+ANYBIT_INLINE B broadcast4(const int8_t* x) {
+  uint32_t word;
+  std::memcpy(&word, x, 4);
+  ANYBIT_FOUR(B, (void(h), vreinterpretq_u8_u32(vdupq_n_u32(word))))
+}
+
+ANYBIT_INLINE I as_ints(B b) { ANYBIT_FOUR(I, vreinterpretq_s32_u8(b.v[h])) }
+ANYBIT_INLINE I splat_i(int32_t x) { ANYBIT_FOUR(I, (void(h), vdupq_n_s32(x))) }
+ANYBIT_INLINE I zero_i() { return splat_i(0); }
+ANYBIT_INLINE I add_i(I a, I b) { ANYBIT_FOUR(I, vaddq_s32(a.v[h], b.v[h])) }
+ANYBIT_INLINE I sub_i(I a, I b) { ANYBIT_FOUR(I, vsubq_s32(a.v[h], b.v[h])) }
+ANYBIT_INLINE I mul_i(I a, I b) { ANYBIT_FOUR(I, vmulq_s32(a.v[h], b.v[h])) }
+ANYBIT_INLINE I shl_i(I a, int n) { const int32x4_t by = vdupq_n_s32(n); ANYBIT_FOUR(I, vshlq_s32(a.v[h], by)) }
+ANYBIT_INLINE I max_i(I a, I b) { ANYBIT_FOUR(I, vmaxq_s32(a.v[h], b.v[h])) }
+ANYBIT_INLINE I load_u8(const uint8_t* p) {
+  const uint8x16_t bytes = vld1q_u8(p);
+  const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_u8(vget_high_u8(bytes));
+  return {{vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(low))), vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(low))),
+           vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(high))), vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(high)))}};
+}
+template <int J> ANYBIT_INLINE I byte(B b) {
+  const uint32x4_t mask = vdupq_n_u32(255);
+  if constexpr (J == 0) { ANYBIT_FOUR(I, vreinterpretq_s32_u32(vandq_u32(vreinterpretq_u32_u8(b.v[h]), mask))) }
+  else { ANYBIT_FOUR(I, vreinterpretq_s32_u32(vandq_u32(vshrq_n_u32(vreinterpretq_u32_u8(b.v[h]), 8 * J), mask))) }
+}
+ANYBIT_INLINE int32_t reduce_max(I a) {
+  return vmaxvq_s32(vmaxq_s32(vmaxq_s32(a.v[0], a.v[1]), vmaxq_s32(a.v[2], a.v[3])));
+}
+ANYBIT_INLINE int32_t reduce_add(I a) {
+  return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3])));
+}
+
+ANYBIT_INLINE F splat_f(float x) { ANYBIT_FOUR(F, (void(h), vdupq_n_f32(x))) }
+ANYBIT_INLINE F zero_f() { return splat_f(0.0f); }
+ANYBIT_INLINE F load_f(const float* p) { ANYBIT_FOUR(F, vld1q_f32(p + 4 * h)) }
+ANYBIT_INLINE void store_f(float* p, F f) { for (int h = 0; h < 4; ++h) vst1q_f32(p + 4 * h, f.v[h]); }
+ANYBIT_INLINE F add_f(F a, F b) { ANYBIT_FOUR(F, vaddq_f32(a.v[h], b.v[h])) }
+ANYBIT_INLINE F sub_f(F a, F b) { ANYBIT_FOUR(F, vsubq_f32(a.v[h], b.v[h])) }
+ANYBIT_INLINE F mul_f(F a, F b) { ANYBIT_FOUR(F, vmulq_f32(a.v[h], b.v[h])) }
+ANYBIT_INLINE F div_f(F a, F b) { ANYBIT_FOUR(F, vdivq_f32(a.v[h], b.v[h])) }
+ANYBIT_INLINE F fma_f(F a, F b, F c) { ANYBIT_FOUR(F, vfmaq_f32(c.v[h], a.v[h], b.v[h])) }
+ANYBIT_INLINE F to_f(I a) { ANYBIT_FOUR(F, vcvtq_f32_s32(a.v[h])) }
+ANYBIT_INLINE I round_i(F a) { ANYBIT_FOUR(I, vcvtnq_s32_f32(a.v[h])) }
+ANYBIT_INLINE I abs_bits(F a) { ANYBIT_FOUR(I, vandq_s32(vreinterpretq_s32_f32(a.v[h]), vdupq_n_s32(0x7fffffff))) }
+ANYBIT_INLINE void store_s8(int8_t* p, I a) {
+  const int16x8_t low = vcombine_s16(vqmovn_s32(a.v[0]), vqmovn_s32(a.v[1])), high = vcombine_s16(vqmovn_s32(a.v[2]), vqmovn_s32(a.v[3]));
+  vst1q_s8(p, vcombine_s8(vqmovn_s16(low), vqmovn_s16(high)));
+}
+ANYBIT_INLINE F load_fp16(const uint8_t* p) {
+  ANYBIT_FOUR(F, vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p + 8 * h))))
+}
+ANYBIT_INLINE F load_bf16(const uint8_t* p) {
+  ANYBIT_FOUR(F, vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(vld1_u8(p + 8 * h)), 16)))
+}
+ANYBIT_INLINE F load_e8m0(const uint8_t* p) {
+  const I e = load_u8(p);
+  const int32x4_t odd = vdupq_n_s32(0x00400000), zero = vdupq_n_s32(0), most = vdupq_n_s32(255);  // 2^-127 is subnormal; 255 is NaN
+  ANYBIT_FOUR(F, vreinterpretq_f32_s32(vorrq_s32(
+                     vshlq_n_s32(e.v[h], 23),
+                     vandq_s32(odd, vreinterpretq_s32_u32(vorrq_u32(vceqq_s32(e.v[h], zero), vceqq_s32(e.v[h], most)))))))
+}
+ANYBIT_INLINE F bf16_even(B b) { ANYBIT_FOUR(F, vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_u8(b.v[h]), 16))) }
+ANYBIT_INLINE F bf16_odd(B b) {
+  ANYBIT_FOUR(F, vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_u8(b.v[h]), vdupq_n_u32(0xffff0000u))))
+}
+struct T { uint8x16x4_t v; };
+ANYBIT_INLINE T table_f(const float* p) {
+  T t;
+  for (int i = 0; i < 4; ++i) t.v.val[i] = vreinterpretq_u8_f32(vld1q_f32(p + 4 * i));
+  return t;
+}
+ANYBIT_INLINE F lookup_f(T t, I index) {  // byte i of entry e of the table is byte 4e + i
+  ANYBIT_FOUR(F, vreinterpretq_f32_u8(vqtbl4q_u8(
+                     t.v, vreinterpretq_u8_s32(vmlaq_s32(vdupq_n_s32(0x03020100), index.v[h], vdupq_n_s32(0x04040404))))))
+}
+
+ANYBIT_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+
+ANYBIT_INLINE I dot(I total, B w, B x) {
+  ANYBIT_FOUR(I, vdotq_s32(total.v[h], vreinterpretq_s8_u8(w.v[h]), vreinterpretq_s8_u8(x.v[h])))
+}
+
+template <int Max> struct Acc {  // u <= 127 is a signed byte as it is
+  static constexpr int kRun = 8;
+  I total;
+  ANYBIT_INLINE void clear() { total = zero_i(); }
+  ANYBIT_INLINE void add(const B& w, const B& x) {
+    if constexpr (Max == 255) {
+      const uint8x16_t flip = vdupq_n_u8(128);
+      total = dot(total, {{veorq_u8(w.v[0], flip), veorq_u8(w.v[1], flip), veorq_u8(w.v[2], flip), veorq_u8(w.v[3], flip)}}, x);
+    } else {
+      total = dot(total, w, x);
+    }
+  }
+  ANYBIT_INLINE void flush() {}
+};
+
+// level = 128 * high + low with high signed and low in 0..127
+struct Word {
+  B low, high;
+  explicit Word(const int16_t* levels) {
+    alignas(16) uint8_t l[16], u[16];
+    for (int i = 0; i < 16; ++i) l[i] = levels[i] & 127, u[i] = static_cast<uint8_t>(levels[i] >> 7);
+    low = table16(l);
+    high = table16(u);
+  }
+};
+struct WordAcc {
+  static constexpr int kRun = 8;
+  I total, lows, highs;
+  ANYBIT_INLINE void clear() { total = lows = highs = zero_i(); }
+  ANYBIT_INLINE void add(const B& low, const B& high, const B& x) {
+    lows = dot(lows, low, x);
+    highs = dot(highs, high, x);
+  }
+  ANYBIT_INLINE void flush() { total = add_i(lows, shl_i(highs, 7)); }
+};
+
+}  // namespace
+}  // namespace anybit::neon

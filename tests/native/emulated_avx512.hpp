@@ -1,0 +1,64 @@
+// AVX-512 for machines without it: SIMDe, and plain loops for the few instructions it lacks.
+#pragma once
+
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+#include <simde/x86/f16c.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+using __mmask16 = simde__mmask16;
+
+namespace emulated {
+template <class T, class V> struct Lanes {
+  T v[sizeof(V) / sizeof(T)];
+  explicit Lanes(V x) { std::memcpy(v, &x, sizeof x); }
+  Lanes() = default;
+  V vector() const {
+    V x;
+    std::memcpy(&x, v, sizeof x);
+    return x;
+  }
+};
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+template <class To, class ToV, class From, class FromV, class Op> inline ToV each16(FromV a, Op op) {
+  Lanes<From, FromV> in(a);
+  Lanes<To, ToV> out;
+  for (int i = 0; i < 16; ++i) out.v[i] = op(in.v[i]);
+  return out.vector();
+}
+inline __m512i widen8(__m128i a) { return each16<int32_t, __m512i, uint8_t>(a, [](uint8_t x) { return int32_t{x}; }); }
+inline __m512i widen16(__m256i a) { return each16<int32_t, __m512i, uint16_t>(a, [](uint16_t x) { return int32_t{x}; }); }
+inline __m512 to_floats(__m512i a) { return each16<float, __m512, int32_t>(a, [](int32_t x) { return static_cast<float>(x); }); }
+inline __m512i to_ints(__m512 a) {
+  return each16<int32_t, __m512i, float>(a, [](float x) { return static_cast<int32_t>(std::nearbyintf(x)); });
+}
+inline __m512 halves(__m256i a) {
+  return each16<float, __m512, uint16_t>(a, [](uint16_t x) {
+    const __m128 f = simde_mm_cvtph_ps(simde_mm_set1_epi16(static_cast<int16_t>(x)));
+    return Lanes<float, __m128>(f).v[0];
+  });
+}
+inline __m512 fused(__m512 a, __m512 b, __m512 c) {  // SIMDe's own rounds twice
+  const Lanes<float, __m512> x(a), y(b), z(c);
+  Lanes<float, __m512> out;
+  for (int i = 0; i < 16; ++i) out.v[i] = std::fma(x.v[i], y.v[i], z.v[i]);
+  return out.vector();
+}
+inline int32_t largest(__m512i a) {
+  const Lanes<int32_t, __m512i> in(a);
+  return *std::max_element(in.v, in.v + 16);
+}
+}  // namespace emulated
+
+#define _mm512_cvtepu8_epi32 emulated::widen8
+#define _mm512_cvtepu16_epi32 emulated::widen16
+#define _mm512_cvtepi32_ps emulated::to_floats
+#define _mm512_cvtps_epi32 emulated::to_ints
+#define _mm512_cvtph_ps emulated::halves
+#undef _mm512_fmadd_ps
+#define _mm512_fmadd_ps emulated::fused
+#define _mm512_reduce_max_epi32 emulated::largest

@@ -1,0 +1,183 @@
+// Compares every instruction set of this build with plain loops in 64-bit integers (integer dot products) and with the scalar twin bit
+// by bit.  Prints one line an instruction set and exits with 1 at the first difference.  Built and run by test_kernel_check.py.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "generic/dispatch.hpp"
+#include "generic/matmul.hpp"
+
+using namespace anybit;
+
+namespace {
+
+std::mt19937 generator(1);
+int uniform(int low, int high) { return std::uniform_int_distribution<int>(low, high)(generator); }
+float normal() { return std::normal_distribution<float>()(generator); }
+
+struct Case {
+  const char* what;
+  int64_t n, k;
+  WeightPtr weight;
+};
+
+std::vector<uint8_t> random_codes(int64_t n, int64_t k, int bits, int most) {
+  const int64_t row_bytes = (k * bits + 7) / 8;
+  std::vector<uint8_t> out(static_cast<size_t>(n * row_bytes));
+  for (int64_t r = 0; r < n; ++r) {
+    for (int64_t c = 0; c < k; ++c) {
+      const unsigned code = static_cast<unsigned>(uniform(0, most)), bit = static_cast<unsigned>(c * bits);
+      for (int b = 0; b < bits; ++b) {
+        if (code >> b & 1) out[static_cast<size_t>(r * row_bytes + (bit + b) / 8)] |= static_cast<uint8_t>(1u << (bit + b) % 8);
+      }
+    }
+  }
+  return out;
+}
+
+WeightPtr integer_weight(ThreadPool& pool, int64_t n, int64_t k, int bits, int64_t group, bool zeros) {
+  std::vector<float> table(size_t{1} << bits);
+  for (int c = 0; c < 1 << bits; ++c) table[c] = static_cast<float>(!zeros && c >= 1 << (bits - 1) ? c - (1 << bits) : c);
+  const auto codes = random_codes(n, k, bits, (1 << bits) - 1);
+  const int64_t groups = group ? (k + group - 1) / group : 1;
+  std::vector<float> scales(static_cast<size_t>(n * groups));
+  for (float& s : scales) s = 0.5f + static_cast<float>(uniform(0, 100)) / 64.0f;
+  std::vector<uint8_t> zero(scales.size());
+  for (uint8_t& z : zero) z = static_cast<uint8_t>(uniform(0, (1 << bits) - 1));
+  Source s;
+  s.n = n, s.k = k, s.bits = bits, s.codes = codes.data(), s.table = table.data(), s.block_cols = group;
+  s.scale_kind = ScaleKind::fp32, s.scale = scales.data(), s.zero = zeros ? zero.data() : nullptr;
+  return pack(pool, s);
+}
+
+WeightPtr codebook_weight(ThreadPool& pool, int64_t n, int64_t k, int bits, bool bytes) {
+  std::vector<float> table(size_t{1} << bits);
+  for (size_t c = 0; c < table.size(); ++c) table[c] = bytes ? static_cast<float>(c * c % 12) - 4.5f : std::sin(static_cast<float>(c) * 1.7f);
+  const auto codes = random_codes(n, k, bits, (1 << bits) - 1);
+  std::vector<uint8_t> scales(static_cast<size_t>(n * ((k + 31) / 32)));
+  for (uint8_t& s : scales) s = static_cast<uint8_t>(uniform(120, 130));
+  Source s;
+  s.n = n, s.k = k, s.bits = bits, s.codes = codes.data(), s.table = table.data(), s.block_cols = 32;
+  s.scale_kind = ScaleKind::e8m0, s.scale = scales.data();
+  return pack(pool, s);
+}
+
+WeightPtr plain_weight(ThreadPool& pool, int64_t n, int64_t k, ElementKind kind) {
+  std::vector<uint32_t> words(static_cast<size_t>(n * k));
+  std::vector<uint16_t> halves(words.size());
+  for (size_t i = 0; i < words.size(); ++i) {
+    const float value = normal();
+    std::memcpy(&words[i], &value, 4);
+    halves[i] = kind == ElementKind::bf16 ? static_cast<uint16_t>(words[i] >> 16) : static_cast<uint16_t>(uniform(0, 0x7bff) | uniform(0, 1) << 15);
+  }
+  DenseSource s;
+  s.n = n, s.k = k, s.kind = kind;
+  s.values = kind == ElementKind::fp32 ? static_cast<const void*>(words.data()) : halves.data();
+  return pack_dense(pool, s);
+}
+
+std::vector<float> run(ThreadPool& pool, const Weight& w, const std::vector<float>& x, int64_t m, const ActSpec& spec) {
+  std::vector<float> y(static_cast<size_t>(m * w.n), 0.25f), bias(static_cast<size_t>(w.n), 1.5f);
+  Activations a;
+  a.reserve(m, w.k, pool.size(), static_cast<double>(w.slots) / static_cast<double>(w.k));
+  pool.run([&](Team& team) { matmul(team, w, prepare(team, a, x.data(), m, w.k, w.k, spec), y.data(), w.n, {bias.data(), true}); });
+  return y;
+}
+
+// The same in plain arithmetic: every row decoded by embedding_row, codes of x by their definition, sums in double.
+std::vector<double> oracle(const Weight& w, const std::vector<float>& x, int64_t m, const ActSpec& spec, std::vector<double>& bound) {
+  std::vector<double> y(static_cast<size_t>(m * w.n));
+  bound.assign(y.size(), 0.0);
+  const int64_t group = spec.group ? spec.group : w.k;
+  for (int64_t r = 0; r < w.n; ++r) {
+    std::vector<float> row(static_cast<size_t>(w.k));
+    embedding_row(w, r, 1.0f, row.data());
+    for (int64_t i = 0; i < m; ++i) {
+      double sum = 0, size = 0;
+      for (int64_t g = 0; g < w.k; g += group) {
+        float top = 0;
+        const int64_t end = g + group < w.k ? g + group : w.k;
+        for (int64_t k = g; k < end; ++k) top = std::fmax(top, std::fabs(x[i * w.k + k]));
+        const float scale = top / 127.0f;
+        for (int64_t k = g; k < end; ++k) {
+          const float value = x[i * w.k + k];
+          const double used = spec.act == Act::int8 ? double{scale} * std::nearbyint(value / scale) : double{value};
+          sum += used * row[k];
+          size += std::fabs(used * row[k]);
+        }
+      }
+      y[i * w.n + r] = sum + 1.75;
+      bound[i * w.n + r] = size + 2;
+    }
+  }
+  return y;
+}
+
+[[noreturn]] void fail(const std::string& sentence) {
+  std::printf("%s\n", sentence.c_str());
+  std::exit(1);
+}
+
+}  // namespace
+
+int main() {
+  ThreadPool pool(2);
+  std::vector<Case> cases;
+  for (int bits = 1; bits <= 8; ++bits) {
+    for (int zeros = 0; zeros < 2; ++zeros) {
+      const int64_t groups[] = {0, 32, 20, 128};
+      const int64_t group = groups[(bits + zeros) % 4], n = 19 + bits, k = 140 + 3 * bits;
+      cases.push_back({"integer", n, k, integer_weight(pool, n, k, bits, group, zeros != 0)});
+    }
+  }
+  cases.push_back({"long integer row", 17, 1100, integer_weight(pool, 17, 1100, 8, 0, false)});
+  for (int bits = 2; bits <= 4; ++bits) {
+    cases.push_back({"codebook of bytes", 18, 96, codebook_weight(pool, 18, 96, bits, true)});
+    cases.push_back({"codebook", 18, 1060, codebook_weight(pool, 18, 1060, bits, false)});
+  }
+  for (ElementKind kind : {ElementKind::bf16, ElementKind::fp16, ElementKind::fp32}) {
+    cases.push_back({"plain", 33, 77, plain_weight(pool, 33, 77, kind)});
+  }
+  int checked = 0;
+  for (const IsaInfo& isa : isa_list()) {
+    if (!isa.supported()) {
+      std::printf("%s: not on this machine\n", isa.name);
+      continue;
+    }
+    for (const Case& c : cases) {
+      for (int64_t m : {1, 2, 3, 7, 13, 41}) {
+        std::vector<float> x(static_cast<size_t>(m * c.k));
+        for (float& value : x) value = normal();
+        for (int act = 0; act < 3; ++act) {
+          ActSpec spec{act ? Act::int8 : Act::exact, act == 2 ? 64 : 0, c.weight->geometry, true};
+          if (act == 2 && c.weight->geometry.group) spec.group = c.weight->geometry.group;
+          if (act && !has_integer_form(*c.weight)) spec.group = 0;
+          set_isa("scalar");
+          const auto expected = run(pool, *c.weight, x, m, spec);
+          set_isa(isa.name);
+          const auto got = run(pool, *c.weight, x, m, spec);
+          const std::string where = std::string(isa.name) + ": " + c.what + ", bits " + std::to_string(c.weight->bits) + ", m " +
+                                    std::to_string(m) + ", act " + std::to_string(act);
+          if (std::memcmp(expected.data(), got.data(), 4 * got.size()) != 0) fail(where + ": differs from the scalar twin");
+          std::vector<double> bound;
+          const auto truth = oracle(*c.weight, x, m, spec, bound);
+          // fp32 sums of at most k terms; 16-bit levels of a codebook are exact to 1/32512 of its largest value
+          const double unit = std::ldexp(1.0, -24) * static_cast<double>(c.k + 8);
+          const double level = act && c.weight->kind == ElementKind::codebook && !c.weight->table_is_bytes ? 1.0 / 32512 : 0.0;
+          for (size_t i = 0; i < got.size(); ++i) {
+            const double slack = level > 0 ? level * static_cast<double>(c.k) * 8 * 4 : 0.0;  // k * max|x| * max scale
+            if (!(std::fabs(got[i] - truth[i]) <= unit * bound[i] + slack)) fail(where + ": wrong at " + std::to_string(i));
+          }
+          ++checked;
+        }
+      }
+    }
+    std::printf("%s: equal\n", isa.name);
+  }
+  std::printf("%d comparisons\n", checked);
+  return 0;
+}

@@ -1,0 +1,67 @@
+"""The list of instruction sets, and that all of them give the same bits through Python."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from anybit import ops
+from anybit.formats import TensorFormat
+from anybit.ops import native
+from anybit.tensors import quantize
+
+MODULE = native.load()
+pytestmark = pytest.mark.skipif(MODULE is None, reason="the native module is not built (make native)")
+
+
+@pytest.fixture
+def module():
+    before = MODULE.isa()
+    yield MODULE
+    MODULE.set_isa(before)
+
+
+def test_scalar_is_always_there_and_last(module):
+    rows = module.isas()
+    assert rows[-1] == ("scalar", "nothing", True)
+    assert len({name for name, _, _ in rows}) == len(rows)
+
+
+def test_one_that_is_unknown_or_missing_is_refused_by_name(module):
+    with pytest.raises(ValueError, match=r"unknown instruction set 'sse9'; this build has .*scalar"):
+        module.set_isa("sse9")
+    for name, _, present in module.isas():
+        if not present:
+            with pytest.raises(ValueError, match=f"this machine lacks the instruction set '{name}'"):
+                module.set_isa(name)
+
+
+@pytest.mark.parametrize("act", [None, "int8/row", "int8/g64"])
+@pytest.mark.parametrize(
+    "spec", ["int2/g64", "int3/row", "uint4/g32+z", "int6/g64", "int8/g128", "nf4/g64", "e2m1/g32:e8m0", "bf16"]
+)
+@pytest.mark.parametrize("m", [1, 3, 30])
+def test_all_give_the_same_bits(module, spec, act, m):
+    g = torch.Generator().manual_seed(m)
+    x, w = torch.randn(m, 192, generator=g), torch.randn(37, 192, generator=g)
+    packed = ops.prepack(w.bfloat16() if spec == "bf16" else quantize(w, TensorFormat.parse(spec)))
+    results = []
+    for name, _, present in module.isas():
+        if present:
+            module.set_isa(name)
+            results.append(ops.matmul(x, packed, act=None if act is None else TensorFormat.parse(act)))
+    assert all(torch.equal(r, results[0]) for r in results)
+
+
+def test_a_row_that_is_not_finite_gives_nan_and_spares_the_others(module):
+    x = torch.randn(3, 64)
+    x[1, 5] = float("inf")
+    w = ops.prepack(quantize(torch.randn(20, 64), TensorFormat.parse("int4/g32")))
+    y = ops.matmul(x, w, act=TensorFormat.parse("int8/row"))
+    assert y[1].isnan().all()
+    assert y[[0, 2]].isfinite().all()
+
+
+def test_probes_measure_something(module):
+    assert module.probe_bandwidth(1 << 20, 1, 1) > 0
+    assert module.probe_int8_peak(1, 1000) > 0

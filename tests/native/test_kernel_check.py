@@ -1,0 +1,76 @@
+"""Every instruction set's kernels equal the scalar twin bit by bit, and plain double arithmetic within a derived bound.
+
+kernel_check.cc is built here for instruction sets this machine may lack: NEON runs under qemu-user, AVX-512 under SIMDe's emulation.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NATIVE = ROOT / "native"
+COMMON = [NATIVE / "generic" / f"{name}.cc" for name in ("arena", "dispatch", "matmul", "pack", "thread_pool")]
+FLAGS = ["-std=c++20", "-fno-math-errno", "-ffp-contract=off", f"-I{NATIVE}", f"-I{ROOT / 'tests' / 'native'}"]
+
+
+def build(compiler: str, isa: str, out: Path, *flags: str) -> Path:
+    """kernel_check.cc with the kernels of `isa` and the scalar ones."""
+    sources = [
+        *COMMON,
+        NATIVE / isa / "matmul.cc",
+        NATIVE / "scalar" / "matmul.cc",
+        NATIVE.parent / "tests/native/kernel_check.cc",
+    ]
+    command = [
+        compiler,
+        *FLAGS,
+        f"-DANYBIT_HAVE_{isa.upper()}=1",
+        *flags,
+        *map(str, sources),
+        "-lpthread",
+        "-o",
+        str(out),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+def check(command: list[str], isa: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-1000:]
+    assert f"{isa}: equal" in done.stdout
+    assert "scalar: equal" in done.stdout
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.aarch64
+def test_neon_equals_the_scalar_twin(tmp_path: Path) -> None:
+    compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
+    if platform.machine() == "aarch64":
+        compiler, emulator = shutil.which("g++"), None
+        if compiler is None:
+            pytest.skip("no g++")
+    elif compiler is None or emulator is None:
+        pytest.skip("needs aarch64-linux-gnu-g++ and qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user)")
+    program = build(compiler, "neon", tmp_path / "check", "-O1", "-static", "-march=armv8.2-a+dotprod+fp16")
+    check([*([emulator] if emulator else []), str(program)], "neon")
+
+
+@pytest.mark.timeout(900)
+def test_avx512_emulated_equals_the_scalar_twin(tmp_path: Path) -> None:
+    compiler = shutil.which("g++")
+    if platform.machine() != "x86_64" or compiler is None:
+        pytest.skip("needs g++ on x86-64")
+    probe = subprocess.run(
+        [compiler, "-E", "-x", "c++", "-"], input="#include <simde/x86/avx512.h>\n", capture_output=True, text=True
+    )
+    if probe.returncode != 0:
+        pytest.skip("SIMDe is not installed (Debian: libsimde-dev)")
+    program = build(compiler, "avx512", tmp_path / "check", "-O1", "-DANYBIT_SIMDE")
+    check([str(program)], "avx512")
