@@ -63,3 +63,12 @@ def test_progress_without_a_terminal_speaks_now_and_then(capsys, monkeypatch):
 )
 def test_plain(value, expected):
     assert plain(value) == expected
+
+
+def test_no_time_left_from_the_first_crumbs(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    job = Job("work", None)
+    now[0] = 20.0
+    job("start", 1, 100)
+    assert capsys.readouterr().err == "work: start, 1 %\n"

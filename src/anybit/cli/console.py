@@ -22,6 +22,9 @@ from rich.text import Text
 
 from anybit.cli import numbers
 
+LEAST_SHARE = 0.05
+"""Share of the work that must be done before the time left is worth saying."""
+
 QUIET_SECONDS = 15.0
 """Seconds between two progress lines where stderr is no terminal."""
 
@@ -45,7 +48,9 @@ class Job:
         if now - self._spoken < QUIET_SECONDS or not total:
             return
         self._spoken = now
-        left = f", {numbers.seconds((now - self._started) * (total - done) / done)} left" if done > 0 else ""
+        left = ""
+        if done >= LEAST_SHARE * total:
+            left = f", {numbers.seconds((now - self._started) * (total - done) / done)} left"
         print(f"{self._title}: {what}, {100 * done / total:.0f} %{left}", file=sys.stderr, flush=True)
 
 

@@ -38,6 +38,17 @@ def test_perplexity_is_that_of_transformers(executor, tiny_folder, anybit):
     assert done.json["bits_per_weight"] == 16.0
 
 
+def test_published_number(shared_data, anybit):
+    # the figure of the shared data's own README, measured with transformers in fp32 by the same protocol
+    text = shared_data / "text" / "tinystories_train_excerpt.txt"
+    done = anybit(
+        "eval", shared_data / "stories260k", "--text", text, "--window", 512, "--act", "none", "--kv", "fp32", "--json"
+    )
+    assert done.code == 0, done.err
+    assert done.json["nll"] == pytest.approx(1.6168, abs=2e-4)
+    assert done.json["perplexity"] == pytest.approx(5.037, rel=1e-3)
+
+
 def test_bytes_are_those_of_the_tensors(tiny_folder, anybit):
     from safetensors.torch import load_file
 

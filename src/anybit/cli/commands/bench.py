@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from anybit.errors import AnybitError
 
 if TYPE_CHECKING:
     from anybit.cli.bench.matmul import Line
+    from anybit.cli.bench.model import Measured
 
 app = typer.Typer(help="Measure speed: matrix products, or whole models against other engines.", no_args_is_help=True)
 
@@ -181,34 +183,10 @@ def model(
                 read[name] = int(peer.about["bytes"])
             measured = bench.measure(running, rounds, partial(limits.read_bandwidth, count), read, job)
         over = bench.ratios(measured, "anybit")
-        console.table(
-            [
-                "engine",
-                "weights",
-                "prefill tok/s",
-                "spread",
-                "decode tok/s",
-                "spread",
-                "of read bandwidth",
-                "anybit is faster: prefill",
-                "decode",
-            ],
-            [
-                [
-                    one.name,
-                    labels[one.name],
-                    numbers.three(one.prefill.median),
-                    f"{100 * one.prefill.spread:.0f} %",
-                    numbers.three(one.decode.median),
-                    f"{100 * one.decode.spread:.0f} %",
-                    percent(one.share),
-                    f"{over[one.name]['prefill']:.2f} ×" if one.name in over else None,
-                    f"{over[one.name]['decode']:.2f} ×" if one.name in over else None,
-                ]
-                for one in measured
-            ],
-            title=f"{count} thread{'s' * (count > 1)}, prefill {prefill}, decode {decode}, medians of {rounds} interleaved rounds",
-        )
+        title = f"{count} thread{'s' * (count > 1)}, prefill {prefill}, decode {decode}, medians of {rounds} interleaved rounds"
+        columns = MODEL_COLUMNS if over else MODEL_COLUMNS[:-2]
+        rows = [model_row(one, labels[one.name], over.get(one.name))[: len(columns)] for one in measured]
+        console.table(columns, rows, title=title)
         console.say()
         document += [
             {
@@ -234,3 +212,31 @@ def model(
             "results": document,
         }
     )
+
+
+MODEL_COLUMNS = (
+    "engine",
+    "weights",
+    "prefill tok/s",
+    "spread",
+    "decode tok/s",
+    "spread",
+    "of read bandwidth",
+    "anybit is faster: prefill",
+    "decode",
+)
+
+
+def model_row(one: Measured, label: str, over: Mapping[str, float] | None) -> list[object]:
+    """The cells of `MODEL_COLUMNS`."""
+    return [
+        one.name,
+        label,
+        numbers.three(one.prefill.median),
+        f"{100 * one.prefill.spread:.0f} %",
+        numbers.three(one.decode.median),
+        f"{100 * one.decode.spread:.0f} %",
+        percent(one.share),
+        f"{over['prefill']:.2f} ×" if over else None,
+        f"{over['decode']:.2f} ×" if over else None,
+    ]
