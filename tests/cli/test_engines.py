@@ -1,0 +1,51 @@
+"""Both executors are built as asked, and run the same model to the same logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from anybit import models
+from anybit.cli import engines
+from anybit.errors import AnybitError
+
+
+def test_native_and_torch_agree(tiny_folder):
+    model = models.load(tiny_folder)
+    told = []
+    native = engines.build(model, "native", "none", "fp32", 1, lambda what, done, total: told.append((done, total)))
+    reference = engines.build(model, "torch", "none")
+    ids = [256, 1, 2, 3]
+    # logits are of order 1; both sum in float32 in another order
+    assert torch.allclose(native.forward(ids, "all"), reference.forward(ids, "all"), atol=1e-4)
+    assert native.threads == 1
+    assert told[-1][0] == told[-1][1] > 0
+
+
+def test_activation():
+    assert engines.activation("none") is None
+    assert engines.activation("int8/g128") == "int8/g128"
+    with pytest.raises(AnybitError, match="int77"):
+        engines.activation("int77/row")
+
+
+def test_cache_default():
+    assert engines.cache("native", None) == "fp16"
+    assert engines.cache("torch", None) == "fp32"
+    assert engines.cache("torch", "int8") == "int8"
+
+
+def test_prompt_begins_with_the_begin_token(tiny_folder):
+    model = models.load(tiny_folder)
+    assert engines.prompt_ids(model, "ab") == [256, *model.tokenizer.encode("ab")]
+    assert engines.prompt_ids(model, "") == [256]
+
+
+def test_empty_prompt_without_a_begin_token(tiny):
+    import json
+
+    config = json.loads((tiny / "config.json").read_text())
+    del config["bos_token_id"]
+    (tiny / "config.json").write_text(json.dumps(config))
+    with pytest.raises(AnybitError, match="prompt is empty"):
+        engines.prompt_ids(models.load(tiny), "")
