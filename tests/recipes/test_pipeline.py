@@ -246,7 +246,27 @@ def test_nan_weights_are_named_and_nothing_is_left(name: str, text: Path, tmp_pa
     broken = write_model(tmp_path / "broken", tensors=tensors)
     with pytest.raises(AnybitError, match=f"{name}.*NaN"):
         recipes.run(broken, recipe_of("rtn", text), tmp_path / "out")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
+
+
+def test_a_full_disk_keeps_what_is_finished(
+    model: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = journal.save_file, 0
+
+    def full(*arguments: object, **named: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 3:
+            raise OSError(28, "No space left on device")
+        real(*arguments, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal, "save_file", full)
+        with pytest.raises(journal.Unwritable, match=r"No space left.*goes on from it"):
+            recipes.run(model, recipe_of("rtn", text), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    assert recipes.run(model, recipe_of("rtn", text), tmp_path / "out").resumed >= 3
 
 
 def test_a_quantized_model_is_refused(model: Path, text: Path, tmp_path: Path) -> None:

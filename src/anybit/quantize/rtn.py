@@ -61,13 +61,14 @@ def relative_error(weight: Tensor, q: tensors.QTensor, stats: Statistics | None)
     step = tall * max(1, ROWS // tall) if tall else ROWS
     for start in range(0, weight.shape[0], step):
         stop = min(start + step, weight.shape[0])
-        w = weight[start:stop].float()
+        w = weight[start:stop].to(torch.float32, copy=True)
         d = w - q.rows(start, stop).dequantize()
         if stats is None:
-            wrong += float(d.square_().sum(dtype=torch.float64))
-            total += float(w.square().sum(dtype=torch.float64))
+            rows, whole = d.square_(), w.square_()
         else:
             hessian = stats.hessian.float()
-            wrong += float(((d @ hessian) * d).sum(dtype=torch.float64))
-            total += float(((w @ hessian) * w).sum(dtype=torch.float64))
+            rows, whole = (d @ hessian).mul_(d), (w @ hessian).mul_(w)
+        # Row by row first: the same sums whatever the number of threads.
+        wrong += float(rows.sum(1, dtype=torch.float64).sum())
+        total += float(whole.sum(1, dtype=torch.float64).sum())
     return wrong / total if total > 0 else 0.0

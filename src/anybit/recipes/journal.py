@@ -65,6 +65,10 @@ def _file_hash(file: Path) -> bytes:
     return digest.digest()
 
 
+class Unwritable(RecipeError):
+    """A piece could not be stored; the earlier ones are kept."""
+
+
 class Journal:
     """Finished pieces of one job. Use as a context manager; `close` gives the lock back, `remove` deletes the
     folder.
@@ -143,17 +147,20 @@ class Journal:
         return self._file(name).exists()
 
     def put(self, name: str, tensors: Mapping[str, Tensor], note: Any) -> None:
-        """Store a piece durably: tensors and a JSON note."""
+        """Store a piece durably: tensors and a JSON note. `Unwritable` where the disk does not take it."""
         final = self._file(name)
         temporary = final.with_suffix(".tmp")
-        save_file(
-            {key: value.contiguous() for key, value in tensors.items()},
-            temporary,
-            metadata={"name": name, "note": json.dumps(note)},
-        )
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.rename(final)
+        held = {key: value.contiguous() for key, value in tensors.items()}
+        try:
+            save_file(held, temporary, metadata={"name": name, "note": json.dumps(note)})
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.rename(final)
+        except (OSError, SafetensorError) as error:
+            temporary.unlink(missing_ok=True)
+            raise Unwritable(
+                f"cannot write to {self.path} ({error}); what is finished stays there, and the same command goes on from it"
+            ) from None
 
     def get(self, name: str) -> tuple[dict[str, Tensor], Any]:
         """A piece's tensors and note. RecipeError where the file is damaged."""

@@ -10,8 +10,8 @@ from anybit.errors import CheckpointError
 from anybit.models.checkpoint import CheckpointWriter
 from anybit.models.config import read_json
 from anybit.models.weights import MANIFEST, check_finite
+from anybit.recipes.job import Job
 from anybit.recipes.journal import Journal
-from anybit.recipes.preflight import Job
 from anybit.recipes.recipe import KEEP
 
 

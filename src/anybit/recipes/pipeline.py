@@ -15,19 +15,21 @@ import numpy as np
 import torch
 
 from anybit.allocate import solve
-from anybit.errors import RecipeError
+from anybit.errors import AnybitError, RecipeError
 from anybit.formats import TensorFormat
 from anybit.models import Overlay
 from anybit.models.weights import Weight
 from anybit.quantize.result import Quantized
+from anybit.quantize.statistics import Statistics
 from anybit.recipes import items, journal, output
 from anybit.recipes.inputs import Inputs
 from anybit.recipes.items import Item
+from anybit.recipes.job import Job, check
 from anybit.recipes.journal import Journal
-from anybit.recipes.preflight import Job, check
 from anybit.recipes.quantizer import Quantizer
 from anybit.recipes.recipe import KEEP, Recipe
 from anybit.recipes.sensitivity import Sensitivity
+from anybit.recipes.threads import each_on_a_thread
 from anybit.recipes.walk import Held, Walk, segments
 from anybit.tensors import QTensor
 
@@ -86,14 +88,21 @@ def run(
         if job.out.exists() and not overwrite and not output.written(job.out, mark):
             raise RecipeError(f"the output {job.out} exists; choose another folder or give --overwrite")
         resumed = pages.count()
-        formats, expected = _formats(job, pages, say)
-        if Quantizer(recipe.method, recipe.options).method.needs == "hessian":
-            reports = _calibrated(job, formats, pages, say)
-        else:
-            reports = _streamed(job, formats, pages, say)
-        say(_WRITE, "writing the checkpoint")
-        if not job.out.exists() or overwrite:
-            output.write(job, formats, expected, pages, mark, overwrite)
+        try:
+            formats, expected = _formats(job, pages, say)
+            if Quantizer(recipe.method, recipe.options).method.needs == "hessian":
+                reports = _calibrated(job, formats, pages, say)
+            else:
+                reports = _streamed(job, formats, pages, say)
+            say(_WRITE, "writing the checkpoint")
+            if not job.out.exists() or overwrite:
+                output.write(job, formats, expected, pages, mark, overwrite)
+        except journal.Unwritable:
+            raise
+        except AnybitError:
+            # The input is at fault: starting again would end the same, so nothing is left behind.
+            pages.remove()
+            raise
         pages.remove()
     say(1.0, "done")
     stored = (
@@ -158,19 +167,23 @@ def _measure(job: Job, pages: Journal, say: _Scaled) -> np.ndarray:
 
 
 def _streamed(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scaled) -> dict[str, Mapping[str, Any]]:
-    """Matrix by matrix from the file; nothing else is in memory."""
+    """Matrix by matrix from the file, one on each thread; nothing else is in memory."""
     say = say.stage(0.02 if job.recipe.uniform else _MEASURE, _WRITE)
     quantizer = Quantizer(job.recipe.method, job.recipe.options)
-    reports: dict[str, Mapping[str, Any]] = {}
-    total, done = sum(item.parameters for item in job.items), 0
-    for item in job.items:
-        if formats[item.name] != KEEP:
-            say(done / total, f"quantizing {item.name}")
-            if not pages.has_weight(item.name):
-                _store(pages, item, quantizer(item, _weight(job, item), TensorFormat.parse(formats[item.name]), None))
-            reports[item.name] = pages.weight_report(item.name)
+    todo = [item for item in job.items if formats[item.name] != KEEP]
+    waiting = [item for item in todo if not pages.has_weight(item.name)]
+    done = sum(item.parameters for item in todo) - sum(item.parameters for item in waiting)
+    total = max(1, sum(item.parameters for item in todo))
+
+    def work(item: Item) -> Item:
+        _store(pages, item, quantizer(item, _weight(job, item), TensorFormat.parse(formats[item.name]), None))
+        return item
+
+    say(done / total, "quantizing")
+    for item in each_on_a_thread(work, waiting):
         done += item.parameters
-    return reports
+        say(done / total, f"quantized {item.name}")
+    return {item.name: pages.weight_report(item.name) for item in todo}
 
 
 def _calibrated(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scaled) -> dict[str, Mapping[str, Any]]:
@@ -190,14 +203,22 @@ def _calibrated(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scal
     for number, (start, stop) in enumerate(parts):
         here = [item for item in job.items if start <= item.ops[0] < stop and item.name not in kept]
         waiting = [item for item in here if not pages.has_weight(item.name)]
-        say(number / len(parts), f"quantizing {here[0].name if here else 'nothing'}")
-        inputs = Inputs(plan, [item for item in waiting if item.role not in ("embedding", "tied")])
-        if any(item.role not in ("embedding", "tied") for item in waiting):
+        say(number / len(parts), f"measuring the inputs of part {number + 1} of {len(parts)}")
+        inputs = Inputs(plan, [item for item in waiting if not quantizer.rounds(item)])
+        if any(not quantizer.rounds(item) for item in waiting):
             walk.visit(stop, held, inputs)
-        for done, item in enumerate(waiting):
-            say((number + done / len(waiting)) / len(parts), f"quantizing {item.name}")
-            stats = None if item.role in ("embedding", "tied") else inputs.of(item)
-            _store(pages, item, quantizer(item, _weight(job, item), TensorFormat.parse(formats[item.name]), stats))
+        stats = {item.name: None if quantizer.rounds(item) else inputs.of(item) for item in waiting}
+        for item in waiting:
+            quantizer.prepare(item, stats[item.name])
+
+        def work(item: Item, stats: Mapping[str, Statistics | None] = stats) -> Item:
+            fmt = TensorFormat.parse(formats[item.name])
+            _store(pages, item, quantizer(item, _weight(job, item), fmt, stats[item.name]))
+            return item
+
+        for done, item in enumerate(each_on_a_thread(work, waiting), 1):
+            say((number + done / (len(waiting) + 1)) / len(parts), f"quantized {item.name}")
+        quantizer.forget()
         held.drop()
         for item in here:
             replaced[item.name], reports[item.name] = pages.get_weight(item.name)

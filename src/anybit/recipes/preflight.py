@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-import torch
-
-from anybit import models
-from anybit.errors import RecipeError
-from anybit.formats import TensorFormat
-from anybit.models import Model
-from anybit.models.checkpoint import check_output
-from anybit.quantize import rtn, table
-from anybit.recipes import calibration, items, journal
-from anybit.recipes.items import Accounting, Item
-from anybit.recipes.recipe import KEEP, Recipe
-
-SPARE_DISK = 64 << 20
-"""Bytes of disk left free beside what a job writes."""
+from anybit.recipes import estimates, items, journal
+from anybit.recipes.job import Job, check, disk_free, disk_needed, predicted_item_bytes
+from anybit.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -71,61 +56,6 @@ class Preflight:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Job:
-    """A checked job: everything `run` needs, with nothing started."""
-
-    model: Model
-    recipe: Recipe
-    out: Path
-    items: tuple[Item, ...]
-    formats: dict[str, str | None]
-    """Item name -> spec, "keep", or None where the budget decides."""
-    accounting: Accounting
-    windows: calibration.Windows | None
-    text: Path | None
-
-    @property
-    def free(self) -> list[Item]:
-        """Items whose format the budget decides."""
-        return [item for item in self.items if self.formats[item.name] is None]
-
-    def free_budget(self) -> float:
-        """Bytes that the items in `free` may take together."""
-        assert self.recipe.bits is not None, "only a budget leaves items free"
-        return self.accounting.item_budget(self.recipe.bits) - fixed_bytes(self)
-
-
-def check(model_path: Path | str, recipe: Recipe, out: Path | str, *, overwrite: bool = False) -> Job:
-    """Open the model and check everything that can be checked before work begins.
-
-    Raises AnybitError (RecipeError, CheckpointError, UnsupportedModelError) with one sentence saying what is wrong.
-    """
-    out = Path(out)
-    model = models.load(model_path)
-    _check_output(model.path, out, overwrite)
-    found = tuple(items.quantizable(model))
-    for item in found:
-        stored = model.weights.dtype(item.name)
-        if isinstance(stored, TensorFormat):
-            raise RecipeError(
-                f"{model.path}: {item.name} is quantized already ({stored}); start from the original model"
-            )
-        if not stored.is_floating_point:
-            raise RecipeError(f"{model.path}: {item.name} is stored as {stored}, not as floating numbers")
-    accounting = items.account(model, found)
-    formats = items.fixed_formats(recipe, found)
-    text = windows = None
-    if calibration.needed(recipe):
-        text = calibration.find(model.path, recipe.calibration)
-        windows = calibration.windows(model, calibration.read(text), recipe.calibration, str(text))
-    job = Job(model, recipe, out, found, formats, accounting, windows, text)
-    if not recipe.uniform:
-        _check_budget(job)
-    _check_disk(job)
-    return job
-
-
 def preflight(model_path: Path | str, recipe: Recipe, out: Path | str, *, overwrite: bool = False) -> Preflight:
     """What `run` with the same arguments will do; nothing is written.
 
@@ -152,88 +82,13 @@ def preflight(model_path: Path | str, recipe: Recipe, out: Path | str, *, overwr
         bits_per_weight=job.accounting.bits_per_weight(predicted),
         calibration=job.text,
         calibration_tokens=job.windows.tokens if job.windows else 0,
-        memory=_memory(job),
-        seconds=_seconds(job),
+        memory=estimates.memory(job),
+        seconds=estimates.seconds(job),
         disk_needed=disk_needed(job),
-        disk_free=_disk_free(job.out),
+        disk_free=disk_free(job.out),
         finished=journal.count(job.out),
         notes=tuple(_notes(job)),
     )
-
-
-def predicted_item_bytes(job: Job) -> int:
-    """Bytes of all items afterwards; with a budget at most this."""
-    fixed = fixed_bytes(job)
-    if not job.free:
-        return fixed
-    largest = sum(max(items.size(item, c, job.accounting) for c in job.recipe.choices) for item in job.free)
-    return fixed + int(min(job.free_budget(), largest))
-
-
-def disk_needed(job: Job) -> int:
-    """Finished pieces lie in the journal until the checkpoint is written beside them."""
-    return 2 * predicted_item_bytes(job) + job.accounting.other_bytes + SPARE_DISK
-
-
-def _check_budget(job: Job) -> None:
-    if not job.free:
-        raise RecipeError(
-            "with a budget, at least one weight matrix must be left to it; overrides and formats fix all of them"
-        )
-    sizes = [[items.size(item, choice, job.accounting) for choice in job.recipe.choices] for item in job.free]
-    fixed = fixed_bytes(job)
-    low, high = (job.accounting.bits_per_weight(fixed + sum(pick(row) for row in sizes)) for pick in (min, max))
-    bits = job.recipe.bits
-    assert bits is not None, "only a budget is checked"
-    if not low <= bits <= high:
-        side = "below the smallest" if bits < low else "above the largest"
-        raise RecipeError(
-            f"a budget of {bits:g} bits a weight is {side} possible for this model: the choices {', '.join(job.recipe.choices)} "
-            f"reach {low:.4f} to {high:.4f} bits over everything stored"
-        )
-
-
-def fixed_bytes(job: Job) -> int:
-    """Bytes of the items whose format is given."""
-    return sum(
-        items.size(item, spec, job.accounting) for item in job.items if (spec := job.formats[item.name]) is not None
-    )
-
-
-def _check_output(model: Path, out: Path, overwrite: bool) -> None:
-    if out.resolve() == model.resolve():
-        raise RecipeError(f"the output {out} is the model itself; choose another folder")
-    # With a journal beside it, the output may be this very job's, killed just before it cleaned up; `run` will see.
-    if not journal.folder(out).is_dir():
-        check_output(out, overwrite)
-    elif out.exists() and not out.is_dir():
-        raise RecipeError(f"the output {out} is a file; give a folder")
-    parent = _existing(out)
-    try:
-        if not parent.is_dir():
-            raise NotADirectoryError(f"{parent} is a file")
-        with tempfile.TemporaryFile(dir=parent):
-            pass
-    except OSError as error:
-        raise RecipeError(f"the output {out} cannot be written: {error.strerror or error}") from None
-
-
-def _existing(out: Path) -> Path:
-    """The nearest folder above the output that is there."""
-    return next(parent for parent in out.absolute().parents if parent.exists())
-
-
-def _disk_free(out: Path) -> int:
-    return shutil.disk_usage(_existing(out)).free
-
-
-def _check_disk(job: Job) -> None:
-    needed, free = disk_needed(job), _disk_free(job.out) + journal.nbytes(job.out)
-    if needed > free:
-        raise RecipeError(
-            f"{_existing(job.out)} has {free / 1e6:,.0f} MB free, and the job needs {needed / 1e6:,.0f} MB there "
-            "(finished pieces and the checkpoint)"
-        )
 
 
 def _notes(job: Job) -> list[str]:
@@ -271,49 +126,3 @@ def _notes(job: Job) -> list[str]:
     if (done := journal.count(job.out)) > 0:
         notes.append(f"an interrupted run left {done} finished pieces; the same job goes on from there")
     return notes
-
-
-def _memory(job: Job) -> int:
-    """Peak resident bytes: this process as it is, and the largest working set of a stage."""
-    base = psutil.Process().memory_info().rss
-    largest = max(job.accounting.stored[item.name] + 2 * item.parameters for item in job.items) + (192 << 20)
-    if job.windows is None:
-        return base + largest
-    hidden = max(item.shape[1] for item in job.items if item.role != "embedding")
-    block = max(
-        (sum(4 * i.parameters for i in job.items if set(i.ops) & set(range(a, b))) for a, b in job.model.plan.blocks),
-        default=0,
-    )
-    width = max(job.model.plan.buffers[op.output] for op in job.model.plan.ops if op.kind == "embedding")
-    activations = 2 * 4 * job.windows.tokens * width
-    if not job.recipe.uniform:
-        activations += 4 * min(job.windows.tokens, 8192) * width * (len(job.model.plan.blocks) + 2)
-    return base + max(largest, 2 * block + activations + 6 * 4 * hidden * hidden)
-
-
-def _seconds(job: Job) -> float:
-    """Estimated from a short measurement of rounding and of a matrix product on this machine."""
-    spec = next((s for s in (*job.formats.values(), *job.recipe.choices) if s not in (None, KEEP)), None)
-    if spec is None:
-        return job.accounting.source_bytes / 1e9
-    sample = torch.randn(256, 1024)
-    rule = str(job.recipe.options.get("scale_rule", "mse"))
-    start = time.perf_counter()
-    rtn.quantize(sample, TensorFormat.parse(spec), options=table.get("rtn").parse({"scale_rule": rule}))
-    rounding = (time.perf_counter() - start) / sample.numel()
-    rounds = 1 if job.recipe.uniform else 1 + len(job.recipe.choices)
-    parameters = sum(item.parameters for item in job.items)
-    seconds = parameters * rounding * rounds + job.accounting.source_bytes / 0.5e9
-    if job.windows is not None:
-        square = torch.randn(512, 512)
-        start = time.perf_counter()
-        square @ square
-        speed = 2 * 512**3 / (time.perf_counter() - start)
-        passes = 2 if job.recipe.uniform else 6
-        flops = 2.0 * job.windows.tokens * parameters * passes
-        for item in job.items:
-            if item.role in ("linear", "lm_head"):
-                n, k = item.shape
-                flops += rounds * 2.0 * n * k * k + 2.0 * k**3 + 2.0 * job.windows.tokens * k * k
-        seconds += flops / speed
-    return seconds

@@ -15,27 +15,42 @@ from anybit.recipes.items import Item
 
 
 class Quantizer:
-    """A method with its options. The factored Hessian of the last statistics is kept: several matrices and formats
-    share it.
+    """A method with its options. Factored Hessians are kept until `forget`: several matrices and formats share them.
+
+    After `prepare`, calls for items with those statistics may come from several threads.
     """
 
     def __init__(self, method: str, options: Mapping[str, Any]) -> None:
         self.method = table.get(method)
         self.options = self.method.parse(options)
-        self._last: tuple[Statistics, obs.Factor] | None = None
+        # The statistics are held beside their factor, so that the identity that finds it is not given to another object.
+        self._factors: dict[int, tuple[Statistics, obs.Factor]] = {}
 
-    def __call__(self, item: Item, weight: Tensor, fmt: TensorFormat, stats: Statistics | None) -> Quantized:
-        """Quantize the item's weight [N, K].
+    def rounds(self, item: Item) -> bool:
+        """Whether the item is rounded to nearest.
 
-        A table that rows are looked up in is rounded to nearest whatever the method: making up for an error
-        elsewhere in its row keeps the row's product with the layer's usual inputs, but it moves the row itself.
+        A table that rows are looked up in is, whatever the method: making up for an error elsewhere in its row keeps the row's
+        product with the layer's usual inputs, but it moves the row itself.
         """
-        if self.method.needs == "weights" or stats is None or item.role in ("embedding", "tied"):
-            chosen = rtn.Options(scale_rule=self.options.scale_rule, importance=item.role != "tied")
-            return rtn.quantize(weight, fmt, stats, chosen, name=item.name)
-        if self._last is None or self._last[0] is not stats:
+        return self.method.needs == "weights" or item.role in ("embedding", "tied")
+
+    def prepare(self, item: Item, stats: Statistics | None) -> None:
+        """Factor the Hessian that quantizing the item needs, unless it is there."""
+        if stats is not None and not self.rounds(item) and id(stats) not in self._factors:
             factor = obs.factorize(
                 stats.hessian, damping=self.options.damping, act_order=self.options.act_order, name=stats.name
             )
-            self._last = (stats, factor)
-        return self.method.quantize(weight, fmt, stats, self.options, name=item.name, factor=self._last[1])
+            self._factors[id(stats)] = (stats, factor)
+
+    def forget(self) -> None:
+        """Let go of the factored Hessians."""
+        self._factors.clear()
+
+    def __call__(self, item: Item, weight: Tensor, fmt: TensorFormat, stats: Statistics | None) -> Quantized:
+        """Quantize the item's weight [N, K]; errors as the method's."""
+        if self.rounds(item):
+            chosen = rtn.Options(scale_rule=self.options.scale_rule, importance=item.role != "tied")
+            return rtn.quantize(weight, fmt, stats, chosen, name=item.name)
+        self.prepare(item, stats)
+        factor = None if stats is None else self._factors[id(stats)][1]
+        return self.method.quantize(weight, fmt, stats, self.options, name=item.name, factor=factor)

@@ -1,0 +1,83 @@
+"""Rough memory and time of a job before it runs, from its sizes and a short measurement of this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import psutil
+import torch
+
+from anybit.formats import TensorFormat
+from anybit.quantize import rtn
+from anybit.recipes.job import Job
+from anybit.recipes.recipe import KEEP
+from anybit.recipes.sensitivity import TOKENS
+
+READING = 0.5e9
+"""Bytes a second read, hashed and written, on an ordinary disk."""
+
+
+def memory(job: Job) -> int:
+    """Peak resident bytes: this process as it is, and the largest working set of a stage."""
+    base = psutil.Process().memory_info().rss
+    threads = torch.get_num_threads()
+    rounding = threads * max(job.accounting.stored[item.name] + item.parameters for item in job.items) + (192 << 20)
+    if job.windows is None:
+        return base + rounding
+    plan = job.model.plan
+    block = max(sum(4 * i.parameters for i in job.items if set(i.ops) & set(range(*b))) for b in plan.blocks)
+    columns = {item.shape[1] for item in job.items if item.role != "embedding"}
+    width = max(plan.buffers[op.output] for op in plan.ops if op.kind == "embedding")
+    activations = 2 * 4 * job.windows.tokens * width
+    if not job.recipe.uniform:
+        activations += 4 * min(job.windows.tokens, TOKENS) * width * (len(plan.blocks) + 2)
+    # A Hessian and its factor for each width in a block, and the temporaries of the widest factorization.
+    hessians = sum(2 * 4 * k * k for k in columns) + 3 * 4 * max(columns) ** 2
+    return base + max(rounding, 2 * block + activations + hessians)
+
+
+def seconds(job: Job) -> float:
+    """Rounding is measured on a small matrix; products are counted and a small one is timed."""
+    choices = () if job.recipe.uniform else job.recipe.choices
+    spec = next((s for s in (*job.formats.values(), *choices) if s not in (None, KEEP)), None)
+    reading = 2 * job.accounting.source_bytes / READING
+    if spec is None:
+        return reading
+    fmt = TensorFormat.parse(spec)
+    rule = job.recipe.options.get("scale_rule", "mse")
+    sample = torch.randn(128, 2048)
+    rounding = _cpu_seconds(lambda: rtn.quantize(sample, fmt, options=rtn.Options(scale_rule=rule))) / sample.numel()
+    rounds = 1 if job.recipe.uniform else 1 + len(job.recipe.choices)
+    todo = [item for item in job.items if job.formats[item.name] != KEEP]
+    parameters = sum(item.parameters for item in todo)
+    total = parameters * rounding * rounds
+    if job.windows is not None:
+        square = torch.randn(384, 384)
+        speed = 2 * 384**3 / _cpu_seconds(lambda: square @ square)
+        # Forward twice to quantize; to measure for a budget, forward, again, and backward for as much as two.
+        flops = 2.0 * parameters * job.windows.tokens * 2
+        if not job.recipe.uniform:
+            flops += 2.0 * parameters * min(job.windows.tokens, TOKENS) * 4
+        for item in todo:
+            if item.role in ("linear", "lm_head"):
+                n, k = item.shape
+                flops += rounds * 1.0 * n * k * k + 2.0 * k**3 + job.windows.tokens * 2.0 * k * k
+        total += flops / speed
+    return reading + total / torch.get_num_threads()
+
+
+def _cpu_seconds(work: Callable[[], object]) -> float:
+    """Seconds of one thread for the work: the best of three, so that neither a cold start nor a busy machine counts."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        work()
+        best = float("inf")
+        for _ in range(3):
+            start = time.thread_time()
+            work()
+            best = min(best, time.thread_time() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return max(best, 1e-6)

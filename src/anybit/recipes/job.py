@@ -1,0 +1,151 @@
+"""A job: a model, a recipe and an output, checked before anything is begun."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from anybit import models
+from anybit.errors import RecipeError
+from anybit.formats import TensorFormat
+from anybit.models import Model
+from anybit.models.checkpoint import check_output
+from anybit.recipes import calibration, items, journal
+from anybit.recipes.items import Accounting, Item
+from anybit.recipes.recipe import Recipe
+
+SPARE_DISK = 64 << 20
+"""Bytes of disk left free beside what a job writes."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked job: everything `run` needs, with nothing started."""
+
+    model: Model
+    recipe: Recipe
+    out: Path
+    items: tuple[Item, ...]
+    formats: dict[str, str | None]
+    """Item name -> spec, "keep", or None where the budget decides."""
+    accounting: Accounting
+    windows: calibration.Windows | None
+    text: Path | None
+
+    @property
+    def free(self) -> list[Item]:
+        """Items whose format the budget decides."""
+        return [item for item in self.items if self.formats[item.name] is None]
+
+    def free_budget(self) -> float:
+        """Bytes that the items in `free` may take together."""
+        assert self.recipe.bits is not None, "only a budget leaves items free"
+        return self.accounting.item_budget(self.recipe.bits) - fixed_bytes(self)
+
+
+def check(model_path: Path | str, recipe: Recipe, out: Path | str, *, overwrite: bool = False) -> Job:
+    """Open the model and check everything that can be checked before work begins.
+
+    Raises AnybitError (RecipeError, CheckpointError, UnsupportedModelError) with one sentence saying what is wrong.
+    """
+    out = Path(out)
+    model = models.load(model_path)
+    _check_output(model.path, out, overwrite)
+    found = tuple(items.quantizable(model))
+    for item in found:
+        stored = model.weights.dtype(item.name)
+        if isinstance(stored, TensorFormat):
+            raise RecipeError(
+                f"{model.path}: {item.name} is quantized already ({stored}); start from the original model"
+            )
+        if not stored.is_floating_point:
+            raise RecipeError(f"{model.path}: {item.name} is stored as {stored}, not as floating numbers")
+    accounting = items.account(model, found)
+    formats = items.fixed_formats(recipe, found)
+    text = windows = None
+    if calibration.needed(recipe):
+        text = calibration.find(model.path, recipe.calibration)
+        windows = calibration.windows(model, calibration.read(text), recipe.calibration, str(text))
+    job = Job(model, recipe, out, found, formats, accounting, windows, text)
+    if not recipe.uniform:
+        _check_budget(job)
+    _check_disk(job)
+    return job
+
+
+def predicted_item_bytes(job: Job) -> int:
+    """Bytes of all items afterwards; with a budget at most this."""
+    fixed = fixed_bytes(job)
+    if not job.free:
+        return fixed
+    largest = sum(max(items.size(item, c, job.accounting) for c in job.recipe.choices) for item in job.free)
+    return fixed + int(min(job.free_budget(), largest))
+
+
+def disk_needed(job: Job) -> int:
+    """Finished pieces lie in the journal until the checkpoint is written beside them."""
+    return 2 * predicted_item_bytes(job) + job.accounting.other_bytes + SPARE_DISK
+
+
+def _check_budget(job: Job) -> None:
+    if not job.free:
+        raise RecipeError(
+            "with a budget, at least one weight matrix must be left to it; overrides and formats fix all of them"
+        )
+    sizes = [[items.size(item, choice, job.accounting) for choice in job.recipe.choices] for item in job.free]
+    fixed = fixed_bytes(job)
+    low, high = (job.accounting.bits_per_weight(fixed + sum(pick(row) for row in sizes)) for pick in (min, max))
+    bits = job.recipe.bits
+    assert bits is not None, "only a budget is checked"
+    if not low <= bits <= high:
+        side = "below the smallest" if bits < low else "above the largest"
+        raise RecipeError(
+            f"a budget of {bits:g} bits a weight is {side} possible for this model: the choices {', '.join(job.recipe.choices)} "
+            f"reach {low:.4f} to {high:.4f} bits over everything stored"
+        )
+
+
+def fixed_bytes(job: Job) -> int:
+    """Bytes of the items whose format is given."""
+    return sum(
+        items.size(item, spec, job.accounting) for item in job.items if (spec := job.formats[item.name]) is not None
+    )
+
+
+def _check_output(model: Path, out: Path, overwrite: bool) -> None:
+    if out.resolve() == model.resolve():
+        raise RecipeError(f"the output {out} is the model itself; choose another folder")
+    # With a journal beside it, the output may be this very job's, killed just before it cleaned up; `run` will see.
+    if not journal.folder(out).is_dir():
+        check_output(out, overwrite)
+    elif out.exists() and not out.is_dir():
+        raise RecipeError(f"the output {out} is a file; give a folder")
+    parent = _existing(out)
+    try:
+        if not parent.is_dir():
+            raise NotADirectoryError(f"{parent} is a file")
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise RecipeError(f"the output {out} cannot be written: {error.strerror or error}") from None
+
+
+def _existing(out: Path) -> Path:
+    """The nearest folder above the output that is there."""
+    return next(parent for parent in out.absolute().parents if parent.exists())
+
+
+def disk_free(out: Path) -> int:
+    """Bytes free where the output goes."""
+    return shutil.disk_usage(_existing(out)).free
+
+
+def _check_disk(job: Job) -> None:
+    needed, free = disk_needed(job), disk_free(job.out) + journal.nbytes(job.out)
+    if needed > free:
+        raise RecipeError(
+            f"{_existing(job.out)} has {free / 1e6:,.0f} MB free, and the job needs {needed / 1e6:,.0f} MB there "
+            "(finished pieces and the checkpoint)"
+        )

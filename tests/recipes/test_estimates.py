@@ -1,0 +1,29 @@
+from pathlib import Path
+
+import psutil
+import torch
+
+from anybit.recipes import estimates
+from anybit.recipes.job import check
+from anybit.recipes.recipe import Recipe
+
+
+def test_more_work_is_estimated_to_take_more(model: Path, text: Path, tmp_path: Path) -> None:
+    calibration = {"text": str(text), "samples": 10, "length": 64}
+    jobs = [
+        check(model, Recipe.parse({**data, "calibration": calibration}), tmp_path / "out")
+        for data in ({"weights": "int4/g16", "method": "rtn"}, {"bits": 6, "choices": ["int4/g16", "int8/g16"]})
+    ]
+    quick, long = (estimates.seconds(job) for job in jobs)
+    assert 0 < quick < long < 3600
+    base = psutil.Process().memory_info().rss
+    assert all(base < estimates.memory(job) < base + (1 << 30) for job in jobs)
+
+
+def test_nothing_to_quantize_costs_reading_alone_and_threads_are_restored(model: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    recipe = Recipe.parse({"weights": "keep", "embeddings": "keep", "lm_head": "keep", "method": "rtn"})
+    job = check(model, recipe, tmp_path / "out")
+    assert estimates.seconds(job) == 2 * job.accounting.source_bytes / estimates.READING
+    estimates.seconds(check(model, Recipe.parse({"weights": "int4/g16", "method": "rtn"}), tmp_path / "out"))
+    assert torch.get_num_threads() == before
