@@ -41,7 +41,8 @@ def test_numeric_columns_stand_right(capsys):
     assert len(lines[1].rstrip()) == len(lines[2].rstrip())
 
 
-def test_a_long_table_is_not_folded_in_a_pipe(capsys):
+def test_a_long_table_is_not_folded_in_a_pipe(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     Console().table(["a" * 40, "b" * 40], [["x" * 40, "y" * 40]])
     assert len(capsys.readouterr().out.splitlines()) == 2
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from anybit.train.fake_quantize import convert, fake_quantize, prepare
 
-INT2 = TensorFormat.parse("int2/g16")
+TERNARY = TensorFormat.parse("ternary/g16")
 
 
 def test_forward_is_what_a_checkpoint_stores():
@@ -19,8 +19,8 @@ def test_forward_is_what_a_checkpoint_stores():
 
 def test_gradient_passes_straight_through():
     x = torch.randn(4, 16, requires_grad=True)
-    fake_quantize(x, INT2).square().sum().backward()
-    torch.testing.assert_close(x.grad, 2 * fake_quantize(x.detach(), INT2))
+    fake_quantize(x, TERNARY).square().sum().backward()
+    torch.testing.assert_close(x.grad, 2 * fake_quantize(x.detach(), TERNARY))
 
 
 def regression(model: nn.Module, x: torch.Tensor, y: torch.Tensor, steps: int) -> float:
@@ -43,15 +43,16 @@ def test_training_in_the_format_beats_rounding_after_training():
 
     after = network()
     regression(after, x, y, 300)
-    assert prepare(after, INT2) == ["0", "2"]
+    assert prepare(after, TERNARY) == ["0", "2"]
     convert(after)
     rounded = (after(x) - y).square().mean().item()
 
     aware = network()
-    prepare(aware, INT2)
+    regression(aware, x, y, 300)
+    prepare(aware, TERNARY)
     regression(aware, x, y, 300)
     convert(aware)
     trained = (aware(x) - y).square().mean().item()
     assert trained < 0.5 * rounded
     weight = aware[0].weight.detach()
-    torch.testing.assert_close(fake_quantize(weight, INT2), weight, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(fake_quantize(weight, TERNARY), weight, rtol=1e-3, atol=1e-4)
