@@ -80,6 +80,14 @@ def test_report_with_statistics_is_the_output_error() -> None:
     )
 
 
+def test_squared_output_is_that_of_the_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w = torch.randn(50, 7, dtype=torch.float64), torch.randn(30, 7, dtype=torch.float64)
+    stats = Statistics(7, dtype=torch.float64)
+    stats.add(x)
+    monkeypatch.setattr(rtn, "ROWS", 8)
+    assert rtn.squared_output(w, stats) == pytest.approx(2 * float((x @ w.T).square().sum()) / 50, rel=1e-12)
+
+
 def test_zeros_stay_zero_and_input_is_unchanged() -> None:
     w = torch.zeros(4, 40)
     done = rtn.quantize(w, TensorFormat.parse("int4/g16"))

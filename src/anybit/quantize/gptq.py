@@ -19,7 +19,7 @@ from anybit.formats import TensorFormat
 from anybit.quantize import check, obs
 from anybit.quantize.grid import Grid
 from anybit.quantize.result import Quantized, Report
-from anybit.quantize.rtn import relative_error
+from anybit.quantize.rtn import squared_output
 from anybit.quantize.statistics import Statistics
 
 
@@ -74,16 +74,20 @@ def quantize(
     if fmt.scale is None:
         scale = zero = tensor_scale = None
         grid = Grid(fmt, (start.shape[0], start.shape[1]), torch.ones(1, 1), None, dtype)
-        values = obs.propagate(start, factor, grid.round, block=options.block).values
+        done = obs.propagate(start, factor, grid.round, block=options.block)
     elif options.groups == "static":
         scale, zero, tensor_scale = tensors.block_scales(start.float(), fmt, options.scale_rule, importance)
         grid = Grid(fmt, (start.shape[0], start.shape[1]), effective(scale, tensor_scale), zero, dtype)
-        values = obs.propagate(start, factor, grid.round, block=options.block).values
+        done = obs.propagate(start, factor, grid.round, block=options.block)
     else:
-        values, scale, zero, tensor_scale = _dynamic(start, fmt, factor, importance, options)
-    q = tensors.encode(values.float(), fmt, scale, zero, tensor_scale)
+        done, scale, zero, tensor_scale = _dynamic(start, fmt, factor, importance, options)
+    q = tensors.encode(done.values.float(), fmt, scale, zero, tensor_scale)
+    # The loop's loss is the error in the damped Hessian; without what damping added, it is the error in the Hessian itself.
+    added = factor.added * (start - done.values)[:, ~factor.dead].square().sum(dtype=torch.float64)
+    error = max(0.0, float(done.loss.sum(dtype=torch.float64) - added))
+    total = squared_output(start, stats)
     details = {"damping": factor.damping, "escalations": factor.escalations, "dead_columns": int(factor.dead.sum())}
-    return Quantized(q, Report("gptq", str(fmt), relative_error(weight, q, stats), details))
+    return Quantized(q, Report("gptq", str(fmt), error / total if total > 0 else 0.0, details))
 
 
 def effective(scale: Tensor, tensor_scale: Tensor | None) -> Tensor:
@@ -93,7 +97,7 @@ def effective(scale: Tensor, tensor_scale: Tensor | None) -> Tensor:
 
 def _dynamic(
     start: Tensor, fmt: TensorFormat, factor: obs.Factor, importance: Tensor, options: Options
-) -> tuple[Tensor, Tensor, Tensor | None, None]:
+) -> tuple[obs.Propagated, Tensor, Tensor | None, None]:
     """Scales fitted to each group's compensated weights; a tensor scale, which needs all of them at once, stays
     static.
     """
@@ -117,4 +121,4 @@ def _dynamic(
         return grids[column // group].round(column % group, values)
 
     done = obs.propagate(start, factor, round_column, block=options.block, group=group, start_group=fit)
-    return done.values, scale, zero, None
+    return done, scale, zero, None

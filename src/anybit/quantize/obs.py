@@ -31,14 +31,15 @@ class Factor:
     """A damped Hessian ready for the loop.
 
     upper: [K, K] upper triangular U with Uᵀ U = H⁻¹, in visiting order.  order: [K] original column visited at each
-    step. dead: [K] bool, columns that calibration never excited.  damping: the fraction of the mean diagonal that
-    was added in the end, after `escalations` tenfold increases.
+    step. dead: [K] bool, columns that calibration never excited.  added: what was added to the diagonal in the end,
+    `damping` times its mean, after `escalations` tenfold increases.
     """
 
     upper: Tensor
     order: Tensor
     dead: Tensor
     damping: float
+    added: float
     escalations: int
 
 
@@ -88,7 +89,7 @@ def factorize(hessian: Tensor, *, damping: float = 0.01, act_order: bool = True,
             identity = torch.eye(columns, dtype=lower.dtype)
             inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
             if bool(torch.isfinite(inverse).all()):
-                return Factor(inverse.flip(0, 1), order, dead, used, escalations)
+                return Factor(inverse.flip(0, 1), order, dead, used, used * mean, escalations)
     raise RecipeError(
         f"{name}: the Hessian is not positive definite even with a damping of {used:g} of its mean diagonal; "
         "calibrate on more text or start from a larger damping"

@@ -72,3 +72,12 @@ def relative_error(weight: Tensor, q: tensors.QTensor, stats: Statistics | None)
         wrong += float(rows.sum(1, dtype=torch.float64).sum())
         total += float(whole.sum(1, dtype=torch.float64).sum())
     return wrong / total if total > 0 else 0.0
+
+
+def squared_output(weight: Tensor, stats: Statistics) -> float:
+    """Σ w H wᵀ over all rows: the squared outputs (twice them, by the Hessian's factor 2) a token."""
+    total = 0.0
+    for start in range(0, weight.shape[0], ROWS):
+        w = weight[start : start + ROWS].to(stats.hessian.dtype)
+        total += float((w @ stats.hessian).mul_(w).sum(1, dtype=torch.float64).sum())
+    return total
