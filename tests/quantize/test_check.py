@@ -29,5 +29,5 @@ def test_statistics_must_be_there_and_fit() -> None:
     stats.add(torch.ones(1, 4))
     assert check.statistics(stats, 4, "gptq", "w") is stats
     for wrong, columns in ((None, 4), (Statistics(4), 4), (stats, 5)):
-        with pytest.raises(RecipeError, match="^w: "):
+        with pytest.raises(RecipeError, match=r"^w: "):
             check.statistics(wrong, columns, "gptq", "w")
