@@ -19,15 +19,29 @@ inline void product_tile(const float* a, std::size_t lda, const T* b, std::size_
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) acc[r][v] = accumulate ? load(c + r * ldc + v * kLanes) : Vec{};
   }
+  // Hold the smaller of the two operands and stream the other, or accumulators and operands together exceed the registers.
+  // Unconverted B is best left to be a memory operand of the multiplication.
   for (int i = 0; i < k; ++i) {
-    Vec bv[NV];
+    if constexpr (R < NV && sizeof(T) < sizeof(float)) {
+      Vec x[R];
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) bv[v] = load(b + i * ldb + v * kLanes);
+      for (int r = 0; r < R; ++r) x[r] = splat(a[r * lda + i]);
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const Vec x = splat(a[r * lda + i]);
+      for (int v = 0; v < NV; ++v) {
+        const Vec bv = load(b + i * ldb + v * kLanes);
 #pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) acc[r][v] = fma_of(x, bv[v], acc[r][v]);
+        for (int r = 0; r < R; ++r) acc[r][v] = fma_of(x[r], bv, acc[r][v]);
+      }
+    } else {
+      Vec bv[NV];
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) bv[v] = load(b + i * ldb + v * kLanes);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const Vec x = splat(a[r * lda + i]);
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) acc[r][v] = fma_of(x, bv[v], acc[r][v]);
+      }
     }
   }
 #pragma GCC unroll 8
@@ -58,8 +72,12 @@ template <class T>
 void product(const float* a, std::size_t lda, const T* b, std::size_t ldb, float* c, std::size_t ldc, int rows, int n, int k,
              bool accumulate) {
   int r = 0;
-  for (; r + 6 <= rows; r += 6) {
+  for (; r + 6 <= rows && rows - r != 8; r += 6) {
     product_columns<6, widest(6)>(a + r * lda, lda, b, ldb, c + r * ldc, ldc, n, k, accumulate);
+  }
+  if (rows - r == 8) {  // two equal halves beat 6 and 2
+    product_columns<4, widest(4)>(a + r * lda, lda, b, ldb, c + r * ldc, ldc, n, k, accumulate);
+    r += 4;
   }
   const float* ar = a + r * lda;
   float* cr = c + r * ldc;
@@ -136,7 +154,7 @@ void attend(const Attention& p, float* max, float* sum, float* acc, float* scrat
   float* scores = q + static_cast<std::size_t>(rows) * dp;
   float* wide_k = scores + static_cast<std::size_t>(rows) * kTilePositions;
   float* wide_v = wide_k + static_cast<std::size_t>(kTilePositions) * dp;
-  const bool widen = sizeof(T) < 4 && rows > 6;
+  const bool widen = sizeof(T) < 4 && rows > 8;
 
   for (int r = 0; r < rows; ++r) {
     const float* from = p.q + (r / p.group) * p.q_stride + static_cast<std::size_t>(r % p.group) * p.head_dim;

@@ -194,6 +194,12 @@ def test_tied_and_repeated_weights_are_packed_once(tiny_plan: MakePlan) -> None:
     assert run.weight_bytes < 4.4 * sum(t.numel() for t in matrices)
 
 
+def test_a_tiny_model_takes_one_thread_unless_told(tiny_plan: MakePlan) -> None:
+    plan, weights = tiny_plan("llama")
+    assert NativeExecutor(plan, weights).threads == 1
+    assert NativeExecutor(plan, weights, threads=3).threads == 3
+
+
 def test_profile_counts_every_operator(tiny_plan: MakePlan) -> None:
     plan, weights = tiny_plan("llama")
     run = exact(plan, weights)

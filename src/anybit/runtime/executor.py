@@ -25,6 +25,7 @@ Progress = Callable[[int, int, str], None]
 
 DEFAULT_ACTIVATION = "int8/g128"
 _MOST_THREADS = 1024
+_WORTH_SHARING = 4 << 20
 
 
 class Weights(Protocol):
@@ -57,7 +58,8 @@ class NativeExecutor:
     act: how inputs of quantized linear layers are rounded at run time: int8 a group of 128 (the default), int8 a row, or None
     for exact float32 compute.  Dense weights always meet exact activations.
     kv: what the KV cache holds; int8 has one scale a token and head.
-    threads: None shares anybit's own pool ($ANYBIT_THREADS or all cores), a number makes a pool of that many.
+    threads: a number makes a pool of that many; None shares anybit's own pool ($ANYBIT_THREADS or all cores), but takes one thread
+    where the packed weights are below 4 MiB: meeting at barriers would cost more than the second thread saves.
     progress: called after each weight is packed.  One weight at a time is unpacked in memory.
 
     Raises `AnybitError` for impossible options and `UnsupportedModelError` for a plan that the engine cannot run.
@@ -91,9 +93,11 @@ class NativeExecutor:
         tables = [np.ascontiguousarray(plan.constants[t].to(torch.float32).numpy()) for t in self._tables]
         shape = (plan.layers, plan.kv_heads, plan.head_dim, plan.max_positions)
         widths = [plan.buffers[name] for name in names]
+        if threads is None:
+            threads = 1 if sum(w.nbytes for w in self._packed.values()) < _WORTH_SHARING else 0
         try:
             self._engine = native.module().Engine(
-                widths, self._index["logits"], native_ops, tables, shape, kv, int8, group, chunk, threads or 0
+                widths, self._index["logits"], native_ops, tables, shape, kv, int8, group, chunk, threads
             )
         except ValueError as error:
             raise UnsupportedModelError(f"the native engine cannot run this plan: {error}") from None
