@@ -6,6 +6,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <chrono>
 #include <stdexcept>
 #include <string>
@@ -125,7 +126,8 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// Bytes a second of one reading loop per thread over a buffer on huge pages; the best of `rounds`.
+// Bytes a second of one reading loop per thread over a buffer on huge pages, read in slices of 8 MiB; the best slice of `rounds`
+// passes: on a machine that others use, whole passes are interrupted.
 double probe_bandwidth(size_t bytes, int threads, int rounds) {
   require(bytes >= 4096 && threads >= 1 && rounds >= 1, "the probe needs at least 4096 bytes, one thread and one round");
   nb::gil_scoped_release release;
@@ -138,15 +140,17 @@ double probe_bandwidth(size_t bytes, int threads, int rounds) {
     const Share mine = share(team, static_cast<int64_t>(bytes), 4096);
     for (int64_t i = mine.begin; i < mine.end; ++i) data[i] = static_cast<uint8_t>(i * 7);
   });
+  const size_t slice = std::min(bytes, size_t{8} << 20);
   double best = 0.0;
   for (int round = 0; round < rounds; ++round) {
-    const auto start = std::chrono::steady_clock::now();
-    pool.run([&](Team& team) {
-      const Share mine = share(team, static_cast<int64_t>(bytes), 4096);
-      sinks[static_cast<size_t>(team.rank) * 8] += k.read_all(data + mine.begin, static_cast<size_t>(mine.end - mine.begin));
-    });
-    const double rate = static_cast<double>(bytes) / seconds_since(start);
-    best = rate > best ? rate : best;
+    for (size_t at = 0; at + slice <= bytes; at += slice) {
+      const auto start = std::chrono::steady_clock::now();
+      pool.run([&](Team& team) {
+        const Share mine = share(team, static_cast<int64_t>(slice), 4096);
+        sinks[static_cast<size_t>(team.rank) * 8] += k.read_all(data + at + mine.begin, static_cast<size_t>(mine.end - mine.begin));
+      });
+      best = std::max(best, static_cast<double>(slice) / seconds_since(start));
+    }
   }
   return best;
 }

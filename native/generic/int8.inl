@@ -4,23 +4,40 @@
 //   sum = exact integer;  acc = fma(float(sum) [* scale_x of the block], scale_w, acc)
 // and at the end y = acc * (factor [* scale_x of the row]) + bias (+ y).
 
-constexpr int64_t kChunk = 512;       // slots unpacked at a time: 8 KiB of bytes, a part of L1
-constexpr int64_t kMostRows = 128;    // rows of x per pass over the weights, whose float sums are kept on the stack
+constexpr int64_t kChunkBytes = 16 << 10;  // of unpacked levels: half of a small L1
+constexpr int64_t kMostRows = 128;  // rows of x per pass over the weights, whose float sums are kept on the stack
 constexpr int64_t kXBytes = 256 << 10;  // of x per pass: half of a small L2
 
-// Adds MR rows from `row` times slots [k0, k1) of a panel to acc[MR][16].  `tile` points at slot k0.
+// Slots [begin, end) of a panel, and the groups of scales that `begin` lies in.
+struct Span {
+  int64_t panel, begin, end, group, xgroup;
+};
+ANYBIT_INLINE Span span_of(const Problem& p, int64_t panel, int64_t begin, int64_t end) {
+  return {panel, begin, end, begin / p.group, begin / p.xgroup};
+}
+
+// Stored zero points of a group times the step, less what the accumulator took off every level.
+template <int Offset> ANYBIT_INLINE I block_zeros(const Problem& p, int64_t panel, int64_t group) {
+  if (!p.zeros) return splat_i(-p.lowest - Offset * (1 << p.step_shift));
+  return shl_i(sub_i(load_u8(p.zeros + (panel * p.groups + group) * 16), splat_i(Offset)), p.step_shift);
+}
+
+// Adds MR rows from `row` times a span to acc[MR][16].  `tile` points at its first slot.
 template <class W, class Accumulator, int MR>
-ANYBIT_INLINE void int8_blocks(const Problem& p, const W& w, const uint8_t* tile, int64_t panel, int64_t k0, int64_t k1, int64_t row,
-                               F* acc) {
+ANYBIT_INLINE void int8_blocks(const Problem& p, const W& w, const uint8_t* tile, const Span& span, int64_t row, F* acc) {
   const bool scale_each_block = p.xgroups > 1;
-  int64_t group = k0 / p.group, group_end = (group + 1) * p.group;
-  int64_t xgroup = k0 / p.xgroup, xgroup_end = (xgroup + 1) * p.xgroup;
+  const int64_t panel = span.panel, k1 = span.end;
+  int64_t group = span.group, group_end = (group + 1) * p.group;
+  int64_t xgroup_end = (span.xgroup + 1) * p.xgroup;
+  const float one = 1.0f;
+  const float* xscale = scale_each_block ? p.xscales + row * p.xgroups + span.xgroup : &one;
+  const int64_t xscale_row = scale_each_block ? p.xgroups : 0;
+  constexpr int kOffset = W::kWord ? -kWordBias : W::kMax == 255 ? kByteOffset : 0;  // what the accumulator took off every level
   const int8_t* x = p.xcodes + row * p.ldc;
-  const int32_t* sums = p.sums + row * p.lds;
-  for (int64_t k = k0; k < k1;) {
+  const int32_t* sums = p.sums + row;
+  for (int64_t k = span.begin; k < k1;) {
     const int64_t end = k + p.block < k1 ? k + p.block : k1;
     if (k >= group_end) ++group, group_end += p.group;
-    if (k >= xgroup_end) ++xgroup, xgroup_end += p.xgroup;
     constexpr int kParts = MR == 1 ? kChains : 1;  // one row alone would wait for its own sums
     Accumulator dot[MR * kParts];
 #pragma GCC unroll 16
@@ -43,20 +60,19 @@ ANYBIT_INLINE void int8_blocks(const Problem& p, const W& w, const uint8_t* tile
     }
 #pragma GCC unroll 16
     for (int part = 1; part < kParts; ++part) dot[0].total = add_i(dot[0].total, dot[part].total);
-    constexpr int kOffset = W::kWord ? -kWordBias : W::kMax == 255 ? kByteOffset : 0;  // what the accumulator took off every level
+    // Free of branches, because it runs after as few as 32 multiply-adds a row: without zero points the zero is -lowest / step for
+    // every row, and without a scale of x for each block that scale is 1.
     const F scale = load_scales(p, panel, group);
-    I zero = zero_i();
-    if (p.zeros) zero = sub_i(load_u8(p.zeros + (panel * p.groups + group) * 16), splat_i(kOffset));
+    const I zero = block_zeros<kOffset>(p, panel, group);
+    const int32_t *sums_begin = sums + (k >> 5) * p.lds, *sums_end = sums + (end >> 5) * p.lds;
 #pragma GCC unroll 16
     for (int m = 0; m < MR; ++m) {
-      const int32_t sum = sums[m * p.lds + end / 32] - sums[m * p.lds + k / 32];
-      I total = dot[m].total;
-      if (p.zeros) total = shl_i(sub_i(total, mul_i(zero, splat_i(sum))), p.step_shift);
-      else total = add_i(shl_i(total, p.step_shift), splat_i((p.lowest + kOffset * (1 << p.step_shift)) * sum));
-      F value = to_f(total);
-      if (scale_each_block) value = mul_f(value, splat_f(p.xscales[(row + m) * p.xgroups + xgroup]));
+      const I sum = sub_i(splat_i(sums_end[m]), splat_i(sums_begin[m]));
+      const I total = sub_i(shl_i(dot[m].total, p.step_shift), mul_i(zero, sum));
+      const F value = mul_f(to_f(total), splat_f(xscale[m * xscale_row]));
       acc[m] = fma_f(value, scale, acc[m]);
     }
+    if (end == xgroup_end) xscale += scale_each_block, xgroup_end += p.xgroup;
     k = end;
   }
 }
@@ -69,7 +85,7 @@ template <class W, int MR> __attribute__((noinline)) void int8_fused(const Probl
   F acc[MR];
 #pragma GCC unroll 16
   for (int m = 0; m < MR; ++m) acc[m] = zero_f();
-  int8_blocks<W, Accumulator, MR>(p, w, p.codes + panel * p.panel_bytes, panel, 0, p.slots, row, acc);
+  int8_blocks<W, Accumulator, MR>(p, w, p.codes + panel * p.panel_bytes, {panel, 0, p.slots, 0, 0}, row, acc);
 #pragma GCC unroll 16
   for (int m = 0; m < MR; ++m) write_row(p, panel, row + m, acc[m], int8_factor(p, row + m));
 }
@@ -83,22 +99,20 @@ template <class W, int MR> ANYBIT_INLINE void int8_fused_tail(const Problem& p, 
 
 // Many rows: the micro-kernel over an unpacked chunk.  acc lies in memory between chunks.
 template <class U, class Accumulator, int MR>
-__attribute__((noinline)) void int8_micro(const Problem& p, const uint8_t* chunk, int64_t panel, int64_t k0, int64_t k1, int64_t row,
-                                          float* memory) {
+__attribute__((noinline)) void int8_micro(const Problem& p, const uint8_t* chunk, const Span& span, int64_t row, float* memory) {
   F acc[MR];
 #pragma GCC unroll 16
   for (int m = 0; m < MR; ++m) acc[m] = load_f(memory + 16 * m);
-  int8_blocks<U, Accumulator, MR>(p, U{}, chunk, panel, k0, k1, row, acc);
+  int8_blocks<U, Accumulator, MR>(p, U{}, chunk, span, row, acc);
 #pragma GCC unroll 16
   for (int m = 0; m < MR; ++m) store_f(memory + 16 * m, acc[m]);
 }
 
 template <class U, class Accumulator, int MR>
-ANYBIT_INLINE void int8_micro_tail(const Problem& p, const uint8_t* chunk, int64_t panel, int64_t k0, int64_t k1, int64_t row,
-                                   int64_t rows, float* memory) {
+ANYBIT_INLINE void int8_micro_tail(const Problem& p, const uint8_t* chunk, const Span& span, int64_t row, int64_t rows, float* memory) {
   if constexpr (MR > 0) {
-    if (rows == MR) int8_micro<U, Accumulator, MR>(p, chunk, panel, k0, k1, row, memory);
-    else int8_micro_tail<U, Accumulator, MR - 1>(p, chunk, panel, k0, k1, row, rows, memory);
+    if (rows == MR) int8_micro<U, Accumulator, MR>(p, chunk, span, row, memory);
+    else int8_micro_tail<U, Accumulator, MR - 1>(p, chunk, span, row, rows, memory);
   }
 }
 
@@ -120,7 +134,8 @@ template <class W> __attribute__((noinline)) void int8_unpack(const W& w, const 
 template <class W> void int8_many(const Problem& p, const W& w, int64_t first, int64_t last) {
   using U = typename UnpackedOf<W::kWord, W::kMax>::Type;
   using Accumulator = typename UnpackedOf<W::kWord, W::kMax>::Accumulator;
-  alignas(64) uint8_t chunk[kChunk * (W::kWord ? 32 : 16)];
+  constexpr int64_t kChunk = kChunkBytes / (W::kWord ? 32 : 16);
+  alignas(64) uint8_t chunk[kChunkBytes];
   alignas(64) float acc[kMostRows * 16];
   int64_t pass = kXBytes / p.slots / kTileRows * kTileRows;
   pass = pass < 32 ? 32 : pass > kMostRows ? kMostRows : pass;
@@ -132,10 +147,11 @@ template <class W> void int8_many(const Problem& p, const W& w, int64_t first, i
       for (int64_t k = 0; k < p.slots; k += step) {
         const int64_t end = k + step < p.slots ? k + step : p.slots;
         int8_unpack(w, p.codes + panel * p.panel_bytes + k / 32 * W::kTileBytes, (end - k) / 32, chunk);
+        const Span span = span_of(p, panel, k, end);
         int64_t i = 0;
         for (; i + kTileRows <= rows; i += kTileRows)
-          int8_micro<U, Accumulator, kTileRows>(p, chunk, panel, k, end, row + i, acc + 16 * i);
-        int8_micro_tail<U, Accumulator, kTileRows - 1>(p, chunk, panel, k, end, row + i, rows - i, acc + 16 * i);
+          int8_micro<U, Accumulator, kTileRows>(p, chunk, span, row + i, acc + 16 * i);
+        int8_micro_tail<U, Accumulator, kTileRows - 1>(p, chunk, span, row + i, rows - i, acc + 16 * i);
       }
       for (int64_t i = 0; i < rows; ++i) write_row(p, panel, row + i, load_f(acc + 16 * i), int8_factor(p, row + i));
     }

@@ -32,7 +32,7 @@ struct Problem {
   int64_t ldc;
   const float* xscales;
   int64_t xgroup, xgroups;  // xgroup in slots
-  const int32_t* sums;
+  const int32_t* sums;  // of row i up to slot 32 * t at sums[t * lds + i]
   int64_t lds;
   // k-block: slots between two scalings, a multiple of 32 that divides group and xgroup
   int64_t block;
@@ -55,7 +55,7 @@ struct Kernels {
   PanelFn exact_codebook[5];
   PanelFn exact_bf16, exact_fp16, exact_fp32;
   // one row of x: codes (zeros beyond k up to slots), one scale a group, running sums
-  void (*quantize_row)(const float* x, int64_t slots, int64_t group, int8_t* codes, float* scales, int32_t* sums);
+  void (*quantize_row)(const float* x, int64_t slots, int64_t group, int8_t* codes, float* scales, int32_t* sums, int64_t lds);
   // probes for `doctor`: reads `bytes` once and returns a value that depends on all of it; `rounds` of the int8 multiply-add loop,
   // returning the number of operations (2 a multiply-add)
   uint64_t (*read_all)(const uint8_t* data, size_t bytes);

@@ -25,9 +25,12 @@ int64_t group_slots(const ActSpec& spec, int64_t slots) {
   return spec.geometry.group && spec.group == spec.geometry.group ? spec.geometry.padded : spec.group;
 }
 
+// Of one running sum to the next: rows in fours, so that a tile of rows is one vector.
+int64_t sum_stride(int64_t m) { return m == 1 ? 1 : (m + 3) / 4 * 4; }
+
 size_t bytes_needed(int64_t m, int64_t slots) {
   return round_up(static_cast<size_t>(m) * code_stride(slots)) + round_up(sizeof(float) * m * (slots / 32 + 1)) +
-         round_up(sizeof(int32_t) * m * (slots / 32 + 1)) + round_up(sizeof(float) * m * slots);
+         round_up(sizeof(int32_t) * sum_stride(m) * (slots / 32 + 1)) + round_up(sizeof(float) * m * slots);
 }
 
 // The largest multiple of 32 up to `most` that divides `slots`.
@@ -53,9 +56,9 @@ void lay_out(Activations& a, const float* x, int64_t m, int64_t k, int64_t ldx, 
   if (a.groups < 1) a.groups = 1;
   a.scales = reinterpret_cast<float*>(at);
   at += round_up(sizeof(float) * m * (a.slots / 32 + 1));
-  a.lds = a.slots / 32 + 1;
+  a.lds = sum_stride(m);
   a.sums = reinterpret_cast<int32_t*>(at);
-  at += round_up(sizeof(int32_t) * m * a.lds);
+  at += round_up(sizeof(int32_t) * a.lds * (a.slots / 32 + 1));
   const bool as_is = spec.geometry.group == 0 && k == a.slots;
   if (as_is && !spec.values) {
     a.x = x, a.ldx = ldx;
@@ -85,7 +88,7 @@ void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx)
   const int64_t group = group_slots(spec, a.slots);
   auto* codes = const_cast<int8_t*>(a.codes) + row * a.ldc;
   auto* scales = const_cast<float*>(a.scales) + row * a.groups;
-  kernels().quantize_row(source, a.slots, group, codes, scales, const_cast<int32_t*>(a.sums) + row * a.lds);
+  kernels().quantize_row(source, a.slots, group, codes, scales, const_cast<int32_t*>(a.sums) + row, a.lds);
   if (spec.values) {
     for (int64_t k = 0; k < a.slots; ++k) copy[k] = static_cast<float>(codes[k]) * scales[k / group];
   }

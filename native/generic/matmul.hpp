@@ -127,7 +127,7 @@ struct Activations {
   int64_t ldc = 0;
   const float* scales = nullptr;  // [m][groups]
   int64_t groups = 0;
-  const int32_t* sums = nullptr;  // [m][lds] running sums of codes: sums[t] = sum of codes of slots below 32*t
+  const int32_t* sums = nullptr;  // [slots / 32 + 1][lds] running sums: sums[t * lds + row] = sum of the row's codes below slot 32 * t
   int64_t lds = 0;
 
   // Room for m rows of k columns under any spec whose padding is at most `stretch` times k; and for `threads` private copies of one

@@ -2,7 +2,7 @@
 
 // Codes = nearest-even of x / scale with scale = max|x| / 127 a group: true divisions, so that the codes are the reference's.
 // A group that holds an infinity or NaN gets scale NaN, so that the result is NaN and not silently wrong.
-void quantize_row(const float* x, int64_t slots, int64_t group, int8_t* codes, float* scales, int32_t* sums) {
+void quantize_row(const float* x, int64_t slots, int64_t group, int8_t* codes, float* scales, int32_t* sums, int64_t lds) {
   int32_t running = 0;
   sums[0] = 0;
   for (int64_t k0 = 0, g = 0; k0 < slots; k0 += group, ++g) {
@@ -14,7 +14,7 @@ void quantize_row(const float* x, int64_t slots, int64_t group, int8_t* codes, f
     scales[g] = scale;
     if (!(scale > 0.0f)) {
       for (int64_t k = k0; k < k1; k += 16) store_s8(codes + k, zero_i());
-      for (int64_t k = k0; k < k1; k += 32) sums[k / 32 + 1] = running;
+      for (int64_t k = k0; k < k1; k += 32) sums[(k / 32 + 1) * lds] = running;
       continue;
     }
     const F divisor = splat_f(scale);
@@ -23,7 +23,7 @@ void quantize_row(const float* x, int64_t slots, int64_t group, int8_t* codes, f
       store_s8(codes + k, a);
       store_s8(codes + k + 16, b);
       running += reduce_add(add_i(a, b));
-      sums[k / 32 + 1] = running;
+      sums[(k / 32 + 1) * lds] = running;
     }
   }
 }
