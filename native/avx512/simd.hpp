@@ -24,7 +24,7 @@ namespace {
 
 constexpr const char* kName = "avx512";
 constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
-constexpr int kFusedRows = 8;
+constexpr int kFusedRows = 4;
 constexpr int kTileRows = 12;  // 12 chains hide the latency of vpdpbusd
 constexpr int kExactRows = 12;
 constexpr int kChains = 4;     // of one row of x

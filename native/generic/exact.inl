@@ -115,12 +115,10 @@ __attribute__((noinline)) void exact_micro(const Problem& p, const float* chunk,
 }
 
 template <int MR>
-ANYBIT_INLINE void exact_micro_tail(const Problem& p, const float* chunk, int64_t panel, int64_t k0, int64_t k1, int64_t row, int64_t rows,
+ANYBIT_INLINE void exact_micro_rows(const Problem& p, const float* chunk, int64_t panel, int64_t k0, int64_t k1, int64_t row, int64_t rows,
                                     float* acc) {
-  if constexpr (MR > 0) {
-    if (rows == MR) exact_micro<MR>(p, chunk, panel, k0, k1, row, acc);
-    else exact_micro_tail<MR - 1>(p, chunk, panel, k0, k1, row, rows, acc);
-  }
+  for (; rows >= MR; rows -= MR, row += MR, acc += 16 * MR) exact_micro<MR>(p, chunk, panel, k0, k1, row, acc);
+  if constexpr (MR > 1) exact_micro_rows<smaller_tile(MR)>(p, chunk, panel, k0, k1, row, rows, acc);
 }
 
 // Slots [k0, k1) of a panel as fp32 without scales, k by k.
@@ -155,9 +153,7 @@ template <class E> void exact_panels(const Problem& p, int64_t first, int64_t la
       for (int64_t k = 0; k < p.slots; k += step) {
         const int64_t end = k + step < p.slots ? k + step : p.slots;
         exact_unpack(p, e, panel, k, end, chunk);
-        int64_t i = 0;
-        for (; i + kExactRows <= rows; i += kExactRows) exact_micro<kExactRows>(p, chunk, panel, k, end, row + i, acc + 16 * i);
-        exact_micro_tail<kExactRows - 1>(p, chunk, panel, k, end, row + i, rows - i, acc + 16 * i);
+        exact_micro_rows<kExactRows>(p, chunk, panel, k, end, row, rows, acc);
       }
       for (int64_t i = 0; i < rows; ++i) write_row(p, panel, row + i, load_f(acc + 16 * i), E::factor(p));
     }

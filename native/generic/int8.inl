@@ -8,6 +8,8 @@ constexpr int64_t kChunkBytes = 16 << 10;  // of unpacked levels: half of a smal
 constexpr int64_t kMostRows = 128;  // rows of x per pass over the weights, whose float sums are kept on the stack
 constexpr int64_t kXBytes = 256 << 10;  // of x per pass: half of a small L2
 
+constexpr int smaller_tile(int rows) { return rows > 4 ? 4 : rows > 2 ? 2 : 1; }
+
 // Slots [begin, end) of a panel, and the groups of scales that `begin` lies in.
 struct Span {
   int64_t panel, begin, end, group, xgroup;
@@ -90,11 +92,10 @@ template <class W, int MR> __attribute__((noinline)) void int8_fused(const Probl
   for (int m = 0; m < MR; ++m) write_row(p, panel, row + m, acc[m], int8_factor(p, row + m));
 }
 
-template <class W, int MR> ANYBIT_INLINE void int8_fused_tail(const Problem& p, const W& w, int64_t panel, int64_t row, int64_t rows) {
-  if constexpr (MR > 0) {
-    if (rows == MR) int8_fused<W, MR>(p, w, panel, row);
-    else int8_fused_tail<W, MR - 1>(p, w, panel, row, rows);
-  }
+// All rows from `row` on: tiles of MR, then of ever fewer (few sizes, because each is a kernel of its own).
+template <class W, int MR> ANYBIT_INLINE void int8_fused_rows(const Problem& p, const W& w, int64_t panel, int64_t row) {
+  for (; row + MR <= p.m; row += MR) int8_fused<W, MR>(p, w, panel, row);
+  if constexpr (MR > 1) int8_fused_rows<W, smaller_tile(MR)>(p, w, panel, row);
 }
 
 // Many rows: the micro-kernel over an unpacked chunk.  acc lies in memory between chunks.
@@ -109,11 +110,9 @@ __attribute__((noinline)) void int8_micro(const Problem& p, const uint8_t* chunk
 }
 
 template <class U, class Accumulator, int MR>
-ANYBIT_INLINE void int8_micro_tail(const Problem& p, const uint8_t* chunk, const Span& span, int64_t row, int64_t rows, float* memory) {
-  if constexpr (MR > 0) {
-    if (rows == MR) int8_micro<U, Accumulator, MR>(p, chunk, span, row, memory);
-    else int8_micro_tail<U, Accumulator, MR - 1>(p, chunk, span, row, rows, memory);
-  }
+ANYBIT_INLINE void int8_micro_rows(const Problem& p, const uint8_t* chunk, const Span& span, int64_t row, int64_t rows, float* memory) {
+  for (; rows >= MR; rows -= MR, row += MR, memory += 16 * MR) int8_micro<U, Accumulator, MR>(p, chunk, span, row, memory);
+  if constexpr (MR > 1) int8_micro_rows<U, Accumulator, smaller_tile(MR)>(p, chunk, span, row, rows, memory);
 }
 
 template <class W> __attribute__((noinline)) void int8_unpack(const W& w, const uint8_t* tile, int64_t tiles, uint8_t* chunk) {
@@ -148,10 +147,7 @@ template <class W> void int8_many(const Problem& p, const W& w, int64_t first, i
         const int64_t end = k + step < p.slots ? k + step : p.slots;
         int8_unpack(w, p.codes + panel * p.panel_bytes + k / 32 * W::kTileBytes, (end - k) / 32, chunk);
         const Span span = span_of(p, panel, k, end);
-        int64_t i = 0;
-        for (; i + kTileRows <= rows; i += kTileRows)
-          int8_micro<U, Accumulator, kTileRows>(p, chunk, span, row + i, acc + 16 * i);
-        int8_micro_tail<U, Accumulator, kTileRows - 1>(p, chunk, span, row + i, rows - i, acc + 16 * i);
+        int8_micro_rows<U, Accumulator, kTileRows>(p, chunk, span, row, rows, acc);
       }
       for (int64_t i = 0; i < rows; ++i) write_row(p, panel, row + i, load_f(acc + 16 * i), int8_factor(p, row + i));
     }
@@ -161,9 +157,5 @@ template <class W> void int8_many(const Problem& p, const W& w, int64_t first, i
 template <class W> void int8_panels(const Problem& p, int64_t first, int64_t last) {
   const W w(p);
   if (p.m > 2 * kFusedRows) return int8_many(p, w, first, last);
-  for (int64_t panel = first; panel < last; ++panel) {
-    int64_t row = 0;
-    for (; row + kFusedRows <= p.m; row += kFusedRows) int8_fused<W, kFusedRows>(p, w, panel, row);
-    int8_fused_tail<W, kFusedRows - 1>(p, w, panel, row, p.m - row);
-  }
+  for (int64_t panel = first; panel < last; ++panel) int8_fused_rows<W, kFusedRows>(p, w, panel, 0);
 }
