@@ -69,6 +69,7 @@ def test_change_has_a_sign():
     assert numbers.change(101.3, 100) == "+1.3 %"
     assert numbers.change(99.98, 100) == "−0.02 %"
     assert numbers.change(350, 100) == "+250 %"
+    assert numbers.change(99.9999, 100) == "0.00 %"
 
 
 def test_perplexity():

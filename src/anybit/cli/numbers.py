@@ -52,4 +52,5 @@ def change(value: float, reference: float) -> str:
     """The relative difference in percent with its sign: +1.3 %, −0.02 %."""
     percent = 100 * (value / reference - 1)
     digits = 2 if abs(percent) < 1 else 1 if abs(percent) < 100 else 0
-    return f"{percent:+.{digits}f} %".replace("-", "−")
+    text = f"{percent:+.{digits}f}"
+    return "0.00 %" if float(text) == 0 else f"{text} %".replace("-", "−")

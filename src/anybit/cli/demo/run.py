@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float, float], None]
 
-STAGES = {"bf16": 0.0, "rtn": 1.0, "gptq": 14.0, "mixed": 40.0, "score": 4.0, "speed": 12.0}
+STAGES = {"bf16": 0.0, "rtn": 1.0, "gptq": 15.0, "mixed": 65.0, "score": 3.0, "speed": 20.0}
 """About how long the stages take compared with one another, for the time left."""
 
 
