@@ -1,10 +1,10 @@
 """Fake quantization shows the stored values, passes gradients, and trains better than rounding afterwards."""
 
 import torch
-from anybit.formats import TensorFormat
-from anybit.tensors import quantize
 from torch import nn
 
+from anybit.formats import TensorFormat
+from anybit.tensors import quantize
 from anybit.train.fake_quantize import convert, fake_quantize, prepare
 
 TERNARY = TensorFormat.parse("ternary/g16")
