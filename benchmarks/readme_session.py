@@ -25,7 +25,7 @@ COMMANDS = (
 def printed(command: str, folder: Path) -> str:
     """What a command writes to stdout in `folder`; the paths of this machine are shortened. Raises where it fails."""
     code = f"import sys; sys.argv = __import__('shlex').split({command!r}); from anybit.cli.main import run; run()"
-    environment = os.environ | {"COLUMNS": "110"}
+    environment = os.environ | {"COLUMNS": "110", "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
