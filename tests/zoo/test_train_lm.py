@@ -97,5 +97,7 @@ def test_batches_depend_on_seed_and_step_alone():
 
 @pytest.mark.parametrize("shape", [(16, 48), (48, 16)])
 def test_newton_schulz_brings_singular_values_near_one(shape):
-    s = torch.linalg.svdvals(newton_schulz(torch.randn(shape, generator=torch.Generator().manual_seed(0)), torch.float32))
+    s = torch.linalg.svdvals(
+        newton_schulz(torch.randn(shape, generator=torch.Generator().manual_seed(0)), torch.float32)
+    )
     assert s.min() > 0.6 and s.max() < 1.3
