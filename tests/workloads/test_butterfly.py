@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from anybit.formats import get
 
+from anybit.formats import get
 from anybit.workloads.butterfly import Butterfly, fourier, hadamard
 
 

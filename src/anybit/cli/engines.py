@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from anybit.models import Model, Plan
 
 DEFAULT_ACTIVATION = "int8/g128"
+ENGINES = ("native", "torch", "transformers")
 CACHES = ("fp32", "fp16", "int8")
 
 ActOption = Annotated[
@@ -25,7 +26,12 @@ CacheOption = Annotated[
     str | None, typer.Option("--kv", help="What the KV cache holds: fp16 (the default), fp32 or int8.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Threads; all cores by default.")]
-EngineOption = Annotated[str, typer.Option("--executor", help="native (C++) or torch (the readable reference).")]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--executor", help="native (C++), torch (the readable reference) or transformers (its own code, in fp32)."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -39,19 +45,19 @@ def activation(text: str) -> str | None:
 
 
 def cache(engine: str, wanted: str | None) -> str:
-    """What the KV cache holds where it was left open: fp16, and fp32 in the torch executor, which has nothing else."""
-    return wanted or ("fp32" if engine == "torch" else "fp16")
+    """What the KV cache holds where it was left open: fp16, and fp32 outside the native executor, where there is nothing else."""
+    return wanted or ("fp16" if engine == "native" else "fp32")
 
 
 def check(executor: str, act: str, kv: str, threads: int | None) -> None:
     """Raises AnybitError for an option that no executor has, before a model is loaded."""
-    if executor not in ("native", "torch"):
-        raise AnybitError(f"--executor is native or torch; got {executor!r}")
+    if executor not in ENGINES:
+        raise AnybitError(f"--executor is {', '.join(ENGINES[:-1])} or {ENGINES[-1]}; got {executor!r}")
     if kv not in CACHES:
         raise AnybitError(f"--kv is {', '.join(CACHES)}; got {kv!r}")
-    if executor == "torch" and kv != "fp32":
+    if executor != "native" and kv != "fp32":
         raise AnybitError(
-            f"the torch executor keeps its cache in fp32; leave --kv out or choose --executor native (got --kv {kv})"
+            f"the {executor} executor keeps its cache in fp32; leave --kv out or choose --executor native (got --kv {kv})"
         )
     if threads is not None and not 1 <= threads <= 1024:
         raise AnybitError(f"--threads must be between 1 and 1024; got {threads}")
@@ -83,7 +89,7 @@ def build(
     threads: int | None = None,
     job: Progress = silent,
 ) -> Any:
-    """The executor of a model that was asked for, native or torch."""
+    """The executor of a model that was asked for; `transformers` takes exact activations whatever `act` says."""
     if engine == "native":
         return executor(model.plan, model.weights, act, kv, threads, job)
     import torch
@@ -93,6 +99,10 @@ def build(
 
     if threads is not None:
         torch.set_num_threads(threads)
+    if engine == "transformers":
+        from anybit.models.transformers_executor import TransformersExecutor
+
+        return TransformersExecutor(model.path)
     rounded = activation(act)
     return TorchExecutor(model.plan, model.weights, act=TensorFormat.parse(rounded) if rounded else None)
 

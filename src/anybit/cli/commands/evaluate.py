@@ -30,6 +30,8 @@ def evaluate(
     """Perplexity of a model on a text."""
     cache = engines.cache(executor, kv)
     engines.check(executor, act, cache, threads)
+    if executor == "transformers":
+        act = "none"
     positive(tokens, "--tokens")
     folder = model_folder(model)
     source = text or default_text(folder)
