@@ -70,7 +70,7 @@ def test_people_get_a_table(tiny_folder, anybit):
         (["--window", "1000"], "a window has between 2 and 256 tokens"),
         (["--window", "1"], "a window has between 2 and 256 tokens"),
         (["--tokens", "0"], "--tokens must be above 0"),
-        (["--executor", "gpu"], "--executor is native or torch; got 'gpu'"),
+        (["--executor", "gpu"], "--executor is native, torch or transformers; got 'gpu'"),
         (["--executor", "torch", "--kv", "int8"], "the torch executor keeps its cache in fp32"),
         (["--kv", "int3"], "--kv is fp32, fp16, int8; got 'int3'"),
         (["--act", "int99/row"], "int99"),
