@@ -16,7 +16,8 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from anybit.zoo.train_lm import read_books, write_json
+from anybit.zoo.story_text import read_books
+from anybit.zoo.train_lm import write_json
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 CALIBRATION_BYTES = 160_000

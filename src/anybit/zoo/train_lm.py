@@ -6,7 +6,9 @@ The text holds one paragraph a line and a line `<|endoftext|>` between books.  T
 a byte-level BPE tokenizer, a token file, and the training itself (Muon for the matrices, AdamW for the rest;
 warm-up, constant, linear decay; half-length windows before the decay, full ones in it).  Where the processor multiplies
 bfloat16 (`--precision auto`), activations and gradients of the matrices are bfloat16 and weights stay float32.  The decay phase draws
-`--story-share` of its windows from children's books, because that is what the model is asked to write.  Every
+`--story-share` of its windows from children's books, because that is what the model is asked to write; `--init` goes on from
+finished weights, with a `--tale-share` of windows from single tales, many of them from a tale's first word on, so that it learns to
+begin a story and to end it.  Every
 `--save-every` steps a checkpoint is renamed into place, from which the same command resumes: the data order depends on
 seed and step alone, so a resumed run sees the same batches.
 """
@@ -14,10 +16,9 @@ seed and step alone, so a resumed run sees the same batches.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import math
-import re
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,18 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-END = "<|endoftext|>"
-# Credits of the people who prepared the e-texts; they are not part of the stories.
-CREDIT = re.compile(
-    r"^(Produced by|Transcribed (by|from)|This eBook|HTML version|E-text prepared|Images of the original)|Proofread"
-)
-# Words in a book's first lines that mark it as a book of stories for children.
-STORY = re.compile(
-    r"fairy|\boz\b|alice|peter pan|dolittle|raggedy|goose|aesop|grimm|andersen|heidi|looking-glass|jungle|pinocchio|tales|"
-    r"just so|wind in the willows|enchanted|five children|railway children|phoenix|goblin|wonderland|little princess|nursery|"
-    r"fables|folk|bedtime|rabbit|pooh|stories",
-    re.IGNORECASE,
-)
+from anybit.zoo.story_text import END, for_children, read_books, tales, tokenize
 
 
 @dataclass(frozen=True)
@@ -55,6 +45,10 @@ class Config:
     max_position_embeddings: int = 512
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-5
+
+
+TALE_OPENINGS = 0.4
+"""Of the windows from tales, the share that starts where a tale does."""
 
 
 class RMSNorm(nn.Module):
@@ -189,17 +183,6 @@ def newton_schulz(g: Tensor, dtype: torch.dtype) -> Tensor:
     return (wide if g.shape[0] <= g.shape[1] else wide.T).to(g.dtype)
 
 
-def read_books(path: Path) -> list[str]:
-    """The books of a text file (plain or .gz), without the credits of the e-text's preparers."""
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    books = []
-    for book in raw.decode("utf-8").split(END):
-        lines = [line for line in book.strip().split("\n") if line and not CREDIT.match(line)]
-        if lines:
-            books.append("\n".join(lines))
-    return books
-
-
 def train_tokenizer(books: list[str], vocab_size: int, out: Path) -> None:
     """A byte-level BPE tokenizer in Hugging Face's layout, with `<|endoftext|>` as id 0 for begin and end."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -226,19 +209,6 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def tokenize(books: list[str], tokenizer: Path) -> tuple[np.ndarray, np.ndarray]:
-    """All books as one uint16 array, each behind the end token; and a boolean per token: is it from a children's book."""
-    from tokenizers import Tokenizer
-
-    tok = Tokenizer.from_file(str(tokenizer))
-    ids, story = [], []
-    for book in books:
-        enc = np.array([0, *tok.encode(book, add_special_tokens=False).ids], dtype=np.uint16)
-        ids.append(enc)
-        story.append(np.full(len(enc), STORY.search(book[:1500]) is not None))
-    return np.concatenate(ids), np.concatenate(story)
-
-
 def batch_at(
     step: int, ids: np.ndarray, story_starts: np.ndarray, share: float, seed: int, shape: tuple[int, int]
 ) -> Tensor:
@@ -248,7 +218,23 @@ def batch_at(
     starts = rng.integers(0, len(ids) - time_ - 1, batch)
     pick = rng.random(batch) < share
     starts[pick] = story_starts[rng.integers(0, len(story_starts), int(pick.sum()))]
-    return torch.from_numpy(np.stack([ids[s : s + time_ + 1] for s in starts]).astype(np.int64))
+    return windows(ids, starts, time_)
+
+
+def tales_at(step: int, ids: np.ndarray, openings: float, seed: int, shape: tuple[int, int]) -> Tensor:
+    """Windows [batch, time + 1] of the tales `ids`, a share `openings` of them from the beginning of a tale."""
+    rng = np.random.default_rng((seed, step, 1))
+    batch, time_ = shape
+    starts = rng.integers(0, len(ids) - time_ - 1, batch)
+    first = np.flatnonzero(ids[: len(ids) - time_ - 1] == 0)
+    pick = rng.random(batch) < openings
+    starts[pick] = first[rng.integers(0, len(first), int(pick.sum()))]
+    return windows(ids, starts, time_)
+
+
+def windows(ids: np.ndarray, starts: np.ndarray, length: int) -> Tensor:
+    """[len(starts), length + 1] int64: the tokens from each start on."""
+    return torch.from_numpy(np.stack([ids[s : s + length + 1] for s in starts]).astype(np.int64))
 
 
 def learning_rate(step: int, args: argparse.Namespace) -> float:
@@ -289,6 +275,18 @@ def export(model: Llama, out: Path) -> None:
     (out / "model.safetensors.tmp").replace(out / "model.safetensors")
 
 
+def load_weights(model: Llama, file: Path) -> None:
+    """The weights that `export` wrote, into the model."""
+    from safetensors.torch import load_file
+
+    model.load_state_dict({k.removeprefix("model."): v.float() for k, v in load_file(file).items()})
+
+
+def steps_of(log: Path) -> int:
+    """The last step of a training log."""
+    return int(json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["step"])
+
+
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     """bfloat16 if asked for, or if `auto` finds units for it; else float32."""
     if precision == "auto":
@@ -305,16 +303,24 @@ def train(args: argparse.Namespace) -> None:
     tokens = args.out / "tokens.npz"
     if not tokens.exists():
         books = read_books(args.text)
-        train_tokenizer(books, config.vocab_size, args.out)
-        ids, story = tokenize(books, args.out / "tokenizer.json")
-        valid, _ = tokenize(read_books(args.valid), args.out / "tokenizer.json")
-        np.savez(tokens, ids=ids, story=story, valid=valid)
+        if args.init is None:
+            train_tokenizer(books, config.vocab_size, args.out)
+        else:
+            for name in ("tokenizer.json", "tokenizer_config.json", "train_log.jsonl"):
+                shutil.copyfile(args.init / name, args.out / name)
+        tokenizer = args.out / "tokenizer.json"
+        ids, book = tokenize(books, tokenizer)
+        story = np.array([for_children(b) for b in books])[book]
+        tale, _ = tokenize([t for b in books for t in tales(b)], tokenizer)
+        valid, _ = tokenize(read_books(args.valid), tokenizer)
+        np.savez(tokens, ids=ids, story=story, tale=tale, valid=valid)
     data = np.load(tokens)
-    ids, story, valid = data["ids"], data["story"], data["valid"]
+    ids, story, tale, valid = data["ids"], data["story"], data["tale"], data["valid"]
     t = config.max_position_embeddings
     story_starts = np.flatnonzero(story[: len(ids) - t - 1])
     print(
-        f"{len(ids):,} tokens, {len(story_starts) / len(ids):.0%} from children's books; validation {len(valid):,}",
+        f"{len(ids):,} tokens, {len(story_starts) / len(ids):.0%} from children's books; "
+        f"{len(tale):,} in {(tale == 0).sum():,} tales; validation {len(valid):,}",
         flush=True,
     )
 
@@ -335,7 +341,10 @@ def train(args: argparse.Namespace) -> None:
 
     loss_of = torch.compile(next_token_loss, dynamic=False) if args.compile else next_token_loss
 
-    state_file, step = args.out / "state.pt", 0
+    state_file, step, before = args.out / "state.pt", 0, 0
+    if args.init is not None:
+        before = steps_of(args.init / "train_log.jsonl")
+        load_weights(model, args.init / "model.safetensors")
     if state_file.exists():
         state = torch.load(state_file, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
@@ -349,7 +358,11 @@ def train(args: argparse.Namespace) -> None:
         factor = learning_rate(step, args)
         decaying = step >= args.steps - args.decay
         shape = (args.batch, t) if decaying else (2 * args.batch, t // 2)
-        window = batch_at(step, ids, story_starts, args.story_share * decaying, args.seed, shape).to(device)
+        own = round(args.tale_share * shape[0])
+        window = batch_at(step, ids, story_starts, args.story_share * decaying, args.seed, (shape[0] - own, shape[1]))
+        if own:
+            window = torch.cat([window, tales_at(step, tale, TALE_OPENINGS, args.seed, (own, shape[1]))])
+        window = window.to(device)
         loss = loss_of(window)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -359,7 +372,7 @@ def train(args: argparse.Namespace) -> None:
             o.step()
             o.zero_grad(set_to_none=True)
         step += 1
-        row: dict[str, float] = {"step": step, "loss": round(loss.item(), 5), "lr": round(args.lr * factor, 6)}
+        row: dict[str, float] = {"step": before + step, "loss": round(loss.item(), 5), "lr": round(args.lr * factor, 6)}
         if step % args.save_every == 0 or step == args.steps:
             row["valid"] = round(evaluate(model, valid), 5)
             state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step}
@@ -386,6 +399,8 @@ def main() -> None:
     p.add_argument("--warmup", type=int, default=60)
     p.add_argument("--decay", type=int, default=700, help="steps of the final linear decay")
     p.add_argument("--story-share", type=float, default=0.7, help="share of children's books in the decay phase")
+    p.add_argument("--init", type=Path, help="go on from the weights of this directory, with its tokenizer and its log")
+    p.add_argument("--tale-share", type=float, default=0.0, help="share of windows from single tales (with --init)")
     p.add_argument("--save-every", type=int, default=100)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--threads", type=int, default=2)
