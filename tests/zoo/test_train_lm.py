@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from anybit.zoo import train_lm
-from anybit.zoo.train_lm import Config, Llama, batch_at, export, newton_schulz, read_books
+from anybit.zoo.train_lm import Config, Llama, batch_at, export, newton_schulz, tales_at
 
 TINY = Config(
     vocab_size=300,
@@ -28,26 +28,22 @@ def text(tmp_path):
     words = ["fox", "crow", "cheese", "tree", "said", "the", "and", "sly"]
     book = "\n".join(" ".join(rng.choice(words, 12)) for _ in range(200))
     path = tmp_path / "books.txt"
+    tales = f"THE FOX\n{book}\nTHE CROW\n{book}\nTHE CHEESE\n{book}"
     path.write_text(
-        f"Produced by a careful hand\nFAIRY TALES\n{book}\n<|endoftext|>\nA TREATISE\n{book}\n", encoding="utf-8"
+        f"Produced by a careful hand\nFAIRY TALES\n{tales}\n<|endoftext|>\nA TREATISE\n{book}\n", encoding="utf-8"
     )
     return path
 
 
-def arguments(text, out, steps):
+def arguments(text, out, steps, **others):
     return argparse.Namespace(
         text=text, valid=text, out=out, layers=2, steps=steps, batch=2, lr=4e-3, warmup=2, decay=3, story_share=0.5,
-        save_every=2, seed=0, threads=1, device="cpu", precision="fp32", compile=False,
+        save_every=2, seed=0, threads=1, device="cpu", precision="fp32", compile=False, **{"init": None, "tale_share": 0.0} | others,
     )  # fmt: skip
 
 
 def losses(out):
     return [json.loads(line)["loss"] for line in (out / "train_log.jsonl").read_text().splitlines()]
-
-
-def test_credits_are_dropped_and_books_separated(text):
-    books = read_books(text)
-    assert [b.split("\n")[0] for b in books] == ["FAIRY TALES", "A TREATISE"]
 
 
 def test_a_resumed_run_repeats_the_uninterrupted_one(text, tmp_path, monkeypatch):
@@ -70,6 +66,28 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(text, tmp_path, monkeypatch
     train_lm.train(arguments(text, halves, steps=6))
     assert losses(whole)[2:] == losses(halves)[-4:]
     assert losses(whole)[-1] < losses(whole)[0]
+
+
+def test_training_goes_on_from_finished_weights(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_lm, "Config", lambda **_: TINY)
+    first, second, wordless = tmp_path / "first", tmp_path / "second", tmp_path / "third"
+    train_lm.train(arguments(text, first, steps=6))
+    train_lm.train(arguments(text, second, steps=4, init=first, tale_share=1.0))
+    steps = [json.loads(line)["step"] for line in (second / "train_log.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 11))
+    assert (first / "tokenizer.json").read_bytes() == (second / "tokenizer.json").read_bytes()
+    assert losses(second)[6] < losses(first)[0] - 0.1  # not from scratch
+    train_lm.train(arguments(text, wordless, steps=4, init=first))
+    assert losses(wordless)[6:] != losses(second)[6:]  # other windows
+
+
+def test_tales_begin_at_their_first_word():
+    ids = np.tile(np.array([0, *range(1, 50)], dtype=np.uint16), 20)
+    windows = tales_at(3, ids, 1.0, 0, (8, 16))
+    assert windows.shape == (8, 17)
+    assert (windows[:, 0] == 0).all()
+    assert torch.equal(windows, tales_at(3, ids, 1.0, 0, (8, 16)))
+    assert (tales_at(3, ids, 0.0, 0, (8, 16))[:, 0] != 0).any()
 
 
 def test_exported_model_is_read_by_transformers(tmp_path):

@@ -20,8 +20,12 @@ from anybit.quantize import table
 KEEP = "keep"
 """In place of a format: leave the tensor as it is stored."""
 
-DEFAULT_CHOICES = ("int2/g64", "int3/g64", "int4/g64", "int5/g64", "int6/g64", "int8/g64")
-"""What a budget chooses from where the recipe does not say."""
+DEFAULT_CHOICES = (
+    *(f"int{bits}/{group}:e4m3fn+t" for bits in (2, 3, 4) for group in ("g64", "g32")),
+    *(f"int{bits}/g64:e4m3fn+t" for bits in (5, 6, 8)),
+)
+"""What a budget chooses from where the recipe does not say. One-byte scales: they lose less than the eighth of a bit that two-byte
+scales of 64 weights cost more, at any budget (benchmarks/NOTES.md, 2026-11-25)."""
 
 DEFAULT_EMBEDDINGS = "int8/row"
 """Embedding and output matrix of a uniform recipe that does not say."""

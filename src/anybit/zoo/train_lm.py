@@ -234,7 +234,7 @@ def tales_at(step: int, ids: np.ndarray, openings: float, seed: int, shape: tupl
 
 def windows(ids: np.ndarray, starts: np.ndarray, length: int) -> Tensor:
     """[len(starts), length + 1] int64: the tokens from each start on."""
-    return torch.from_numpy(np.stack([ids[s : s + length + 1] for s in starts]).astype(np.int64))
+    return torch.from_numpy(ids[starts[:, None] + np.arange(length + 1)].astype(np.int64))
 
 
 def learning_rate(step: int, args: argparse.Namespace) -> float:
@@ -359,7 +359,8 @@ def train(args: argparse.Namespace) -> None:
         decaying = step >= args.steps - args.decay
         shape = (args.batch, t) if decaying else (2 * args.batch, t // 2)
         own = round(args.tale_share * shape[0])
-        window = batch_at(step, ids, story_starts, args.story_share * decaying, args.seed, (shape[0] - own, shape[1]))
+        share = args.story_share * decaying
+        window = batch_at(step, ids, story_starts, share, args.seed, (shape[0] - own, shape[1]))
         if own:
             window = torch.cat([window, tales_at(step, tale, TALE_OPENINGS, args.seed, (own, shape[1]))])
         window = window.to(device)

@@ -83,7 +83,7 @@ def test_points_stand_where_their_figures_say(report):
 
 def test_wide_ranges_are_logarithmic_and_broken_models_left_out():
     variants = [
-        Variant("bf16", "bf16", 10.0, 100, 16.0, 1.0, 1.0),
+        Variant("bf16", "original", 10.0, 100, 16.0, 1.0, 1.0),
         Variant("RTN 2 bits", "rtn", 90_000.0, 10, 2.0, 1.0, 1.0),
     ]
     assert "logarithmic" in charts.size_against_perplexity(variants)

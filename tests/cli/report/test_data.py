@@ -23,7 +23,10 @@ def test_block_and_part(name, block, part):
 
 
 def test_reference_and_chosen():
-    bf16, best = Variant("bf16", "bf16", 10.0, 200, 16.0, None, None), Variant("x", "mixed", 11.0, 50, 4.0, None, None)
+    bf16, best = (
+        Variant("bf16", "original", 10.0, 200, 16.0, None, None),
+        Variant("x", "mixed", 11.0, 50, 4.0, None, None),
+    )
     report = Report("m", (best, bf16), "x", "p", "s")
     assert report.reference is bf16
     assert report.chosen is best

@@ -74,7 +74,7 @@ def test_readable_in_light_and_dark(report):
         # WCAG 2.1, success criterion 1.4.3: text contrast of at least 4.5; 1.4.11: graphics of at least 3
         assert contrast(colours["--ink"], colours["--page"]) >= 4.5
         assert contrast(colours["--soft"], colours["--card"]) >= 4.5
-        for method in ("--bf16", "--rtn", "--gptq", "--mixed"):
+        for method in ("--original", "--rtn", "--gptq", "--mixed"):
             assert contrast(colours[method], colours["--card"]) >= 3
 
 

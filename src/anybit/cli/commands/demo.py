@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anybit.cli import numbers
-from anybit.cli.arguments import model_folder
+from anybit.cli.arguments import default_text, model_folder, read_text
 from anybit.cli.console import Console
 from anybit.cli.engines import JsonOption
 from anybit.errors import AnybitError
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 
 def demo(
-    model: Annotated[
-        str, typer.Option("--model", help="Another model directory; it needs calibration.txt and heldout.txt.")
-    ] = "anybit-tiny",
+    model: Annotated[str, typer.Option("--model", help="Another model directory or bundled model.")] = "anybit-tiny",
+    text: Annotated[
+        Path | None, typer.Option("--text", help="Text to score; the model's own heldout.txt where it has one.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="Text to calibrate with; the model's own calibration.txt.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Where to write the page.")] = Path("report.html"),
     keep: Annotated[Path | None, typer.Option("--keep", help="Keep the quantized models in this directory.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer versions and fewer tokens.")] = False,
@@ -29,9 +33,13 @@ def demo(
 ) -> None:
     """Quantize a small model many ways, compare size, quality and speed, and write report.html."""
     folder = model_folder(model)
+    text = text or default_text(folder)
+    content = read_text(text, "evaluation")
+    if calibration is not None:
+        read_text(calibration, "calibration")
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise AnybitError(f"the report {out} must be a file in a directory that exists")
-    from anybit.cli.demo.run import QUICK_SETTINGS, Settings, run
+    from anybit.cli.demo.run import QUICK_SETTINGS, Settings, Texts, run
     from anybit.cli.demo.versions import FULL, QUICK
     from anybit.cli.report import html
 
@@ -41,7 +49,14 @@ def demo(
     with tempfile.TemporaryDirectory(prefix="anybit-demo-") as scratch, console.progress("demo") as job:
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
-        report = run(folder, keep or Path(scratch), versions, QUICK_SETTINGS if quick else Settings(), job)
+        report = run(
+            folder,
+            Texts(text.name, content, calibration),
+            keep or Path(scratch),
+            versions,
+            QUICK_SETTINGS if quick else Settings(),
+            job,
+        )
     unfinished = out.with_name(out.name + ".part")
     unfinished.write_text(html(report), encoding="utf-8")
     unfinished.replace(out)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anybit.cli import engines, numbers, scoring
-from anybit.cli.arguments import default_text, read_text
 from anybit.cli.bench.model import Measured, Ours, measure
 from anybit.cli.demo.versions import FEW_BITS, Version
 from anybit.cli.machine import machine
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float, float], None]
 
-STAGES = {"bf16": 0.0, "rtn": 1.0, "gptq": 15.0, "mixed": 65.0, "score": 3.0, "speed": 20.0}
+STAGES = {"original": 0.0, "rtn": 1.0, "gptq": 15.0, "mixed": 65.0, "score": 3.0, "speed": 20.0}
 """About how long the stages take compared with one another, for the time left."""
 
 
@@ -40,6 +40,15 @@ class Settings:
 
 QUICK_SETTINGS = Settings(samples=16, length=256, tokens=4096, prefill=128, decode=32, rounds=3, story=120)
 PROMPT = "Once upon a time there was a little"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """name, scored: the text to score; calibration: the file to calibrate with, None for the model's own."""
+
+    name: str
+    scored: str
+    calibration: Path | None = None
 
 
 class Steps:
@@ -77,14 +86,23 @@ def layers(model: Model) -> tuple[LayerBits, ...]:
     return tuple(found)
 
 
+def stored_as(model: Model) -> str:
+    """The short name of the type that most of a model's matrices are stored in."""
+    counts = Counter(layer.spec for layer in layers(model))
+    most = max(counts, key=lambda spec: counts[spec])
+    return {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(most, most)
+
+
 def best(variants: Sequence[Variant]) -> Variant:
     """The version of fewer than 4 bits a weight that predicts best; of all quantized ones where none has so few."""
-    quantized = [variant for variant in variants if variant.method != "bf16"]
+    quantized = [variant for variant in variants if variant.method != "original"]
     few = [variant for variant in quantized if variant.bits_per_weight < FEW_BITS]
     return min(few or quantized, key=lambda variant: variant.perplexity)
 
 
-def run(source: Path, work: Path, versions: Sequence[Version], settings: Settings, progress: Progress) -> Report:
+def run(
+    source: Path, texts: Texts, work: Path, versions: Sequence[Version], settings: Settings, progress: Progress
+) -> Report:
     """Everything; quantized versions are left in `work`. Errors are those of the floors below."""
     from anybit import models, recipes
     from anybit.runtime.generate import generate
@@ -92,10 +110,11 @@ def run(source: Path, work: Path, versions: Sequence[Version], settings: Setting
 
     started = time.perf_counter()
     steps = Steps(versions, progress)
-    calibration = {"samples": settings.samples, "length": settings.length}
-    text = default_text(source)
-    content = read_text(text, "evaluation")
+    calibration: dict[str, Any] = {"samples": settings.samples, "length": settings.length}
+    if texts.calibration is not None:
+        calibration["text"] = str(texts.calibration)
     loaded: dict[str, Model] = {}
+    versions = [replace(v, name=stored_as(models.load(source))) if v.recipe is None else v for v in versions]
     for version in versions:
         folder = source
         if version.recipe is not None:
@@ -107,7 +126,7 @@ def run(source: Path, work: Path, versions: Sequence[Version], settings: Setting
             )
         loaded[version.name] = models.load(folder)
     reference = loaded[versions[0].name]
-    cut = scoring.windows(reference, content, tokens=settings.tokens)
+    cut = scoring.windows(reference, texts.scored, tokens=settings.tokens)
     executors: dict[str, Any] = {}
     scores = {}
     for version in versions:
@@ -135,7 +154,9 @@ def run(source: Path, work: Path, versions: Sequence[Version], settings: Setting
         stop_ids=model.tokenizer.eos,
     )
     tokens = scores[versions[0].name].tokens
-    facts = describe(reference, text, tokens, settings, executors[chosen.name].threads, time.perf_counter() - started)
+    facts = describe(
+        reference, texts.name, tokens, settings, executors[chosen.name].threads, time.perf_counter() - started
+    )
     return Report(source.name, variants, chosen.name, PROMPT, made.text, facts)
 
 
@@ -155,7 +176,7 @@ def variant(version: Version, model: Model, perplexity: float, speed: Measured) 
 
 
 def describe(
-    model: Model, text: Path, tokens: int, settings: Settings, threads: int, seconds: float
+    model: Model, text: str, tokens: int, settings: Settings, threads: int, seconds: float
 ) -> Mapping[str, str]:
     """How the figures came about, for the reader of the page."""
     found = machine()
@@ -163,7 +184,7 @@ def describe(
     return {
         "model": f"{model.path.name}: {config.get('architectures', ['?'])[0]}, {model.parameters:,} parameters, "
         f"{model.plan.layers} blocks",
-        "perplexity": f"of {tokens:,} tokens of {text.name}, which the model was not trained on, in windows of "
+        "perplexity": f"of {tokens:,} tokens of {text}, which the model was not trained on, in windows of "
         f"{min(model.plan.max_positions, scoring.LONGEST_WINDOW)} tokens",
         "calibration": f"at most {settings.samples} windows of {settings.length} tokens of the model's calibration text",
         "bits a weight": "eight times all stored bytes over the number of parameters: codes, scales, padding, norms, embedding",

@@ -39,7 +39,8 @@ def mixed(bits: float) -> Version:
 
 METHODS: tuple[Method, ...] = ("rtn", "gptq")
 
-ORIGINAL = Version("bf16", "bf16", None)
+ORIGINAL = Version("bf16", "original", None)
+"""Renamed to what the model is stored as."""
 
 FULL = (
     ORIGINAL,

@@ -9,7 +9,7 @@ from html import escape
 from anybit.cli import numbers
 from anybit.cli.report.data import LayerBits, Variant
 
-METHODS = {"bf16": "bf16 (original)", "rtn": "RTN, uniform", "gptq": "GPTQ, uniform", "mixed": "mixed bits"}
+METHODS = {"original": "original", "rtn": "RTN, uniform", "gptq": "GPTQ, uniform", "mixed": "mixed bits"}
 """Label of every method, in the order of legends."""
 
 
@@ -36,7 +36,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 def marker(method: str, x: float, y: float, title: str) -> str:
     """A point whose shape as well as its colour tells the method; `title` shows under the pointer."""
     shapes = {
-        "bf16": f'<path d="M{x - 6:.1f} {y:.1f}h12M{x:.1f} {y - 6:.1f}v12" class="cross"/>',
+        "original": f'<path d="M{x - 6:.1f} {y:.1f}h12M{x:.1f} {y - 6:.1f}v12" class="cross"/>',
         "rtn": f'<rect x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10" rx="1"/>',
         "gptq": f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>',
         "mixed": f'<path d="M{x:.1f} {y - 7:.1f}L{x + 7:.1f} {y:.1f}L{x:.1f} {y + 7:.1f}L{x - 7:.1f} {y:.1f}Z"/>',
@@ -105,7 +105,12 @@ def size_against_perplexity(variants: Sequence[Variant], width: int = 880, heigh
         if len(group) > 1:
             parts.append(f'<polyline class="line {method}" points="{points}"/>')
     # a side for every method, so that labels of near points do not meet: dx, dy, anchor
-    sides = {"rtn": (12, 4, "start"), "gptq": (-12, 4, "end"), "mixed": (0, 23, "middle"), "bf16": (0, 23, "middle")}
+    sides = {
+        "rtn": (12, 4, "start"),
+        "gptq": (-12, 4, "end"),
+        "mixed": (0, 23, "middle"),
+        "original": (0, 23, "middle"),
+    }
     for variant in shown:
         x, y = px(variant.bytes / 1e6), py(variant.perplexity)
         title = f"{variant.name}: {numbers.size(variant.bytes)}, perplexity {numbers.perplexity(variant.perplexity)}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Method = Literal["bf16", "rtn", "gptq", "mixed"]
+Method = Literal["original", "rtn", "gptq", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Report:
 
     @property
     def reference(self) -> Variant:
-        """The version that the others are compared with: bf16."""
-        return next(variant for variant in self.variants if variant.method == "bf16")
+        """The version that the others are compared with: the model as it was."""
+        return next(variant for variant in self.variants if variant.method == "original")
 
     @property
     def chosen(self) -> Variant:

@@ -11,9 +11,9 @@ from anybit.cli.report.data import Report, Variant
 
 STYLE = """
 :root { color-scheme: light dark; --page:#fbfbfa; --card:#ffffff; --ink:#1c1e21; --soft:#5c636b; --line:#e3e5e8;
-  --bf16:#5c636b; --rtn:#c2570c; --gptq:#1f6fd0; --mixed:#0b8a6a; --on:#ffffff; }
+  --original:#5c636b; --rtn:#c2570c; --gptq:#1f6fd0; --mixed:#0b8a6a; --on:#ffffff; }
 @media (prefers-color-scheme: dark) { :root { --page:#121417; --card:#1a1d21; --ink:#e8eaed; --soft:#a2a9b1; --line:#2e3339;
-  --bf16:#a2a9b1; --rtn:#f0883e; --gptq:#63a9ff; --mixed:#3fc79a; --on:#0c1411; } }
+  --original:#a2a9b1; --rtn:#f0883e; --gptq:#63a9ff; --mixed:#3fc79a; --on:#0c1411; } }
 * { box-sizing: border-box; }
 body { margin:0; background:var(--page); color:var(--ink); font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif; }
 main { max-width:960px; margin:0 auto; padding:40px 20px 64px; }
@@ -33,7 +33,7 @@ svg text { font:13px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif; fill:
 svg .tick { fill:var(--soft); } svg .axis { fill:var(--soft); font-size:13px; } svg .label { font-weight:600; }
 svg .grid { stroke:var(--line); stroke-width:1; } svg .line { fill:none; stroke-width:1.75; opacity:.55; }
 .point .cross { stroke-width:3; fill:none; stroke-linecap:round; }
-.bf16 { --c:var(--bf16); } .rtn { --c:var(--rtn); } .gptq { --c:var(--gptq); } .mixed { --c:var(--mixed); }
+.original { --c:var(--original); } .rtn { --c:var(--rtn); } .gptq { --c:var(--gptq); } .mixed { --c:var(--mixed); }
 .point { fill:var(--c); stroke:var(--card); stroke-width:1.5; } .point .cross { stroke:var(--c); } .line { stroke:var(--c); }
 svg .label { fill:var(--c); } .bar { fill:var(--c); }
 .cell rect { fill:var(--mixed); } .cell text { font-size:12px; } .cell.deep text { fill:var(--on); }
