@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from anybit.errors import AnybitError
-from anybit.runtime.sampling import Sampling, probabilities, sample
+from anybit.runtime.sampling import DEFAULT, Sampling, probabilities, sample, suggested
 
 rng = np.random.default_rng(0)
 LOGITS = rng.normal(size=1000).astype(np.float32) * 2
@@ -143,3 +143,15 @@ def test_logits_without_a_number_are_refused(setting: Sampling) -> None:
 def test_impossible_options_are_refused(options: dict[str, float], words: str) -> None:
     with pytest.raises(AnybitError, match=words):
         Sampling(**options)  # type: ignore[arg-type]
+
+
+def test_options_a_model_suggests(tmp_path):
+    assert suggested(tmp_path) == DEFAULT
+    file = tmp_path / "generation_config.json"
+    file.write_text('{"bos_token_id": 0, "temperature": 0.2}')
+    assert suggested(tmp_path) == DEFAULT  # without do_sample, transformers does not sample either
+    file.write_text('{"do_sample": true, "temperature": 0.9, "top_k": 20, "repetition_penalty": 1.1, "top_p": null}')
+    assert suggested(tmp_path) == Sampling(temperature=0.9, top_k=20, repetition_penalty=1.1)
+    file.write_text('{"do_sample": true, "top_p": 7}')
+    with pytest.raises(AnybitError, match=r"generation_config.json.*top_p"):
+        suggested(tmp_path)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anybit.errors import AnybitError
+from anybit.models.config import read_json
 from anybit.runtime import native
 
 
@@ -49,6 +52,28 @@ class Sampling:
     def filters(self) -> tuple[float, int, float, float, float]:
         """temperature, top_k, top_p, min_p, repetition_penalty: what the native sampler takes, but for the seed."""
         return self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty
+
+
+DEFAULT = Sampling(temperature=0.7, min_p=0.05)
+"""For models that suggest nothing."""
+
+_SUGGESTED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+def suggested(folder: Path) -> Sampling:
+    """What the model's generation_config.json suggests where that asks for sampling (`do_sample`), else `DEFAULT`.
+
+    Options it leaves out are off, as in transformers. Raises `AnybitError` for values outside their range.
+    """
+    file = folder / "generation_config.json"
+    found: Mapping[str, Any] = read_json(file, "it holds sampling options") if file.is_file() else {}
+    if not found.get("do_sample"):
+        return DEFAULT
+    given = {name: found[name] for name in _SUGGESTED if isinstance(found.get(name), int | float)}
+    try:
+        return replace(Sampling(temperature=1.0), **given)
+    except AnybitError as error:
+        raise AnybitError(f"{file}: {error}") from None
 
 
 def _arrays(logits: ArrayLike, history: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:

@@ -69,6 +69,7 @@ def test_people_read_prompt_and_text(tiny_folder, anybit):
         (["--min-p", "2"], "min_p"),
         (["--top-k", "-1"], "top_k"),
         (["--seed", "-1"], "seed"),
+        (["--repetition-penalty", "0"], "repetition_penalty"),
         (["--act", "int4/row"], "int4/row"),
         (["--kv", "nf4"], "--kv"),
     ],

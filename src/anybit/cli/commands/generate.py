@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 
@@ -16,14 +17,19 @@ def generate(
     model: Annotated[str, typer.Argument(help="A model directory or the name of a bundled model.")],
     prompt: Annotated[str, typer.Option("--prompt", help="The text to continue.")],
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="The most tokens to write.")] = 200,
-    temperature: Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token each time.")] = 0.7,
-    top_k: Annotated[int, typer.Option("--top-k", help="Draw from the k likeliest tokens; 0 from all.")] = 0,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="0 takes the likeliest token each time.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", help="Draw from the k likeliest tokens; 0 from all.")] = None,
     top_p: Annotated[
-        float, typer.Option("--top-p", help="Draw from the likeliest tokens that together reach p.")
-    ] = 1.0,
+        float | None, typer.Option("--top-p", help="Draw from the likeliest tokens that together reach p.")
+    ] = None,
     min_p: Annotated[
-        float, typer.Option("--min-p", help="Leave out tokens less likely than p times the likeliest.")
-    ] = 0.05,
+        float | None, typer.Option("--min-p", help="Leave out tokens less likely than p times the likeliest.")
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option("--repetition-penalty", help="Above 1, tokens seen before become less likely.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="The same seed writes the same text.")] = 0,
     threads: engines.ThreadsOption = None,
     executor: engines.EngineOption = "native",
@@ -31,15 +37,25 @@ def generate(
     kv: engines.CacheOption = None,
     json: engines.JsonOption = False,
 ) -> None:
-    """Continue a prompt."""
+    """Continue a prompt.
+
+    Sampling options left out are those the model suggests (generation_config.json), or temperature 0.7 and min-p 0.05.
+    """
     cache = engines.cache(executor, kv)
     engines.check(executor, act, cache, threads)
     folder = model_folder(model)
     from anybit import models
     from anybit.runtime.generate import generate as write
-    from anybit.runtime.sampling import Sampling
+    from anybit.runtime.sampling import suggested
 
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
+    given: dict[str, Any] = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+    }
+    sampling = replace(suggested(folder), seed=seed, **{name: x for name, x in given.items() if x is not None})
     console = Console(json)
     stream = sys.stderr if json else sys.stdout
     with console.progress("loading") as job:

@@ -39,6 +39,7 @@ class Settings:
 
 
 QUICK_SETTINGS = Settings(samples=16, length=256, tokens=4096, prefill=128, decode=32, rounds=3, story=120)
+STORY_SEED = 0
 PROMPT = "Once upon a time there was a little"
 
 
@@ -106,7 +107,7 @@ def run(
     """Everything; quantized versions are left in `work`. Errors are those of the floors below."""
     from anybit import models, recipes
     from anybit.runtime.generate import generate
-    from anybit.runtime.sampling import Sampling
+    from anybit.runtime.sampling import suggested
 
     started = time.perf_counter()
     steps = Steps(versions, progress)
@@ -150,7 +151,7 @@ def run(
         model.tokenizer,
         engines.prompt_ids(model, PROMPT),
         max_new_tokens=settings.story,
-        sampling=Sampling(temperature=0.7, min_p=0.05, seed=0),
+        sampling=replace(suggested(source), seed=STORY_SEED),
         stop_ids=model.tokenizer.eos,
     )
     tokens = scores[versions[0].name].tokens
