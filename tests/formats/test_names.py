@@ -42,7 +42,7 @@ def test_nf4_is_built_from_normal_quantiles() -> None:
 
 @pytest.mark.parametrize(("name", "message"), [
     ("int0", "1 to 8 or 16 bits; got 0"), ("int17", "got 17"), ("uint9", "got 9"), ("bipolar9", "1 to 8 bits; got 9"),
-    ("in4", "did you mean int4"), ("NF4", "did you mean nf4"), ("e4m3fnuz", "did you mean e4m3fn"), ("teranry", "did you mean ternary"),
+    ("in4", "did you mean int4"), ("NF4", "did you mean nf4"), ("e4m3fnz", "did you mean e4m3fn"), ("teranry", "did you mean ternary"),
     ("", "unknown number format ''; known: int1"), ("qqq", "known: int1"), ("e9m9", "1 to 8 exponent bits"),
 ])  # fmt: skip
 def test_unknown_names_are_refused_with_advice(name: str, message: str) -> None:

@@ -99,11 +99,11 @@ def working(x: Any) -> Any:
 
 
 def restore(result: Any, x: Any) -> Any:
-    """result in the floating type of x (left in its working type where x holds integers)."""
+    """result in the floating type of x (left in its working type where x holds integers, or real numbers and the result is complex)."""
     if is_torch(x):
-        return result.to(x.dtype) if x.dtype.is_floating_point else result
+        return result.to(x.dtype) if x.dtype.is_floating_point and not result.is_complex() else result
     dtype = np.asarray(x).dtype
-    return result if dtype.kind in "iub" else np.asarray(result).astype(dtype, copy=False)
+    return result if dtype.kind in "iub" or result.dtype.kind == "c" else np.asarray(result).astype(dtype, copy=False)
 
 
 def code_array(codes: Any, bits: int) -> Any:

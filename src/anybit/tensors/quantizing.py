@@ -13,6 +13,7 @@ from torch import Tensor
 
 from anybit.errors import FormatError
 from anybit.formats import Key, Mode, TensorFormat
+from anybit.formats.rounding import advance
 from anybit.tensors import blocks
 from anybit.tensors.packing import pack_bits, row_bytes
 from anybit.tensors.qtensor import QTensor
@@ -93,7 +94,6 @@ def encode(
     if fmt.zero is not None:
         stored_zero = fmt.zero.encode(_required(zero, "zero", fmt, grid).float())
         offset = fmt.zero.decode(stored_zero)
-    seed, start = key if isinstance(key, tuple) else (key, 0)
     codes = torch.empty(rows, row_bytes(cols, fmt.bits), dtype=torch.uint8, device=x.device)
     for band in blocks.bands(rows, cols, tall):
         for a, b in band:
@@ -102,8 +102,7 @@ def encode(
                 value = value / blocks.of_rows(divisor, a, b, tall)
             if offset is not None:
                 value = value + blocks.of_rows(offset, a, b, tall)
-            position = start + a * value.shape[2] * value.shape[3]
-            chunk = element.encode(value, mode, None if seed is None else (seed, position))
+            chunk = element.encode(value, mode, advance(key, a * value.shape[2] * value.shape[3]))
             codes[a:b] = pack_bits(blocks.unblocked(chunk, b - a, cols), fmt.bits)
     return QTensor(codes, stored_scale, stored_zero, tensor_scale, tuple(x.shape), fmt)
 
