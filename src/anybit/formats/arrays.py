@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 ArrayT = TypeVar("ArrayT", "NDArray[Any]", "torch.Tensor")
 """A numpy array or torch tensor; JAX arrays, which need no JAX to type-check, pass as numpy's."""
 
-UNSIGNED = {8: np.uint8, 16: np.uint16, 32: np.uint32}
+UNSIGNED: dict[int, Any] = {8: np.uint8, 16: np.uint16, 32: np.uint32}
 
 
-def code_dtype(bits: int) -> type[np.unsignedinteger[Any]]:
+def code_dtype(bits: int) -> Any:
     """The numpy type of codes of that many bits."""
     return UNSIGNED[8 if bits <= 8 else 16 if bits <= 16 else 32]
 
@@ -45,14 +45,14 @@ def is_jax(x: object) -> bool:
 
 
 def on_host(function: Callable[[NDArray[Any]], NDArray[Any]], x: Any, dtype: Any) -> Any:
-    """function(x as a numpy array), elementwise, as a JAX array of `dtype` (None: x's own floating type; float of JAX for integers).
+    """function(x as a numpy array), elementwise, as a JAX array of `dtype` (None: x's own where inexact, else JAX's float).
 
     Under `vmap` the mapped axis counts as a leading dimension: random modes go on along it.
     """
     jax = sys.modules["jax"]
     jnp = jax.numpy
     if dtype is None:
-        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else float
+        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else float
     dtype = jax.dtypes.canonicalize_dtype(dtype)
 
     def compute(a: Any) -> NDArray[Any]:

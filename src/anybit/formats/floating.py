@@ -107,7 +107,13 @@ class Float(Format):
     def _top(self) -> int:
         """The code of the largest finite value."""
         ones = (1 << (self.exponent_bits + self.mantissa_bits)) - 1
-        taken = {"none": 0, "fn": 1, "ieee": 1 << self.mantissa_bits, "fnuz": not self.signed, "uz": 1 + (not self.signed)}
+        taken = {
+            "none": 0,
+            "fn": 1,
+            "ieee": 1 << self.mantissa_bits,
+            "fnuz": not self.signed,
+            "uz": 1 + (not self.signed),
+        }
         return ones - int(taken[self.specials])
 
     @property
@@ -188,7 +194,7 @@ class Float(Format):
         scaled = x / spacing
         units = to_integer(scaled, mode, key)
         if self.mantissa_bits == 0 and mode in ("nearest_even", "odd"):
-            # Without a mantissa the last bit of a code is the exponent's, so 1.5 units go to the even exponent field, and odd means its field.
+            # Without a mantissa the last bit of a code is the exponent's: ties and "odd" go by the exponent field.
             odd_field = (arrays.exponent_of_power(power) - self.min_exponent) % 2 == 0
             size = xp.abs(scaled)
             if mode == "nearest_even":

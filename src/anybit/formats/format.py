@@ -127,7 +127,7 @@ class Format(ABC):
     ) -> ArrayT:
         """x moved onto the grid, in x's own floating type (float64 for integers). `key` is needed for the random modes."""
         if arrays.is_jax(x):
-            return arrays.on_host(lambda a: self.round(a, mode, key, overflow), x, None)
+            return cast(ArrayT, arrays.on_host(lambda a: self.round(a, mode, key, overflow), x, None))
         xp, work = self._prepare(x, mode, key, overflow)
         return cast(ArrayT, arrays.restore(self._rounded(xp, work, mode, key, overflow), x))
 
@@ -139,7 +139,9 @@ class Format(ABC):
         Integers and posits: two's complement in the low `bits`. Floating: sign, exponent, mantissa. Codebooks: index in ascending order.
         """
         if arrays.is_jax(x):
-            return arrays.on_host(lambda a: self.encode(a, mode, key, overflow), x, arrays.code_dtype(self.bits))
+            return cast(
+                ArrayT, arrays.on_host(lambda a: self.encode(a, mode, key, overflow), x, arrays.code_dtype(self.bits))
+            )
         xp, work = self._prepare(x, mode, key, overflow)
         return cast(ArrayT, arrays.code_array(self._encoded(xp, work, mode, key, overflow), self.bits))
 
@@ -177,7 +179,7 @@ class Format(ABC):
         """Values of codes (any integer type) in `dtype`, a numpy, JAX or torch floating type to match `codes`; float32 where None."""
         if arrays.is_jax(codes):
             found = np.float32 if dtype is None else dtype
-            return arrays.on_host(lambda a: self.decode(a, found), codes, found)
+            return cast(ArrayT, arrays.on_host(lambda a: self.decode(a, found), codes, found))
         xp = arrays.namespace(codes)
         dtype = xp.float32 if dtype is None else dtype
         return cast(ArrayT, self._decode(xp, codes, dtype))

@@ -72,7 +72,9 @@ class FourthRoots(Format):
 
     def _round(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
         codes = self._encode(xp, x, mode, key)
-        roots = xp.from_numpy(_ROOTS).to(device=x.device, dtype=x.dtype) if arrays.is_torch(x) else _ROOTS.astype(x.dtype)
+        roots = (
+            xp.from_numpy(_ROOTS).to(device=x.device, dtype=x.dtype) if arrays.is_torch(x) else _ROOTS.astype(x.dtype)
+        )
         return roots[codes]
 
     def _decode(self, xp: Any, codes: Any, dtype: Any) -> Any:

@@ -8,7 +8,8 @@ infinity  infinity in every mode as soon as the rounded number is beyond the lar
 nan       NaN there
 wrap      modulo 2^bits (integers and fixed point): WRAP of HLS, the conversion of C to unsigned types
 
-"Rounded beyond" is decided by the mode between the largest value and the one that would follow it: 464 is the tie of e4m3fn, 448 its even side.
+"Rounded beyond" is decided by the mode between the largest value and the one that would follow it: of e4m3fn, 464 is the tie
+between 448 (the even one) and 480.
 Below the range of unsigned formats no infinity exists: `ieee` and `infinity` give NaN there.
 """
 

@@ -1,4 +1,6 @@
-"""Posits: tapered precision, most digits near 1 (Posit Standard 2022; Gustafson and Yonemoto, "Beating floating point at its own game", 2017).
+"""Posits: tapered precision, most digits near 1.
+
+Posit Standard 2022; Gustafson and Yonemoto, "Beating floating point at its own game", 2017.
 
 A code read as a two's complement integer orders the values. 0…0 is zero, 10…0 is NaR (not a real). Else, with the sign taken off by
 negating the code: a regime of r equal bits ended by the other one (k = r - 1 for ones, -r for zeros), up to `es` exponent bits e (missing
@@ -40,8 +42,10 @@ class Posit(Format):
     def __post_init__(self) -> None:
         if not 2 <= self.width <= 16 or not 0 <= self.es <= 4:
             raise FormatError(f"posits have 2 to 16 bits and 0 to 4 exponent bits; got {self.name}")
-        if (self.width - 1) << self.es > 126:
-            raise FormatError(f"the values of posits must fit float32; {self.name} reaches 2^{(self.width - 2) << self.es}")
+        if (self.width - 2) << self.es > 126:
+            raise FormatError(
+                f"the values of posits must fit float32; {self.name} reaches 2^{(self.width - 2) << self.es}"
+            )
 
     @property
     def name(self) -> str:
