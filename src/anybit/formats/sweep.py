@@ -12,6 +12,7 @@ Theorem E.1 of "Direction-Preserving Number Representations" (Zadeh and Constant
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the sweep found for each block: scale s (0 for a block of zeros), <wx, q> and <wq, q> of its codes, and <wx, x>; all [blocks]."""
+    """What the sweep found, all [blocks]: scale s (0 for a block of zeros), <wx, q> and <wq, q> of its codes, <wx, x>."""
 
     scale: Array
     projection: Array
@@ -55,14 +56,16 @@ def sides(levels: Array) -> tuple[Array, Array]:
     return grid[nearest[-1] :], grid[: nearest[0] + 1][::-1]
 
 
-def sweep(x: NDArray[np.floating], levels: Array, weights: NDArray[np.floating] | None = None) -> Sweep:
+def sweep(x: NDArray[Any], levels: Array, weights: NDArray[Any] | None = None) -> Sweep:
     """The best positive scale of each block x [blocks, n] for the alphabet `levels` (any order); weights [n] or [blocks, n], not negative.
 
     Exact up to float64 rounding. FormatError for NaN, infinity, or an alphabet of less than two values.
     """
     x = np.asarray(x, np.float64)
     if x.ndim != 2 or not np.isfinite(x).all():
-        raise FormatError(f"the sweep takes finite numbers [blocks, n]; got the shape {list(x.shape)} or NaN or infinity")
+        raise FormatError(
+            f"the sweep takes finite numbers [blocks, n]; got the shape {list(x.shape)} or NaN or infinity"
+        )
     w = None if weights is None else np.broadcast_to(np.asarray(weights, np.float64), x.shape)
     up, down = sides(levels)
     steps = max(len(up), len(down)) - 1
