@@ -24,7 +24,7 @@ FORMATS = [
     *(f"uint{b}" for b in (1, 2, 3, 4, 5, 6, 7, 8)),
     *(f"int{b}n" for b in (2, 3, 4, 8)),
     *("e2m1", "e3m2", "e2m3", "e1m2", "e3m0", "e4m3fn", "e4m3", "e3m4", "e5m2", "e5m6", "e8m0", "bf16", "fp16"),
-    *("nf4", "ternary", "bipolar1", "bipolar2", "bipolar3", "bipolar8"),
+    *("nf4", "dp4", "ternary", "bipolar1", "bipolar2", "bipolar3", "bipolar8"),
     *("e4m3fnuz", "e5m2fnuz", "e4m3b11fnuz", "e4m3uz", "e3m0uz", "e5m2b3", "e2m1bm3", "e2m2fnuz", "e6m9uz"),
     *("ue5m3", "ue5m3fn", "ue4m3fnuz", "ue4m2uz", "ue3m0", "ue2m1"),
     *("posit2_0", "posit3_1", "posit4_1", "posit5_3", "posit8_0", "posit8_2", "posit10_0", "posit16_1"),

@@ -47,6 +47,14 @@ NF4 = Codebook(
         1.0,
     ),
 )
+DP4 = Codebook(
+    "dp4",
+    # Found here for the directions of blocks of 16 under the best scale (`formats.design`): `refined` from nf4 with emphasis 5, 7 and 9,
+    # then `optimise(Shape(8, 7), …, Objective(max=0, mean=1, p99=1), seed=3)`, rounded to multiples of 1/256. On 40 000 directions mean
+    # 3.865 and 99 % angle 4.994 degrees; nf4 3.920 and 5.059, the mirrored alphabet of arXiv 2605.07662 4.285 and 5.333, e2m1 4.434
+    # and 5.638. Its largest sampled angle, 6.14, is above that of nf4, 5.89.
+    tuple(v / 256 for v in (-254, -193, -144, -107, -76, -48, -23, 0, 20, 42, 65, 91, 121, 156, 204, 256)),
+)
 TERNARY = Codebook("ternary", (-1.0, 0.0, 1.0))
 
 
@@ -76,6 +84,7 @@ TABLE: dict[str, Format] = {
     "fp16": Float(5, 10, "ieee"),
     "fp32": Float(8, 23, "ieee"),
     "nf4": NF4,
+    "dp4": DP4,
     "ternary": TERNARY,
     **{f"bipolar{b}": bipolar(b) for b in range(1, 9)},
     **{f"posit{n}_{es}": Posit(n, es) for n, es in ((4, 1), (8, 0), (8, 1), (8, 2), (16, 1), (16, 2))},

@@ -80,6 +80,11 @@ class TensorFormat:
         """Bits of one code."""
         return self.element.bits
 
+    @staticmethod
+    def element_named(name: str) -> Format:
+        """The number format of that name, suggesting short names of scaled formats too where there is none."""
+        return _element(name, name)
+
     @classmethod
     def parse(cls, spec: str) -> Self:
         """The value of a spec string or alias. FormatError saying which part is wrong and what it may be."""
