@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from anybit.errors import FormatError
-from anybit.formats import Codebook, bipolar, get
+from anybit.formats import Codebook, TensorFormat, bipolar, codebook, get
 
 
 def test_ternary_ties() -> None:
@@ -50,3 +50,13 @@ def test_float32_midpoints_that_float32_cannot_hold() -> None:
 def test_impossible_lists_are_refused(levels: tuple[float, ...]) -> None:
     with pytest.raises(FormatError, match="'c'"):
         Codebook("c", levels)
+
+
+def test_a_codebook_of_ones_own_has_a_name_that_reads_back() -> None:
+    fmt = codebook([0.1, -1, 1e30, 0, 2 / 3])
+    assert fmt.levels == (-1.0, 0.0, 0.1, 2 / 3, 1e30)
+    assert get(fmt.name) == fmt and "+" not in fmt.name
+    spec = TensorFormat(fmt, (1, 32), get("fp16"))
+    assert TensorFormat.parse(str(spec)) == spec
+    with pytest.raises(FormatError, match="ascending"):
+        codebook([1.0, 1.0])

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from gfloat.types import Domain, Signedness
 
 from anybit.errors import FormatError
 from anybit.formats import Exponent, Float, get
@@ -21,9 +22,13 @@ ML_DTYPES = {
     "e3m4": ml_dtypes.float8_e3m4,
     "e5m2": ml_dtypes.float8_e5m2,
     "e8m0": ml_dtypes.float8_e8m0fnu,
+    "e4m3fnuz": ml_dtypes.float8_e4m3fnuz,
+    "e5m2fnuz": ml_dtypes.float8_e5m2fnuz,
+    "e4m3b11fnuz": ml_dtypes.float8_e4m3b11fnuz,
     "bf16": ml_dtypes.bfloat16,
     "fp16": np.float16,
 }
+SIGNEDNESS, DOMAIN = {"s": "Signed", "u": "Unsigned"}, {"e": "Extended", "f": "Finite"}
 GFLOAT = {
     "e2m1": known.format_info_ocp_e2m1,
     "e3m2": known.format_info_ocp_e3m2,
@@ -33,6 +38,13 @@ GFLOAT = {
     "e8m0": known.format_info_ocp_e8m0,
     "bf16": known.format_info_bfloat16,
     "fp16": known.format_info_binary16,
+    **{
+        f"p3109_k{k}p{p}{s}{e}": known.format_info_p3109(k, p, Signedness[SIGNEDNESS[s]], Domain[DOMAIN[e]])
+        for k, p in ((8, 1), (8, 3), (8, 4), (8, 7), (6, 3), (4, 2), (12, 6), (16, 11))
+        for s in SIGNEDNESS
+        for e in DOMAIN
+        if (k, p, s) != (8, 1, "u")  # its 8 exponent bits leave the range of float32
+    },
 }
 GFLOAT_MODES = {
     "nearest_even": gfloat.RoundMode.TiesToEven,
@@ -82,6 +94,7 @@ def test_every_mode_rounds_as_in_gfloat(name: str, mode: str) -> None:
     fmt, info = get(name), GFLOAT[name]
     rng = np.random.default_rng(4)
     x = np.concatenate([rng.standard_normal(200) * 2.0 ** rng.integers(-8, 8, 200), [2 * fmt.max, -2 * fmt.max, 0.0]])
+    x = x if fmt.min < 0 else np.abs(x)
     wanted = [gfloat.round_float(info, float(v), GFLOAT_MODES[mode], sat=True) for v in x]
     assert np.array_equal(fmt.round(x, mode), wanted)
 
@@ -134,11 +147,37 @@ def test_fp32_is_the_machines_own() -> None:
 @pytest.mark.parametrize(("e", "m", "specials", "message"), [
     (0, 3, "none", "1 to 8 exponent bits"), (9, 2, "ieee", "1 to 8 exponent bits"), (4, -1, "none", "mantissa bits"),
     (5, 11, "ieee", "e5m11 has 17"), (1, 2, "ieee", "2 or more exponent bits"), (3, 0, "ieee", "a mantissa bit"),
-    (1, 1, "fn", "3 or more"), (8, 7, "none", "8 exponent bits"), (8, 0, "none", "Exponent\\(8\\)"), (4, 3, "x", "special values are"),
+    (1, 1, "fn", "3 or more"), (1, 1, "uz", "3 or more"),
+    (8, 7, "none", "8 exponent bits"), (8, 0, "none", "Exponent\\(8\\)"), (4, 3, "x", "special values are"),
 ])  # fmt: skip
 def test_impossible_shapes_are_refused(e: int, m: int, specials: str, message: str) -> None:
     with pytest.raises(FormatError, match=message):
         Float(e, m, specials)  # type: ignore[arg-type]
+
+
+def test_no_format_leaves_the_range_of_float32() -> None:
+    with pytest.raises(FormatError, match="bias -119 reaches beyond float32"):
+        Float(4, 3, "none", -119)
+    with pytest.raises(FormatError, match="bias 128 reaches beyond float32"):
+        Float(4, 3, "none", 128)
+    assert Float(4, 3, "none", -112).max == 1.875 * 2.0**127
+
+
+def test_names_of_biases_and_special_values() -> None:
+    assert Float(4, 3, "fnuz", 8) == get("e4m3fnuz") and Float(4, 3, "fnuz", 8).name == "e4m3fnuz"
+    assert get("e4m3b7") == get("e4m3") and get("e4m3b11fnuz").name == "e4m3b11fnuz" and get("e2m1bm3").bias == -3
+    assert get("p3109_k8p4sf") == get("e4m3fnuz") and get("p3109_k8p3sf") == get("e5m2fnuz")
+    assert get("binary8p4") == get("p3109_k8p4se") == get("e4m3uz")
+    with pytest.raises(FormatError, match="the precision of a P3109 format"):
+        get("p3109_k8p8se")
+
+
+def test_both_codebooks_of_ue5m3() -> None:
+    # "UE5M3 FP4 block scaling" (arXiv 2609.02846) keeps the top exponent for numbers; the other one reserves it.
+    kept, reserved = get("ue5m3fn"), get("ue5m3")
+    assert (kept.max, kept.min_positive, kept.bits, kept.min) == (114688, 2.0**-17, 8, 0)
+    assert (reserved.max, reserved.min_positive, reserved.has_inf) == (61440, 2.0**-17, True)
+    assert np.array_equal(kept.values[:248], reserved.values)
 
 
 def test_only_eight_bit_exponents() -> None:

@@ -17,7 +17,9 @@ def test_names_are_the_formats_own(name: str) -> None:
     assert get(name) is TABLE[name]
 
 
-@pytest.mark.parametrize("name", ["e4m3", "e3m0", "e1m2", "e5m6", "e2m1ieee", "e4m3none", "int16n", "uint16"])
+@pytest.mark.parametrize("name", ["e4m3", "e3m0", "e1m2", "e5m6", "e2m1ieee", "e4m3none", "int16n",
+                                  "uint16", "e4m3uz", "ue4m3fn", "e5m2b3", "e3m2bm1fnuz", "posit7_1",
+                                  "fixed3_9", "ufixed0_8", "levels(-1,0,0.5)"])  # fmt: skip
 def test_patterns_give_formats_that_know_their_name(name: str) -> None:
     assert get(name).name == name
 
@@ -27,6 +29,7 @@ def test_spelled_out_names_are_equal_to_the_short_ones() -> None:
     assert get("e8m7") == get("bf16")
     assert get("e5m2ieee") == get("e5m2")
     assert get("e2m1none") == get("e2m1")
+    assert get("levels(1,-1,0)").name == "levels(-1,0,1)"
 
 
 def test_nf4_is_built_from_normal_quantiles() -> None:
@@ -42,7 +45,9 @@ def test_nf4_is_built_from_normal_quantiles() -> None:
 
 @pytest.mark.parametrize(("name", "message"), [
     ("int0", "1 to 8 or 16 bits; got 0"), ("int17", "got 17"), ("uint9", "got 9"), ("bipolar9", "1 to 8 bits; got 9"),
-    ("in4", "did you mean int4"), ("NF4", "did you mean nf4"), ("e4m3fnuz", "did you mean e4m3fn"), ("teranry", "did you mean ternary"),
+    ("in4", "did you mean int4"), ("NF4", "did you mean nf4"), ("e4m3fnz", "did you mean e4m3fn"), ("teranry", "did you mean ternary"),
+    ("posit1_0", "posits have 2 to 16 bits"), ("fixed30_2", "1 to 24 in all"), ("levels(1)", "2 to 256"), ("levels(1,1)", "levels"),
+    ("levels(1,x)", "unknown number format"), ("levels(1,2,-)", "different numbers parted by commas"),
     ("", "unknown number format ''; known: int1"), ("qqq", "known: int1"), ("e9m9", "1 to 8 exponent bits"),
 ])  # fmt: skip
 def test_unknown_names_are_refused_with_advice(name: str, message: str) -> None:

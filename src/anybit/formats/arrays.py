@@ -1,12 +1,16 @@
-"""One body of code for numpy arrays and torch tensors, without importing torch.
+"""One body of code for numpy arrays and torch tensors, without importing torch; JAX arrays are computed by numpy on the host.
 
 A torch tensor can only reach us when its owner has imported torch, so `sys.modules` has it. The two namespaces agree on the names
 used in this floor (`round`, `clip`, `where`, `searchsorted`, …); what differs is written here once.
+
+XLA flushes subnormal numbers to zero, evaluates exp2 inexactly and has no 64-bit integers by default, so the same code in jax.numpy would
+give other bits. A concrete JAX array therefore goes through numpy, a traced one (jit, vmap) through `jax.pure_callback`.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -18,14 +22,45 @@ if TYPE_CHECKING:
     import torch
 
 ArrayT = TypeVar("ArrayT", "NDArray[Any]", "torch.Tensor")
+"""A numpy array or torch tensor; JAX arrays, which need no JAX to type-check, pass as numpy's."""
 
-UNSIGNED = {8: np.uint8, 16: np.uint16, 32: np.uint32}
+UNSIGNED: dict[int, Any] = {8: np.uint8, 16: np.uint16, 32: np.uint32}
+
+
+def code_dtype(bits: int) -> Any:
+    """The numpy type of codes of that many bits."""
+    return UNSIGNED[8 if bits <= 8 else 16 if bits <= 16 else 32]
 
 
 def is_torch(x: object) -> bool:
     """Is x a torch tensor?"""
     torch_module = sys.modules.get("torch")
     return torch_module is not None and isinstance(x, torch_module.Tensor)
+
+
+def is_jax(x: object) -> bool:
+    """Is x a JAX array, concrete or traced?"""
+    jax_module = sys.modules.get("jax")
+    return jax_module is not None and isinstance(x, jax_module.Array)
+
+
+def on_host(function: Callable[[NDArray[Any]], NDArray[Any]], x: Any, dtype: Any) -> Any:
+    """function(x as a numpy array), elementwise, as a JAX array of `dtype` (None: x's own where inexact, else JAX's float).
+
+    Under `vmap` the mapped axis counts as a leading dimension: random modes go on along it.
+    """
+    jax = sys.modules["jax"]
+    jnp = jax.numpy
+    if dtype is None:
+        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else float
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+
+    def compute(a: Any) -> NDArray[Any]:
+        return np.asarray(function(np.asarray(a))).astype(dtype, copy=False)
+
+    if isinstance(x, jax.core.Tracer):
+        return jax.pure_callback(compute, jax.ShapeDtypeStruct(x.shape, dtype), x, vmap_method="expand_dims")
+    return jnp.asarray(compute(x))
 
 
 def namespace(x: object) -> Any:
@@ -64,11 +99,11 @@ def working(x: Any) -> Any:
 
 
 def restore(result: Any, x: Any) -> Any:
-    """result in the floating type of x (left in its working type where x holds integers)."""
+    """result in the floating type of x (left in its working type where x holds integers, or real numbers and the result is complex)."""
     if is_torch(x):
-        return result.to(x.dtype) if x.dtype.is_floating_point else result
+        return result.to(x.dtype) if x.dtype.is_floating_point and not result.is_complex() else result
     dtype = np.asarray(x).dtype
-    return result if dtype.kind in "iub" else np.asarray(result).astype(dtype, copy=False)
+    return result if dtype.kind in "iub" or result.dtype.kind == "c" else np.asarray(result).astype(dtype, copy=False)
 
 
 def code_array(codes: Any, bits: int) -> Any:
@@ -78,7 +113,7 @@ def code_array(codes: Any, bits: int) -> Any:
     """
     if is_torch(codes):
         return cast(codes, "uint8" if bits <= 8 else "int32" if bits <= 16 else "int64")
-    return np.asarray(codes).astype(UNSIGNED[8 if bits <= 8 else 16 if bits <= 16 else 32], copy=False)
+    return np.asarray(codes).astype(code_dtype(bits), copy=False)
 
 
 def bits_of(x: Any) -> Any:

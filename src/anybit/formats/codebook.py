@@ -1,7 +1,12 @@
-"""Codebooks: any short list of real numbers. A code is the index in ascending order of value."""
+"""Codebooks: any short list of real numbers. A code is the index in ascending order of value.
+
+A codebook of one's own is made by `codebook(values)`; its name lists the values, `levels(-1,-0.25,0,1)`, so that `formats.get` knows it and
+it may be the element of a `TensorFormat`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anybit.errors import FormatError
-from anybit.formats import arrays
 from anybit.formats.format import Format
-from anybit.formats.rounding import Key, uniform
+from anybit.formats.ladder import Ladder
+from anybit.formats.rounding import Key
 
 
 @dataclass(frozen=True)
@@ -60,65 +65,27 @@ class Codebook(Format):
         return np.array(self.levels, np.float64)
 
     @cached_property
-    def _nearest(self) -> dict[tuple[str, str], NDArray[Any]]:
-        """(mode, dtype) -> thresholds t with: x belongs to code i exactly when t[i-1] < x <= t[i], ties included."""
-        levels = np.array(self.levels, np.float64)
-        middle = (levels[:-1] + levels[1:]) / 2
-        index = np.arange(len(middle))
-        found = {}
-        for mode, tie_goes_up in (("nearest_even", index % 2 == 1), ("nearest_away", middle > 0)):
-            for dtype in ("float32", "float64"):
-                # The largest number of this type that is not above the midpoint; where a tie goes up, the one below the midpoint.
-                near = middle.astype(dtype)
-                below = np.nextafter(near, np.array(-np.inf, dtype))
-                found[mode, dtype] = np.where((near > middle) | ((near == middle) & tie_goes_up), below, near)
-        return found
-
-    def _index(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
-        dtype = "float64" if x.dtype == xp.float64 else "float32"
-
-        def put(a: NDArray[Any]) -> Any:
-            return xp.from_numpy(a).to(x.device) if arrays.is_torch(x) else a
-
-        def search(a: NDArray[Any], side: str) -> Any:
-            if arrays.is_torch(x):
-                return xp.searchsorted(put(a), x.contiguous(), side=side, out_int32=True)
-            return np.searchsorted(a, x, side=side)  # type: ignore[call-overload]
-
-        if (mode, dtype) in self._nearest:
-            thresholds = self._nearest[mode, dtype]
-            if arrays.is_torch(x) and len(thresholds) < 16:
-                # Counting the thresholds below x in vector passes beats torch's binary search by far.
-                index = xp.zeros(x.shape, dtype=xp.uint8, device=x.device)
-                for threshold in thresholds.tolist():
-                    index += x > threshold
-                return index
-            return search(thresholds, "left")
-        levels = self._table.astype(dtype)
-        low = xp.clip(search(levels, "right") - 1, 0, len(levels) - 2)
-        grid = put(levels)
-        x = xp.clip(x, float(levels[0]), float(levels[-1]))
-        below, above = grid[low], grid[low + 1]
-        if mode == "down":
-            up = x == above
-        elif mode == "up":
-            up = x > below
-        elif mode == "toward_zero":
-            # The neighbour of smaller magnitude; of two alike the one on x's side of zero.
-            smaller = (abs(above) < abs(below)) | ((abs(above) == abs(below)) & (x >= 0))
-            up = (x == above) | ((x > below) & smaller)
-        else:
-            assert key is not None, "stochastic rounding has a key"
-            up = uniform(x, key) < (x - below) / (above - below)
-        return low + up
+    def _ladder(self) -> Ladder:
+        return Ladder(np.array(self.levels, np.float64))
 
     def _round(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
-        return self._decode(xp, self._index(xp, x, mode, key), x.dtype)
+        return self._decode(xp, self._ladder.index(xp, x, mode, key), x.dtype)
 
     def _encode(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
-        return self._index(xp, x, mode, key)
+        return self._ladder.index(xp, x, mode, key)
 
     def _decode(self, xp: Any, codes: Any, dtype: Any) -> Any:
         if len(self.levels) < 2**self.bits and bool((codes >= len(self.levels)).any()):
             raise FormatError(f"{self.name} has codes 0 to {len(self.levels) - 1}; got {int(codes.max())}")
         return super()._decode(xp, codes, dtype)
+
+
+def codebook(values: Iterable[float]) -> Codebook:
+    """The codebook of these values in any order, named by them. FormatError where one is not finite or comes twice."""
+    levels = tuple(sorted(float(v) + 0.0 for v in values))
+    return Codebook(levels_name(levels), levels)
+
+
+def levels_name(levels: tuple[float, ...]) -> str:
+    """`levels(…)` with the shortest decimals that read back to the same float64; no `+`, which a spec string gives another meaning."""
+    return f"levels({','.join(repr(v).removesuffix('.0').replace('e+', 'e') for v in levels)})"

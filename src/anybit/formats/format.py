@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 from anybit.errors import FormatError
 from anybit.formats import arrays
 from anybit.formats.arrays import ArrayT
+from anybit.formats.overflow import Overflow, beyond, check_overflow, replacements
 from anybit.formats.rounding import Key, Mode, check_mode
 
 
 class Format(ABC):
     """A finite set of real numbers with a code for each; a frozen value (subclasses are frozen dataclasses).
 
-    `round`, `encode` and `decode` take numpy arrays and torch tensors of any shape and give the same kind back. Arithmetic is in
-    float64 where the input is float64 or integer, else in float32; both hold every value of every format exactly.
-    Values beyond the range, infinities included, saturate to the nearest finite value. NaN becomes the format's NaN; where
-    it has none, `round` and `encode` raise FormatError.
+    `round`, `encode` and `decode` take numpy, torch and JAX arrays of any shape and give the same kind back, bit for bit the same values.
+    Arithmetic is in float64 where the input is float64 or integer, else in float32; both hold every value of every format exactly.
+    Values beyond the range, infinities included, saturate to the nearest finite value, unless `overflow` says otherwise
+    (see `formats.overflow`). NaN becomes the format's NaN; where it has none, `round` and `encode` raise FormatError.
+    `_round` and `_encode` are the readable reference and saturate.
     """
 
     @property
@@ -64,6 +66,37 @@ class Format(ABC):
         """Does a code mean NaN?"""
         return False
 
+    @property
+    def wraps(self) -> bool:
+        """Are the codes an integer interval, so that overflow may wrap around?"""
+        return False
+
+    @property
+    def is_complex(self) -> bool:
+        """Are the values complex numbers?"""
+        return False
+
+    @property
+    def steps_beyond(self) -> tuple[float, float]:
+        """Distances from `min` down and from `max` up to the values that would follow if the grid went on."""
+        return 1.0, 1.0
+
+    @cached_property
+    def end_parities(self) -> tuple[int, int]:
+        """Last bits of the codes of `min` and `max`."""
+        low, high = self.encode(np.array([self.min, self.max])).tolist()
+        return low & 1, high & 1
+
+    @property
+    def nan_code(self) -> int:
+        """The code that NaN is given. FormatError where there is none."""
+        raise FormatError(f"{self.name} has no NaN")
+
+    @property
+    def inf_code(self) -> int:
+        """The code of +infinity. FormatError where there is none."""
+        raise FormatError(f"{self.name} has no infinity")
+
     @cached_property
     def values(self) -> NDArray[np.float64]:
         """All finite values as float64 in code order, read-only (-0.0 has its own code in floating formats); up to 16 bits."""
@@ -89,21 +122,64 @@ class Format(ABC):
     def _encode(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
         """Codes of x (float32 or float64), integers of any type that holds them; NaN in x only where `has_nan`."""
 
-    def round(self, x: ArrayT, mode: Mode = "nearest_even", key: Key | None = None) -> ArrayT:
-        """x moved onto the grid, in x's own floating type (float64 for integers). `key` is needed for mode "stochastic"."""
-        xp, work = self._prepare(x, mode, key)
-        return cast(ArrayT, arrays.restore(self._round(xp, work, mode, key), x))
+    def round(
+        self, x: ArrayT, mode: Mode = "nearest_even", key: Key | None = None, overflow: Overflow = "saturate"
+    ) -> ArrayT:
+        """x moved onto the grid, in x's own floating type (float64 for integers). `key` is needed for the random modes."""
+        if arrays.is_jax(x):
+            return cast(ArrayT, arrays.on_host(lambda a: self.round(a, mode, key, overflow), x, None))
+        xp, work = self._prepare(x, mode, key, overflow)
+        return cast(ArrayT, arrays.restore(self._rounded(xp, work, mode, key, overflow), x))
 
-    def encode(self, x: ArrayT, mode: Mode = "nearest_even", key: Key | None = None) -> ArrayT:
-        """Codes of x rounded: uint8 up to 8 bits; beyond, uint16/uint32 in numpy and int32/int64 in torch (never negative).
+    def encode(
+        self, x: ArrayT, mode: Mode = "nearest_even", key: Key | None = None, overflow: Overflow = "saturate"
+    ) -> ArrayT:
+        """Codes of x rounded: uint8 up to 8 bits; beyond, uint16/uint32 in numpy and JAX and int32/int64 in torch (never negative).
 
-        Integers: two's complement in the low `bits`. Floating: sign, exponent, mantissa. Codebooks: index in ascending order.
+        Integers and posits: two's complement in the low `bits`. Floating: sign, exponent, mantissa. Codebooks: index in ascending order.
         """
-        xp, work = self._prepare(x, mode, key)
-        return cast(ArrayT, arrays.code_array(self._encode(xp, work, mode, key), self.bits))
+        if arrays.is_jax(x):
+            return cast(
+                ArrayT, arrays.on_host(lambda a: self.encode(a, mode, key, overflow), x, arrays.code_dtype(self.bits))
+            )
+        xp, work = self._prepare(x, mode, key, overflow)
+        return cast(ArrayT, arrays.code_array(self._encoded(xp, work, mode, key, overflow), self.bits))
+
+    def _rounded(self, xp: Any, x: Any, mode: str, key: Key | None, overflow: str) -> Any:
+        """`_round` with the overflow mode applied."""
+        if overflow == "saturate":
+            return self._round(xp, x, mode, key)
+        if overflow == "wrap":
+            return arrays.restore(self._wrap(xp, x, mode, key), x)
+        rounded = self._round(xp, x, mode, key)
+        for where, value in zip(self._beyond(xp, x, mode, key, overflow), replacements(self, overflow), strict=True):
+            rounded = xp.where(where, value, rounded)
+        return rounded
+
+    def _encoded(self, xp: Any, x: Any, mode: str, key: Key | None, overflow: str) -> Any:
+        """`_encode` with the overflow mode applied."""
+        if overflow == "saturate":
+            return self._encode(xp, x, mode, key)
+        if overflow == "wrap":
+            return self._encode(xp, self._wrap(xp, x, mode, key), "toward_zero", None)
+        codes = self._encode(xp, x, mode, key)
+        for where, value in zip(self._beyond(xp, x, mode, key, overflow), replacements(self, overflow), strict=True):
+            sign = 1 << (self.bits - 1) if value < 0 else 0
+            codes = xp.where(where, self.nan_code if value != value else self.inf_code | sign, codes)
+        return codes
+
+    def _beyond(self, xp: Any, x: Any, mode: str, key: Key | None, overflow: str) -> tuple[Any, Any]:
+        return beyond(self, xp, x, mode, key, overflow)
+
+    def _wrap(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
+        """x rounded and wrapped into the range, float64; only where `wraps`."""
+        raise NotImplementedError
 
     def decode(self, codes: ArrayT, dtype: Any = None) -> ArrayT:
-        """Values of codes (any integer type) in `dtype`, a numpy or torch floating type to match `codes`; float32 where None."""
+        """Values of codes (any integer type) in `dtype`, a numpy, JAX or torch floating type to match `codes`; float32 where None."""
+        if arrays.is_jax(codes):
+            found = np.float32 if dtype is None else dtype
+            return cast(ArrayT, arrays.on_host(lambda a: self.decode(a, found), codes, found))
         xp = arrays.namespace(codes)
         dtype = xp.float32 if dtype is None else dtype
         return cast(ArrayT, self._decode(xp, codes, dtype))
@@ -114,8 +190,9 @@ class Format(ABC):
             return table.index_select(0, codes.reshape(-1).to(xp.int32)).reshape(codes.shape)
         return self._table.astype(dtype)[codes]
 
-    def _prepare(self, x: Any, mode: str, key: Key | None) -> tuple[Any, Any]:
+    def _prepare(self, x: Any, mode: str, key: Key | None, overflow: str) -> tuple[Any, Any]:
         check_mode(mode, key)
+        check_overflow(self, overflow)
         xp = arrays.namespace(x)
         work = arrays.working(x)
         if not self.has_nan and bool(xp.isnan(work).any()):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from anybit.errors import FormatError
 from anybit.formats import arrays
 from anybit.formats.format import Format
+from anybit.formats.overflow import wrapped
 from anybit.formats.rounding import Key, to_integer
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
@@ -57,6 +58,13 @@ class Int(Format):
     @property
     def eps(self) -> float:
         return 1.0
+
+    @property
+    def wraps(self) -> bool:
+        return not self.narrow
+
+    def _wrap(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
+        return wrapped(xp, x, self.width, self.signed, 0, mode, key)
 
     def _make_table(self) -> NDArray[np.float64]:
         codes = np.arange(2**self.width, dtype=np.float64)

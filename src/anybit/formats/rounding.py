@@ -1,12 +1,29 @@
 """Rounding to integers: the one place where a rounding mode acts.
 
-Every format scales its input to units of its own spacing, rounds here, and scales back. Stochastic rounding draws from Philox4x32-10
-(Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011): element i of the flattened array uses
-the i-th 32-bit word of the stream of the key, so the result does not depend on threads, chunks or the kind of array.
+Every format scales its input to units of its own spacing, rounds here, and scales back.
+
+mode           of the two neighbours of a number that is not on the grid            elsewhere called
+nearest_even   the nearer; at a tie the one with the even code                       RNE, RND_CONV; IEEE 754 roundTiesToEven
+nearest_away   the nearer; at a tie the one of larger magnitude                      RNA, RND_INF; roundTiesToAway
+nearest_zero   the nearer; at a tie the one of smaller magnitude                     RND_ZERO
+nearest_up     the nearer; at a tie the upper one                                    RND (of HLS), round half up
+nearest_down   the nearer; at a tie the lower one                                    RND_MIN_INF
+toward_zero    the one of smaller magnitude                                          RZ, TRN_ZERO, truncation
+up, down       the upper, the lower                                                  RU, RD; down is TRN of HLS
+odd            the one with the odd code: no double rounding error in a later step   von Neumann, "jamming", round to odd
+stochastic     the upper with the probability of the position between them           SR, proportional
+stochastic_50  either with probability 1/2                                           random directed (CADNA)
+
+Numbers on the grid never move. Random modes draw from Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as
+1, 2, 3", SC 2011): element i of the flattened array uses the i-th 32-bit word of the stream of the key, so the result does not depend
+on threads, chunks or the kind of array. `stochastic` compares the upper 24 bits of the word with the position; a `StochasticKey` with
+`bits=k` models hardware that has k random bits an operation: the position is first rounded to a multiple of 2^-k (ties to even),
+then compared with the upper k bits of the word.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,13 +31,40 @@ import numpy as np
 from anybit.errors import FormatError
 from anybit.formats.arrays import is_torch, namespace
 
-Mode = Literal["nearest_even", "nearest_away", "toward_zero", "up", "down", "stochastic"]
-"""nearest_even: ties to the even neighbour. nearest_away: ties away from zero. up, down: towards +infinity, -infinity."""
+Mode = Literal[
+    "nearest_even",
+    "nearest_away",
+    "nearest_zero",
+    "nearest_up",
+    "nearest_down",
+    "toward_zero",
+    "up",
+    "down",
+    "odd",
+    "stochastic",
+    "stochastic_50",
+]
+"""What becomes of a number between two neighbours of the grid; the table in this module's docstring says it."""
 
-Key = int | tuple[int, int]
-"""A 64-bit seed, or (seed, position of the first element in the seed's stream)."""
+
+@dataclass(frozen=True)
+class StochasticKey:
+    """A key that says how many random bits a rounding has: seed (64 bits), position of the first element in its stream, bits 1 to 24."""
+
+    seed: int
+    offset: int = 0
+    bits: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.bits is not None and not 1 <= self.bits <= 24:
+            raise FormatError(f"stochastic rounding draws 1 to 24 random bits an element; got {self.bits}")
+
+
+Key = int | tuple[int, int] | StochasticKey
+"""A 64-bit seed, (seed, position of the first element in the seed's stream), or a `StochasticKey`."""
 
 MODES: tuple[str, ...] = get_args(Mode)
+RANDOM_MODES = ("stochastic", "stochastic_50")
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
@@ -31,8 +75,23 @@ def check_mode(mode: str, key: Key | None) -> None:
     """FormatError for an unknown mode, and for stochastic rounding without a key."""
     if mode not in MODES:
         raise FormatError(f"unknown rounding mode {mode!r}; known: {', '.join(MODES)}")
-    if mode == "stochastic" and key is None:
+    if mode in RANDOM_MODES and key is None:
         raise FormatError("stochastic rounding needs a key (a 64-bit seed, or a pair (seed, offset))")
+
+
+def as_key(key: Key) -> StochasticKey:
+    """Any spelling of a key as a `StochasticKey`."""
+    if isinstance(key, StochasticKey):
+        return key
+    return StochasticKey(*key) if isinstance(key, tuple) else StochasticKey(key)
+
+
+def advance(key: Key | None, elements: int) -> Key | None:
+    """The key of what stands `elements` further in the same stream; None for None."""
+    if key is None:
+        return None
+    found = as_key(key)
+    return StochasticKey(found.seed, found.offset + elements, found.bits)
 
 
 def philox(counter: tuple[Any, Any, Any, Any], seed: int) -> tuple[Any, Any, Any, Any]:
@@ -50,9 +109,10 @@ def philox(counter: tuple[Any, Any, Any, Any], seed: int) -> tuple[Any, Any, Any
 
 
 def uniform(like: Any, key: Key) -> Any:
-    """Numbers in [0, 1), multiples of 2^-24, in the shape, kind and dtype of `like`."""
+    """Numbers in [0, 1), multiples of 2^-24 (of 2^-k where the key has k bits), in the shape, kind and dtype of `like`."""
     xp = namespace(like)
-    seed, start = key if isinstance(key, tuple) else (key, 0)
+    found = as_key(key)
+    start, bits = found.offset, found.bits or 24
     count = int(np.prod(like.shape, dtype=np.int64))
     first = start // 4
     groups = (start + count + 3) // 4 - first
@@ -61,9 +121,20 @@ def uniform(like: Any, key: Key) -> Any:
     else:
         index = np.arange(first, first + groups, dtype=np.int64)
     zero = index * 0
-    words = xp.stack(philox((index & _MASK, (index >> 32) & _MASK, zero, zero), seed), -1).reshape(-1)
-    words = words[start - 4 * first : start - 4 * first + count].reshape(like.shape) >> 8
-    return (words.to(like.dtype) if is_torch(like) else words.astype(like.dtype)) * 2.0**-24
+    words = xp.stack(philox((index & _MASK, (index >> 32) & _MASK, zero, zero), found.seed), -1).reshape(-1)
+    words = words[start - 4 * first : start - 4 * first + count].reshape(like.shape) >> (32 - bits)
+    return (words.to(like.dtype) if is_torch(like) else words.astype(like.dtype)) * 2.0**-bits
+
+
+def goes_up(position: Any, mode: str, key: Key | None) -> Any:
+    """Where a random mode takes the upper neighbour; position in [0, 1] is how far a number is from the lower one."""
+    check_mode(mode, key)
+    assert key is not None and mode in RANDOM_MODES, f"{mode} is decided by its caller"
+    draw = uniform(position, key)
+    if mode == "stochastic_50":
+        return (position >= 1) | ((position > 0) & (draw < 0.5))
+    bits = as_key(key).bits
+    return draw < (position if bits is None else namespace(position).round(position * 2.0**bits) * 2.0**-bits)
 
 
 def to_integer(x: Any, mode: str, key: Key | None) -> Any:
@@ -77,11 +148,19 @@ def to_integer(x: Any, mode: str, key: Key | None) -> Any:
         return xp.ceil(x)
     if mode == "down":
         return xp.floor(x)
+    if mode in RANDOM_MODES or mode not in MODES:
+        below = xp.floor(x)
+        return xp.where(goes_up(x - below, mode, key), below + 1, below)
+    # Not floor(|x| + 0.5): that sum rounds 0.49999997 up to 1. The distance to the truncated number is exact.
+    whole = xp.trunc(x)
+    if mode == "odd":
+        half = whole * 0.5
+        return xp.where((x != whole) & (xp.trunc(half) == half), whole + xp.sign(x), whole)
+    distance = xp.abs(x - whole)
     if mode == "nearest_away":
-        # Not floor(|x| + 0.5): that sum rounds 0.49999997 up to 1.
-        whole = xp.trunc(x)
-        return xp.where(xp.abs(x - whole) >= 0.5, whole + xp.sign(x), whole)
-    check_mode(mode, key)
-    assert key is not None, "check_mode lets stochastic pass only with a key"
-    below = xp.floor(x)
-    return xp.where(uniform(x, key) < x - below, below + 1, below)
+        away = distance >= 0.5
+    elif mode == "nearest_zero":
+        away = distance > 0.5
+    else:
+        away = (distance > 0.5) | ((distance == 0.5) & (x > 0 if mode == "nearest_up" else x < 0))
+    return xp.where(away, whole + xp.sign(x), whole)

@@ -56,6 +56,8 @@ class TensorFormat:
             raise FormatError(
                 f"the element format {name!r} is not one that formats.get knows, so it has no spec string"
             )
+        if self.element.is_complex:
+            raise FormatError(f"tensors hold real numbers; {name} is complex (round and encode it as a Format)")
         if self.element.bits not in (1, 2, 3, 4, 5, 6, 7, 8, 16, 32):
             raise FormatError(f"tensor elements have 1 to 8, 16 or 32 bits; {name} has {self.element.bits}")
         if len(self.block) != 2 or not all(isinstance(n, int) and n >= 0 for n in self.block):
@@ -77,6 +79,11 @@ class TensorFormat:
     def bits(self) -> int:
         """Bits of one code."""
         return self.element.bits
+
+    @staticmethod
+    def element_named(name: str) -> Format:
+        """The number format of that name, suggesting short names of scaled formats too where there is none."""
+        return _element(name, name)
 
     @classmethod
     def parse(cls, spec: str) -> Self:

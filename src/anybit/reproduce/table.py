@@ -8,7 +8,9 @@ from anybit.errors import AnybitError
 from anybit.reproduce.catalogue import find
 from anybit.reproduce.experiment import Experiment
 
-EXPERIMENTS: dict[str, str] = {}
+EXPERIMENTS: dict[str, str] = {
+    "direction_preserving": "anybit.reproduce.direction_preserving",
+}
 
 
 def experiment(name: str) -> Experiment:

@@ -12,14 +12,17 @@ import torch
 from torch import Tensor
 
 from anybit.errors import FormatError
-from anybit.formats import Key, Mode, TensorFormat
+from anybit.formats import Exponent, Key, Mode, TensorFormat
+from anybit.formats.rounding import advance
 from anybit.tensors import blocks
 from anybit.tensors.packing import pack_bits, row_bytes
 from anybit.tensors.qtensor import QTensor
+from anybit.tensors.scale_exact import exact_parameters
 from anybit.tensors.scale_search import mse_parameters
-from anybit.tensors.scales import load_scale, range_parameters, store_scale, tensor_factor, value_range
+from anybit.tensors.scale_statistics import four_over_six_parameters, gaussian_parameters, second_ratio
+from anybit.tensors.scales import PowerRounding, load_scale, range_parameters, store_scale, tensor_factor, value_range
 
-ScaleRule = Literal["absmax", "mse"]
+ScaleRule = Literal["absmax", "mse", "exact", "four_over_six", "gaussian"]
 SCALE_RULES: tuple[str, ...] = get_args(ScaleRule)
 
 
@@ -30,38 +33,58 @@ def quantize(
     mode: Mode = "nearest_even",
     importance: Tensor | None = None,
     key: Key | None = None,
+    power: PowerRounding | None = None,
 ) -> QTensor:
     """x (floating, any shape of one dimension or more) -> QTensor: `block_scales`, then `encode`.
 
-    importance: weights of the squared error for scale_rule "mse", [cols] (such as the diagonal of a Hessian) or [rows, cols].
+    importance: weights of the squared error for scale_rule "mse" and "exact", [cols] (such as the diagonal of a Hessian) or [rows, cols].
     FormatError where x holds NaN or infinity (unscaled formats saturate infinity, as `Format` does).
     """
     if fmt.scale is None:
         return encode(x, fmt, mode=mode, key=key)
-    scale, zero, tensor_scale = block_scales(x, fmt, scale_rule, importance)
+    scale, zero, tensor_scale = block_scales(x, fmt, scale_rule, importance, power)
     return encode(x, fmt, scale, zero, tensor_scale, mode, key)
 
 
 def block_scales(
-    x: Tensor, fmt: TensorFormat, rule: ScaleRule = "absmax", importance: Tensor | None = None
+    x: Tensor,
+    fmt: TensorFormat,
+    rule: ScaleRule = "absmax",
+    importance: Tensor | None = None,
+    power: PowerRounding | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """(scale, zero, tensor_scale) of x as float32 values that their formats hold exactly.
 
     scale and zero are [row blocks, col blocks]; zero is None without `+z`, tensor_scale (a scalar) None without `+t`.
-    The rules are those of `tensors.scales`: "absmax" maps the largest magnitude of a block to the largest value of the element
-    format; "mse" searches the scale of least squared error and is never worse than "absmax".
+    absmax         the largest magnitude of a block becomes the largest value of the element format (`tensors.scales`)
+    mse            a search for the scale of least squared error, never worse than absmax (`tensors.scale_search`)
+    exact          the scale of least squared error (`tensors.scale_exact`); no zero points, blocks of moderate size
+    four_over_six  the largest magnitude becomes the largest or the second largest value, whichever errs less (NVFP4: 6 or 4)
+    gaussian       the best scale for normal numbers of the block's root mean square, as Quartet (`tensors.scale_statistics`)
+    power: for e8m0 scales under absmax and gaussian, how the wanted scale is rounded to a power of two; None: as OCP says,
+    and "four_thirds" under gaussian.
     """
     if rule not in SCALE_RULES:
         raise FormatError(f"unknown scale rule {rule!r}; known: {', '.join(SCALE_RULES)}")
     if fmt.scale is None:
         raise FormatError(f"{fmt} is unscaled, so it has no block scales")
+    if power is not None and not (isinstance(fmt.scale, Exponent) and rule in ("absmax", "gaussian")):
+        raise FormatError(
+            f"rounding to powers of two is for e8m0 scales under absmax and gaussian; got {fmt} and {rule}"
+        )
     matrix = matrix_view(x)
     low, high = value_range(matrix, fmt)
-    tensor_scale = tensor_factor(low, high, fmt)
+    tensor_scale = tensor_factor(low, high, fmt, second_ratio(fmt) if rule == "four_over_six" else 1.0)
     if rule == "mse":
         scale, zero = mse_parameters(matrix, fmt, low, high, tensor_scale, importance)
+    elif rule == "exact":
+        scale, zero = exact_parameters(matrix, fmt, low, high, tensor_scale, importance)
+    elif rule == "four_over_six":
+        scale, zero = four_over_six_parameters(matrix, fmt, low, high, tensor_scale, importance)
+    elif rule == "gaussian":
+        scale, zero = gaussian_parameters(matrix, fmt, tensor_scale, power)
     else:
-        scale, zero = range_parameters(low, high, fmt, tensor_scale)
+        scale, zero = range_parameters(low, high, fmt, tensor_scale, power=power)
     return scale, zero, tensor_scale
 
 
@@ -93,7 +116,6 @@ def encode(
     if fmt.zero is not None:
         stored_zero = fmt.zero.encode(_required(zero, "zero", fmt, grid).float())
         offset = fmt.zero.decode(stored_zero)
-    seed, start = key if isinstance(key, tuple) else (key, 0)
     codes = torch.empty(rows, row_bytes(cols, fmt.bits), dtype=torch.uint8, device=x.device)
     for band in blocks.bands(rows, cols, tall):
         for a, b in band:
@@ -102,8 +124,7 @@ def encode(
                 value = value / blocks.of_rows(divisor, a, b, tall)
             if offset is not None:
                 value = value + blocks.of_rows(offset, a, b, tall)
-            position = start + a * value.shape[2] * value.shape[3]
-            chunk = element.encode(value, mode, None if seed is None else (seed, position))
+            chunk = element.encode(value, mode, advance(key, a * value.shape[2] * value.shape[3]))
             codes[a:b] = pack_bits(blocks.unblocked(chunk, b - a, cols), fmt.bits)
     return QTensor(codes, stored_scale, stored_zero, tensor_scale, tuple(x.shape), fmt)
 

@@ -59,7 +59,7 @@ def _steps(highest: float, lowest: float, ratio: float) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class _Best:
+class Best:
     """The best parameters so far of each block: all [row blocks, col blocks]."""
 
     scale: Tensor
@@ -67,9 +67,9 @@ class _Best:
     shrink: Tensor
     error: Tensor
 
-    def or_better(self, scale: Tensor, zero: Tensor | None, shrink: Tensor | float, error: Tensor) -> _Best:
+    def or_better(self, scale: Tensor, zero: Tensor | None, shrink: Tensor | float, error: Tensor) -> Best:
         wins = error < self.error
-        return _Best(
+        return Best(
             torch.where(wins, scale, self.scale),
             None if self.zero is None or zero is None else torch.where(wins, zero, self.zero),
             torch.where(wins, shrink, self.shrink),
@@ -85,18 +85,18 @@ def mse_parameters(
     low, high: the range of each block; factor: the tensor scale; importance: [cols], [rows, cols] or None.
     """
     rows, cols = matrix.shape
-    weights = _weights(importance, rows, cols, fmt)
+    weights = importance_weights(importance, rows, cols, fmt)
     scales, zeros = range_parameters(low, high, fmt, factor)
     tall, plan = fmt.block[0], sweep(fmt)
-    signs = (1.0, -1.0) if _mirrored(fmt) else (1.0,)
+    signs = (1.0, -1.0) if mirrored(fmt) else (1.0,)
     for band in blocks.bands(rows, cols, tall):
         first = band[0][0] // tall if tall else 0
         part = slice(first, first + (-(-band[-1][1] // tall) - first if tall else 1))
-        errors = _Errors(matrix, weights, fmt, factor, band)
+        errors = BlockErrors(matrix, weights, fmt, factor, band)
         scale, zero = scales[part], None if zeros is None else zeros[part]
-        best = _Best(scale, zero, torch.ones_like(scale), errors.of(scale, zero))
+        best = Best(scale, zero, torch.ones_like(scale), errors.of(scale, zero))
 
-        def attempt(best: _Best, shrink: float | Tensor, part: slice = part, errors: _Errors = errors) -> _Best:
+        def attempt(best: Best, shrink: float | Tensor, part: slice = part, errors: BlockErrors = errors) -> Best:
             scale, zero = range_parameters(low[part], high[part], fmt, factor, shrink)
             return best.or_better(scale, zero, shrink, errors.of(scale, zero))
 
@@ -114,7 +114,7 @@ def mse_parameters(
     return scales, zeros
 
 
-def _mirrored(fmt: TensorFormat) -> bool:
+def mirrored(fmt: TensorFormat) -> bool:
     """Is the negated scale another grid worth trying?"""
     element, scale = fmt.element, fmt.scale
     if fmt.zero is not None or element.bits > 5 or scale is None or scale.min >= 0 or element.min >= 0:
@@ -123,7 +123,7 @@ def _mirrored(fmt: TensorFormat) -> bool:
     return not np.array_equal(grid, -grid[::-1])
 
 
-def _weights(importance: Tensor | None, rows: int, cols: int, fmt: TensorFormat) -> Tensor | None:
+def importance_weights(importance: Tensor | None, rows: int, cols: int, fmt: TensorFormat) -> Tensor | None:
     """importance as [1 or rows, cols] float32; ones where padding must be masked because the element format has no zero."""
     if importance is None:
         element = fmt.element
@@ -139,7 +139,7 @@ def _weights(importance: Tensor | None, rows: int, cols: int, fmt: TensorFormat)
     return weights
 
 
-class _Errors:
+class BlockErrors:
     """The blocks of one band, and the squared error of given parameters. A band of one chunk is read once, others every time."""
 
     def __init__(

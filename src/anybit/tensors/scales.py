@@ -5,7 +5,10 @@ of b bits divides by 2^(b-1) - 1, and both +absmax and -absmax are on the grid. 
 leave one sign or half the grid unused: there the signed extreme of the block gets the lowest value, scale = extreme / -2^(b-1), and
 the scale may be negative (where its format has signs). Measured on Gaussian, Laplace and Student-t blocks of 128 this is
 worth 3 to 5 dB at 2 bits. Unsigned elements use the largest positive value.
-e8m0 scales follow OCP Microscaling v1.0, section 6.3: 2^(floor(log2 absmax) - floor(log2 element.max)).
+e8m0 scales follow OCP Microscaling v1.0, section 6.3: 2^(floor(log2 absmax) - floor(log2 element.max)). With `power` it is
+absmax / element.max that is rounded to a power of two: "floor", "ceil" (nothing is clipped), "nearest" (by value, from 1.5 on up) or
+"four_thirds" (from 4/3 on up: with the scale of `gaussian_scale` the one of the four that gives the published errors of Quartet,
+arXiv 2505.14669, whose own code takes the floor).
 With zero points the block's range, widened to hold 0, is spread over all codes: scale = (high - low) / (max - min),
 zero = round(min - low / scale).
 
@@ -18,6 +21,8 @@ smallest positive value, so that no block is divided by zero. Blocks of zeros ha
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
@@ -26,8 +31,23 @@ from anybit.formats import Exponent, Format, Int, TensorFormat
 from anybit.tensors import blocks
 from anybit.tensors.qtensor import scale_dtype
 
+PowerRounding = Literal["floor", "nearest", "four_thirds", "ceil"]
+POWER_ROUNDINGS: tuple[str, ...] = get_args(PowerRounding)
+
+_UP_FROM = {"floor": 2.0, "nearest": 1.5, "four_thirds": 4 / 3}
 _LARGEST_BLOCK_SCALE = 448.0
 _TINY = torch.finfo(torch.float32).tiny
+
+
+def power_of_two(scale: Tensor, rounding: PowerRounding) -> Tensor:
+    """Non-negative numbers -> a power of two beside each, float32; 0 stays 0. FormatError for an unknown rounding."""
+    if rounding not in POWER_ROUNDINGS:
+        raise FormatError(f"unknown rounding to powers of two {rounding!r}; known: {', '.join(POWER_ROUNDINGS)}")
+    # frexp is exact where log2 would round: scale = fraction * 2^exponent with the fraction in [0.5, 1).
+    fraction, exponent = torch.frexp(scale.double())
+    up = fraction > 0.5 if rounding == "ceil" else 2 * fraction >= _UP_FROM[rounding]
+    power = torch.exp2((exponent - 1 + up.to(exponent.dtype)).double().clamp(-149, 127))
+    return torch.where(scale > 0, power, 0.0).float()
 
 
 def store_scale(scale: Tensor, fmt: Format) -> Tensor:
@@ -66,18 +86,26 @@ def value_range(matrix: Tensor, fmt: TensorFormat) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def tensor_factor(low: Tensor, high: Tensor, fmt: TensorFormat) -> Tensor | None:
-    """The tensor scale, a float32 scalar; None without `+t`. 1 for a tensor of zeros."""
+def tensor_factor(low: Tensor, high: Tensor, fmt: TensorFormat, headroom: float = 1.0) -> Tensor | None:
+    """The tensor scale, a float32 scalar; None without `+t`. 1 for a tensor of zeros.
+
+    headroom: how much above the one of the absmax rule the largest block scale may be.
+    """
     if not fmt.tensor_scale or fmt.scale is None:
         return None
     absmax = torch.maximum(-low, high).amax() if low.numel() else low.new_zeros(())
     largest = min(fmt.scale.max, _LARGEST_BLOCK_SCALE)
-    factor = absmax / (_span(fmt) * largest)
+    factor = absmax * headroom / (_span(fmt) * largest)
     return torch.where(absmax > 0, factor.clamp(min=_TINY), 1.0)
 
 
 def range_parameters(
-    low: Tensor, high: Tensor, fmt: TensorFormat, factor: Tensor | None, shrink: float | Tensor = 1.0
+    low: Tensor,
+    high: Tensor,
+    fmt: TensorFormat,
+    factor: Tensor | None,
+    shrink: float | Tensor = 1.0,
+    power: PowerRounding | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """(scale, zero) of the absmax rule for the range of each block times `shrink` (a number or one for each block).
 
@@ -99,7 +127,9 @@ def range_parameters(
     reach = reach * shrink
     if factor is not None:
         reach = reach / factor
-    if isinstance(scale_format, Exponent):
+    if isinstance(scale_format, Exponent) and power is not None:
+        scale = power_of_two(reach / span, power)
+    elif isinstance(scale_format, Exponent):
         top = torch.floor(torch.log2(torch.tensor(span, dtype=torch.float64)))
         # frexp is exact where log2 would round: reach = m * 2^e with m in [0.5, 1).
         exponent = torch.frexp(reach.double()).exponent - 1 - top

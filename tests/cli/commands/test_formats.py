@@ -34,6 +34,49 @@ def test_people_see_the_same(capsys):
     assert "-8 -7" in out
 
 
+def test_every_named_format_can_be_shown(capsys):
+    for name in formats.names.TABLE:
+        assert main(["formats", "show", name, "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document["element"]["name"] == name
+    assert main(["formats", "show", "e2m1", "--json"]) == 0
+    # 20 log10(6 / 0.5)
+    assert abs(json.loads(capsys.readouterr().out)["element"]["dynamic_range_db"] - 21.58) < 0.01
+
+
+def test_compare(capsys):
+    assert (
+        main(["formats", "compare", "bipolar4", "e2m1", "bf16", "--model", "none", "--directions", "2000", "--json"])
+        == 0
+    )
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["formats"]}
+    # Max (1960): 16 equally spaced levels, error 0.01154. The direction-preserving paper gives 4.434 degrees for E2M1 in 16 dimensions.
+    assert abs(rows["bipolar4"]["sqnr_db"]["gaussian"] - 19.38) < 0.2
+    assert abs(rows["e2m1"]["angle"]["mean"] - 4.434) < 0.05
+    assert rows["bf16"]["angle"] is None and rows["bf16"]["sqnr_db"]["laplace"] > 50
+
+
+def test_compare_takes_real_weights_and_prints_a_table(capsys, tiny_folder):
+    assert main(["formats", "compare", "int4", "nf4", "--model", str(tiny_folder), "--directions", "200"]) == 0
+    out = capsys.readouterr().out
+    assert f"{tiny_folder.name} dB" in out and "99 % angle" in out
+
+
+def test_compare_refuses_complex_formats(capsys):
+    assert main(["formats", "compare", "i2c", "int4", "--model", "none"]) == 2
+    assert "i2c is complex" in capsys.readouterr().err
+
+
+def test_plot(capsys, tmp_path):
+    for name, first in (("a.png", b"\x89PNG"), ("b.svg", b"<?xml")):
+        assert main(["formats", "plot", "e2m1", "int4", "e5m2", "fp16", "--out", str(tmp_path / name)]) == 0
+        assert (tmp_path / name).read_bytes().startswith(first)
+    assert main(["formats", "plot", "e2m1", "--out", str(tmp_path / "c.pdf")]) == 2
+    assert ".png or .svg" in capsys.readouterr().err
+    assert main(["formats", "plot", "fp32", "--out", str(tmp_path / "c.png")]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.svg"]
+
+
 def test_unknown_name(capsys):
     assert main(["formats", "show", "int17"]) == 2
     out, err = capsys.readouterr()

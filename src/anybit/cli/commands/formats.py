@@ -1,14 +1,16 @@
-"""`anybit formats`: the number formats and what they hold."""
+"""`anybit formats`: the number formats, what they hold, and what they are worth."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from anybit.cli.console import Console
+from anybit.errors import FormatError
 
-app = typer.Typer(help="The number formats: list them, or look into one.", no_args_is_help=True)
+app = typer.Typer(help="The number formats: list them, look into one, draw and compare them.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 FEW = 16
@@ -18,6 +20,7 @@ FEW = 16
 def described(name: str) -> dict[str, Any]:
     """The properties of an element format."""
     from anybit import formats
+    from anybit.formats.measures import dynamic_range
 
     found = formats.get(name)
     return {
@@ -30,6 +33,7 @@ def described(name: str) -> dict[str, Any]:
         "eps": found.eps,
         "has_inf": found.has_inf,
         "has_nan": found.has_nan,
+        "dynamic_range_db": None if found.is_complex else dynamic_range(found),
     }
 
 
@@ -59,8 +63,9 @@ def list_formats(json: Json = False) -> None:
     )
     console.say()
     console.say(
-        "Also any uintN, intNn and eXmY[fn|ieee|none]. A tensor format is ELEMENT/BLOCK[:SCALE][+z][+t], as in int4/g128+z."
+        "Also any uintN, intNn, [u]eXmY[bBIAS][fn|ieee|none|fnuz|uz], p3109_kKpP{s|u}{e|f}, positN_ES, [u]fixedI_F and levels(a,b,…)."
     )
+    console.say("A tensor format is ELEMENT/BLOCK[:SCALE][+z][+t], as in int4/g128+z.")
     console.table(["short name", "means"], list(formats.ALIASES.items()))
     console.result({"formats": rows, "aliases": dict(formats.ALIASES)})
 
@@ -73,12 +78,13 @@ def show(
     """One format: its properties, and all its values where they are few; for a tensor format its cost in bits too."""
     from anybit import formats
 
-    spec = formats.TensorFormat.parse(name)
-    element = spec.element
+    scaled = "/" in name or name in formats.ALIASES
+    spec = formats.TensorFormat.parse(name) if scaled else None
+    element = spec.element if spec else formats.TensorFormat.element_named(name)
     properties = described(element.name)
     document: dict[str, Any] = {"element": properties}
     console = Console(json)
-    if spec.scale is not None:
+    if spec is not None and spec.scale is not None:
         shape = (4096, 4096)
         per_weight = 8 * spec.nbytes(shape) / (shape[0] * shape[1])
         document |= {
@@ -96,9 +102,87 @@ def show(
         console.say(f"{per_weight:.4g} bits a weight in a matrix of {shape[0]} × {shape[1]}, scales counted")
         console.say()
     console.table(["property", "value"], [[key.replace("_", " "), value] for key, value in properties.items()])
-    if element.bits <= 8:
+    if element.bits <= 8 and not element.is_complex:
         values = sorted(set(element.values.tolist()))
         document["values"] = values
         console.say()
         console.say("values: " + " ".join(f"{value:.6g}" for value in values))
     console.result(document)
+
+
+@app.command("plot")
+def plot(
+    names: Annotated[list[str], typer.Argument(help="Number formats, one or more (e2m1 int4 nf4).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write, .png or .svg.")] = Path("formats.png"),
+    json: Json = False,
+) -> None:
+    """Draw where the values of formats lie and how far apart they are."""
+    from anybit import formats
+    from anybit.cli.formats.picture import draw
+
+    console = Console(json)
+    draw(out, [formats.get(name) for name in names])
+    console.say(f"wrote {out}")
+    console.result({"formats": names, "picture": str(out)})
+
+
+@app.command("compare")
+def compare(
+    names: Annotated[list[str], typer.Argument(help="Number formats, two or more (e2m1 int4 nf4).")],
+    model: Annotated[
+        str,
+        typer.Option("--model", help="A model whose weights count as real ones: a directory, a bundled name, or none."),
+    ] = "anybit-tiny",
+    block: Annotated[int, typer.Option("--block", help="Dimensions of the directions that are covered.")] = 16,
+    count: Annotated[int, typer.Option("--directions", help="Random directions to measure.")] = 5000,
+    json: Json = False,
+) -> None:
+    """Signal to noise at the best scale, dynamic range, and how well blocks of a format cover directions.
+
+    Signal to noise is in dB, for one scale over all numbers. Angles are in degrees between a random direction and the nearest block of
+    values under the best scale; formats of more than 8 bits have none.
+    """
+    from anybit import formats
+    from anybit.cli.arguments import positive
+    from anybit.cli.formats.data import distributions, model_or_none
+    from anybit.formats.design import coverage
+    from anybit.formats.measures import dynamic_range, quality
+
+    positive(block, "--block")
+    positive(count, "--directions")
+    found = [formats.get(name) for name in names]
+    if wrong := [fmt.name for fmt in found if fmt.is_complex]:
+        raise FormatError(f"formats of real numbers can be compared; {wrong[0]} is complex")
+    console = Console(json)
+    data = distributions(model_or_none(model))
+    rows = []
+    with console.progress("compare") as job:
+        for done, fmt in enumerate(found):
+            job(fmt.name, done, len(found))
+            angle = coverage(fmt, block, count) if fmt.bits <= 8 and len(set(fmt.values.tolist())) > 1 else None
+            rows.append(
+                {
+                    "name": fmt.name,
+                    "bits": fmt.bits,
+                    "sqnr_db": {name: quality(fmt, x).sqnr for name, x in data.items()},
+                    "dynamic_range_db": dynamic_range(fmt),
+                    "angle": None if angle is None else {"mean": angle.mean, "p99": angle.p99, "max": angle.max},
+                }
+            )
+    console.table(
+        ["format", "bits", *(f"{name} dB" for name in data), "range dB", "mean angle", "99 % angle", "largest"],
+        [
+            [
+                row["name"],
+                row["bits"],
+                *(f"{value:.2f}" for value in row["sqnr_db"].values()),
+                f"{row['dynamic_range_db']:.1f}",
+                *(f"{value:.3f}" for value in (row["angle"] or {}).values()),
+                *([] if row["angle"] else ["–", "–", "–"]),
+            ]
+            for row in rows
+        ],
+    )
+    console.say()
+    console.say(f"angles in degrees, {count} random directions in {block} dimensions, best scale for each")
+    console.result({"formats": rows, "block": block, "directions": count})

@@ -1,0 +1,1 @@
+"""What `anybit formats` measures and draws."""
