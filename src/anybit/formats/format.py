@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anybit.errors import FormatError
-from anybit.formats import arrays
+from anybit.formats import arrays, native
 from anybit.formats.arrays import ArrayT
 from anybit.formats.rounding import Key, Mode, check_mode
 
@@ -91,6 +91,9 @@ class Format(ABC):
 
     def round(self, x: ArrayT, mode: Mode = "nearest_even", key: Key | None = None) -> ArrayT:
         """x moved onto the grid, in x's own floating type (float64 for integers). `key` is needed for mode "stochastic"."""
+        check_mode(mode, key)
+        if (fast := native.round(self, x, mode, key)) is not None:
+            return cast(ArrayT, fast)
         xp, work = self._prepare(x, mode, key)
         return cast(ArrayT, arrays.restore(self._round(xp, work, mode, key), x))
 
@@ -99,6 +102,9 @@ class Format(ABC):
 
         Integers: two's complement in the low `bits`. Floating: sign, exponent, mantissa. Codebooks: index in ascending order.
         """
+        check_mode(mode, key)
+        if (fast := native.encode(self, x, mode, key)) is not None:
+            return cast(ArrayT, fast)
         xp, work = self._prepare(x, mode, key)
         return cast(ArrayT, arrays.code_array(self._encode(xp, work, mode, key), self.bits))
 
@@ -106,6 +112,8 @@ class Format(ABC):
         """Values of codes (any integer type) in `dtype`, a numpy or torch floating type to match `codes`; float32 where None."""
         xp = arrays.namespace(codes)
         dtype = xp.float32 if dtype is None else dtype
+        if (fast := native.decode(self, codes, dtype)) is not None:
+            return cast(ArrayT, fast)
         return cast(ArrayT, self._decode(xp, codes, dtype))
 
     def _decode(self, xp: Any, codes: Any, dtype: Any) -> Any:
