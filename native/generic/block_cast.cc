@@ -22,6 +22,9 @@ float float_of(std::uint32_t bits) {
 
 // floor(log2 x) of x > 0
 int exponent_of(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  if (bits >> 23) return static_cast<int>(bits >> 23) - 127;
   int exponent;
   std::frexp(x, &exponent);
   return exponent - 1;
@@ -40,14 +43,20 @@ void pack_stream(const std::uint8_t* codes, std::size_t n, int bits, std::uint8_
     std::memcpy(out, codes, n);
     return;
   }
-  for (std::size_t i = 0; i < n; i += 8) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, codes + i, n - i < 8 ? n - i : 8);
+  const std::uint8_t* end = out + packed_row_bytes(static_cast<std::int64_t>(n), bits);
+  std::size_t i = 0;
+  std::uint64_t word;
+  // Whole words are stored while what they write too much lies inside the row and is overwritten by the next.
+  for (; i + 8 <= n && out + 8 <= end; i += 8, out += bits) {
+    std::memcpy(&word, codes + i, 8);
     word = eight_codes(word, bits);
-    const std::size_t size = n - i < 8 ? ((n - i) * static_cast<std::size_t>(bits) + 7) / 8 : static_cast<std::size_t>(bits);
-    if (bits == 4 && size == 4) std::memcpy(out, &word, 4);
-    else std::memcpy(out, &word, size);
-    out += size;
+    std::memcpy(out, &word, 8);
+  }
+  for (; i < n; i += 8, out += bits) {
+    word = 0;
+    std::memcpy(&word, codes + i, std::min<std::size_t>(8, n - i));
+    word = eight_codes(word, bits);
+    std::memcpy(out, &word, std::min<std::size_t>(static_cast<std::size_t>(bits), static_cast<std::size_t>(end - out)));
   }
 }
 

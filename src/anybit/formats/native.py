@@ -145,6 +145,15 @@ def _prepare(fmt: Any, x: Any, mode: str, key: Any) -> Any:
         return None
     if x.dtype == arrays.namespace(x).float64:
         return None
+    found = prepare(fmt, mode, key)
+    if found is None:
+        return None
+    native, known, seed, start = found
+    return _flat(arrays.working(x)), native, (known, native.CAST_MODES.index(mode), seed, start)
+
+
+def prepare(fmt: Any, mode: str, key: Any) -> tuple[ModuleType, Any, int, int] | None:
+    """(module, grid, seed, position in its stream) of a rounding that the kernels do, else None."""
     native = module()
     if native is None or mode not in native.CAST_MODES:
         return None
@@ -154,7 +163,7 @@ def _prepare(fmt: Any, x: Any, mode: str, key: Any) -> Any:
     known = grid(fmt)
     if known is None or (hasattr(fmt, "levels") and mode not in _TABLE_MODES):
         return None
-    return _flat(arrays.working(x)), native, (known, native.CAST_MODES.index(mode), seed & (2**64 - 1), start)
+    return native, known, seed & (2**64 - 1), start
 
 
 _TABLE_MODES = ("nearest_even", "nearest_away", "toward_zero", "up", "down", "stochastic")

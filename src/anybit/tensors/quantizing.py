@@ -14,6 +14,7 @@ from torch import Tensor
 from anybit.errors import FormatError
 from anybit.formats import Key, Mode, TensorFormat
 from anybit.tensors import blocks
+from anybit.tensors.fused import quantize_absmax
 from anybit.tensors.packing import pack_bits, row_bytes
 from anybit.tensors.qtensor import QTensor
 from anybit.tensors.scale_search import mse_parameters
@@ -38,6 +39,8 @@ def quantize(
     """
     if fmt.scale is None:
         return encode(x, fmt, mode=mode, key=key)
+    if scale_rule == "absmax" and (fused := quantize_absmax(x, matrix_view(x), fmt, mode, key)) is not None:
+        return fused
     scale, zero, tensor_scale = block_scales(x, fmt, scale_rule, importance)
     return encode(x, fmt, scale, zero, tensor_scale, mode, key)
 
