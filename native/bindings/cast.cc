@@ -160,7 +160,7 @@ nb::tuple quantize(OwnedGrid& owner, int mode, In<uint8_t> x, const std::string&
 
 // A fresh array on huge pages where the system has them.
 nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> large_array(size_t bytes) {
-  auto* memory = new std::shared_ptr<std::byte>(arena_allocate(bytes));
+  auto* memory = new std::shared_ptr<std::byte>(arena_allocate_alone(bytes));
   nb::capsule owner(memory, [](void* p) noexcept { delete static_cast<std::shared_ptr<std::byte>*>(p); });
   return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(memory->get(), {bytes}, owner);
 }
