@@ -4,6 +4,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -12,6 +13,7 @@
 #include "bindings/module.hpp"
 #include "generic/arena.hpp"
 #include "generic/cast.hpp"
+#include "generic/emulate_ops.hpp"
 
 namespace nb = nanobind;
 using namespace anybit;
@@ -158,6 +160,35 @@ nb::tuple quantize(OwnedGrid& owner, int mode, In<uint8_t> x, const std::string&
   return nb::make_tuple(static_cast<int>(status), tensor_scale);
 }
 
+template <class T> using Matrix = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+uint32_t bits_of(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return bits;
+}
+
+void emulate(Matrix<const float> x, Matrix<const float> w, const std::string& rule, int constant, float smallest, float largest,
+             float beyond, const OwnedGrid* accumulator, const std::string& order, int64_t chunk, float gain, Matrix<float> y) {
+  Emulation p{};
+  p.m = static_cast<int64_t>(x.shape(0)), p.n = static_cast<int64_t>(w.shape(0)), p.k = static_cast<int64_t>(x.shape(1));
+  require(w.shape(1) == x.shape(1) && y.shape(0) == x.shape(0) && y.shape(1) == w.shape(0), "the shapes do not fit");
+  require(rule == "exact" || rule == "add" || rule == "formula", "unknown rule of multiplication");
+  require(order == "sequential" || order == "chunked" || order == "tree", "unknown order of addition");
+  require(order == "sequential" || chunk >= 1, "chunks have at least one term");
+  require(constant >= 0 && constant < (1 << 23), "the constant of a product is a fraction");
+  require(!accumulator || accumulator->grid.kind == GridKind::floating, "accumulators are floating formats");
+  p.x = x.data(), p.y = y.data(), p.gain = gain, p.chunk = chunk, p.constant = constant;
+  p.rule = rule == "exact" ? ProductRule::exact : rule == "add" ? ProductRule::add : ProductRule::formula;
+  p.order = order == "sequential" ? SumOrder::sequential : order == "chunked" ? SumOrder::chunked : SumOrder::tree;
+  p.smallest = static_cast<int32_t>(bits_of(smallest)), p.largest = static_cast<int32_t>(bits_of(largest));
+  p.beyond = static_cast<int32_t>(bits_of(beyond));
+  p.accumulator = accumulator ? &accumulator->grid : nullptr;
+  if (p.m == 0 || p.n == 0) return;
+  nb::gil_scoped_release release;
+  emulated_matmul(p, w.data());
+}
+
 // A fresh array on huge pages where the system has them.
 nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> large_array(size_t bytes) {
   auto* memory = new std::shared_ptr<std::byte>(arena_allocate_alone(bytes));
@@ -192,5 +223,8 @@ void bind_cast(nb::module_& m) {
         nb::arg("cols"), nb::arg("width"), nb::arg("span"), nb::arg("top"), nb::arg("scale_type"), nb::arg("scale").none(),
         nb::arg("smallest_scale"), nb::arg("tensor_divisor"), nb::arg("codes"), nb::arg("scales"), nb::arg("seed") = 0,
         nb::arg("start") = 0, "Returns (0 done, 1 NaN or 2 infinity, tensor scale).");
+  m.def("emulated_matmul", emulate, nb::arg("x"), nb::arg("w"), nb::arg("rule"), nb::arg("constant"), nb::arg("smallest"),
+        nb::arg("largest"), nb::arg("beyond"), nb::arg("accumulator").none(), nb::arg("order"), nb::arg("chunk"), nb::arg("gain"),
+        nb::arg("y"));
   m.def("large_array", large_array, nb::arg("bytes"), "uint8 zeros on huge pages where the system has them.");
 }
