@@ -13,6 +13,7 @@ rounding innocuous?", 1995: 24 >= 2 (m + 1) + 2). An accumulator with fewer mant
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal, get_args
 
 import torch
@@ -83,7 +84,7 @@ def emulated_matmul(
                 f"the accumulator {wide.name} has fewer mantissa bits than the operands ({operands.name}); "
                 "say narrow=True where that is meant"
             )
-    rows = product.prepare(x.detach().reshape(-1, x.shape[-1]))
+    rows = product.prepare(x.detach().reshape(prod(x.shape[:-1]), x.shape[-1]))
     weight = product.prepare(w.detach())
     module = None if reference else native.load()
     finite = product.rule == "exact" or bool(torch.isfinite(rows).all() & torch.isfinite(weight).all())
