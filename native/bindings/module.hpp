@@ -3,4 +3,5 @@
 #include <nanobind/nanobind.h>
 
 void bind_kernels(nanobind::module_& m);
+void bind_cast(nanobind::module_& m);
 void bind_engine(nanobind::module_& m);

@@ -56,6 +56,12 @@ std::shared_ptr<std::byte> arena_allocate(size_t bytes) {
   return std::shared_ptr<std::byte>(std::move(chunk), block);
 }
 
+std::shared_ptr<std::byte> arena_allocate_alone(size_t bytes) {
+  auto chunk = std::make_shared<Chunk>(bytes + kLine);
+  std::byte* block = chunk->base;
+  return std::shared_ptr<std::byte>(std::move(chunk), block);
+}
+
 size_t arena_mapped() { return mapped; }
 
 }  // namespace anybit

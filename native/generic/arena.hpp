@@ -13,6 +13,9 @@ namespace anybit {
 // `bytes` zeroed bytes, aligned to 64, followed by at least 64 readable ones.  Throws std::bad_alloc.
 std::shared_ptr<std::byte> arena_allocate(size_t bytes);
 
+// The same in a mapping of its own, returned with it: for results, which come and go and must not pin a chunk that weights share.
+std::shared_ptr<std::byte> arena_allocate_alone(size_t bytes);
+
 // Bytes of chunks now mapped (address space) for `doctor`.
 size_t arena_mapped();
 

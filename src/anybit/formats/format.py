@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anybit.errors import FormatError
-from anybit.formats import arrays
+from anybit.formats import arrays, native
 from anybit.formats.arrays import ArrayT
 from anybit.formats.overflow import Overflow, beyond, check_overflow, replacements
 from anybit.formats.rounding import Key, Mode, check_mode
@@ -128,6 +128,9 @@ class Format(ABC):
         """x moved onto the grid, in x's own floating type (float64 for integers). `key` is needed for the random modes."""
         if arrays.is_jax(x):
             return cast(ArrayT, arrays.on_host(lambda a: self.round(a, mode, key, overflow), x, None))
+        check_mode(mode, key)
+        if overflow == "saturate" and (fast := native.round(self, x, mode, key)) is not None:
+            return cast(ArrayT, fast)
         xp, work = self._prepare(x, mode, key, overflow)
         return cast(ArrayT, arrays.restore(self._rounded(xp, work, mode, key, overflow), x))
 
@@ -142,6 +145,9 @@ class Format(ABC):
             return cast(
                 ArrayT, arrays.on_host(lambda a: self.encode(a, mode, key, overflow), x, arrays.code_dtype(self.bits))
             )
+        check_mode(mode, key)
+        if overflow == "saturate" and (fast := native.encode(self, x, mode, key)) is not None:
+            return cast(ArrayT, fast)
         xp, work = self._prepare(x, mode, key, overflow)
         return cast(ArrayT, arrays.code_array(self._encoded(xp, work, mode, key, overflow), self.bits))
 
@@ -182,6 +188,8 @@ class Format(ABC):
             return cast(ArrayT, arrays.on_host(lambda a: self.decode(a, found), codes, found))
         xp = arrays.namespace(codes)
         dtype = xp.float32 if dtype is None else dtype
+        if (fast := native.decode(self, codes, dtype)) is not None:
+            return cast(ArrayT, fast)
         return cast(ArrayT, self._decode(xp, codes, dtype))
 
     def _decode(self, xp: Any, codes: Any, dtype: Any) -> Any:

@@ -2,7 +2,26 @@
 
 from anybit.ops.dispatch import Choice, Kernel, Problem
 from anybit.ops.embedding import embedding
+from anybit.ops.emulated import Accumulator, emulated_matmul
+from anybit.ops.invariant import TreeWeight, invariant_matmul, layercast_matmul
 from anybit.ops.matmul import explain, matmul
 from anybit.ops.packed import Packed, prepack
+from anybit.ops.product import Product, calibrated_gain
 
-__all__ = ["Choice", "Kernel", "Packed", "Problem", "embedding", "explain", "matmul", "prepack"]
+__all__ = [
+    "Accumulator",
+    "Choice",
+    "Kernel",
+    "Packed",
+    "Problem",
+    "Product",
+    "TreeWeight",
+    "calibrated_gain",
+    "embedding",
+    "emulated_matmul",
+    "explain",
+    "invariant_matmul",
+    "layercast_matmul",
+    "matmul",
+    "prepack",
+]

@@ -10,7 +10,10 @@ from torch import Tensor
 from anybit.formats import TensorFormat
 from anybit.ops import native, reference
 from anybit.ops.dispatch import Kernel, Problem, choose, rates
+from anybit.ops.emulated import Accumulator, emulated_matmul
+from anybit.ops.invariant import DETERMINISM, Determinism, invariant_matmul, layercast_matmul
 from anybit.ops.packed import DENSE, Packed, prepack
+from anybit.ops.product import Product, named
 from anybit.tensors import QTensor
 
 Weight = QTensor | Tensor | Packed
@@ -22,6 +25,10 @@ def matmul(
     bias: Tensor | None = None,
     act: TensorFormat | None = None,
     out_dtype: torch.dtype | None = None,
+    *,
+    multiply: str | Product = "exact",
+    accumulate: Accumulator | None = None,
+    determinism: Determinism = "none",
 ) -> Tensor:
     """x [..., k] floating, w [n, k], bias [n] -> [..., n] in `out_dtype` (default: x's).
 
@@ -29,19 +36,49 @@ def matmul(
     integers, with float32 sums over groups.  Other formats round x to their values and multiply those.
     A `Packed` weight costs its bytes only; a QTensor is packed at every call, so pack what is used again.
     Results do not depend on the number of threads. Inference only: no gradient flows through kernels.
-    Raises ValueError where the shapes do not fit.
+
+    multiply and accumulate emulate other arithmetic (`ops.emulated`), several times slower than a plain product.
+    determinism (`ops.invariant`): "layercast" keeps weights in 16 bits and computes in float32; "invariant" besides adds in one tree
+    that depends on k only, so that batches, splits and tensor-parallel parts do not show in the result.
+    Raises ValueError where the shapes do not fit, and for options that exclude each other.
     """
+    if determinism not in DETERMINISM:
+        raise ValueError(f"determinism is one of {', '.join(DETERMINISM)}; got {determinism!r}")
+    emulate = accumulate is not None or named(multiply) != Product()
+    if emulate and determinism != "none":
+        raise ValueError("emulated arithmetic has an order of its own; leave determinism at 'none'")
     k = w.k if isinstance(w, Packed) else w.shape[-1]
     if x.shape[-1] != k:
         raise ValueError(f"x has {x.shape[-1]} columns, the weight {k}")
     n = w.n if isinstance(w, Packed) else w.shape[0]
     if bias is not None and bias.shape != (n,):
         raise ValueError(f"the bias must have the shape ({n},); got {tuple(bias.shape)}")
+    if emulate:
+        y = emulated_matmul(reference.round_activations(x, act), _values(w), multiply, accumulate)
+        y = y if bias is None else y + bias.float()
+        return y.to(out_dtype or x.dtype)
+    if determinism != "none":
+        rounded = reference.round_activations(x, act)
+        y = layercast_matmul(rounded, w, bias) if determinism == "layercast" else invariant_matmul(rounded, _whole(w), bias)
+        return y.to(out_dtype or x.dtype)
     if isinstance(w, QTensor) and x.device.type == "cpu" and native.load() is not None:
         w = prepack(w)
     choice = choose(KERNELS, problem_of(x, w, act))
-    y: Tensor = choice.kernel.run(x, w, bias, act)
+    y = choice.kernel.run(x, w, bias, act)
     return y.to(out_dtype or x.dtype)
+
+
+def _whole(w: Weight) -> QTensor | Tensor:
+    """The weight itself; ValueError where only its packed form is left."""
+    if not isinstance(w, Packed):
+        return w
+    if w.source is None:
+        raise ValueError("this product needs the weight itself; give the tensor or QTensor instead of its packed form")
+    return w.source
+
+
+def _values(w: Weight) -> Tensor:
+    return reference.dense(_whole(w), torch.float32)
 
 
 def problem_of(x: Tensor, w: Weight, act: TensorFormat | None) -> Problem:

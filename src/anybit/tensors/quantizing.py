@@ -15,6 +15,7 @@ from anybit.errors import FormatError
 from anybit.formats import Exponent, Key, Mode, TensorFormat
 from anybit.formats.rounding import advance
 from anybit.tensors import blocks
+from anybit.tensors.fused import quantize_absmax
 from anybit.tensors.packing import pack_bits, row_bytes
 from anybit.tensors.qtensor import QTensor
 from anybit.tensors.scale_exact import exact_parameters
@@ -42,6 +43,10 @@ def quantize(
     """
     if fmt.scale is None:
         return encode(x, fmt, mode=mode, key=key)
+    if (
+        scale_rule == "absmax" and power is None and (fused := quantize_absmax(x, matrix_view(x), fmt, mode, key)) is not None
+    ):
+        return fused
     scale, zero, tensor_scale = block_scales(x, fmt, scale_rule, importance, power)
     return encode(x, fmt, scale, zero, tensor_scale, mode, key)
 

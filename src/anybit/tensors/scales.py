@@ -35,7 +35,7 @@ PowerRounding = Literal["floor", "nearest", "four_thirds", "ceil"]
 POWER_ROUNDINGS: tuple[str, ...] = get_args(PowerRounding)
 
 _UP_FROM = {"floor": 2.0, "nearest": 1.5, "four_thirds": 4 / 3}
-_LARGEST_BLOCK_SCALE = 448.0
+LARGEST_BLOCK_SCALE = 448.0
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -94,8 +94,8 @@ def tensor_factor(low: Tensor, high: Tensor, fmt: TensorFormat, headroom: float 
     if not fmt.tensor_scale or fmt.scale is None:
         return None
     absmax = torch.maximum(-low, high).amax() if low.numel() else low.new_zeros(())
-    largest = min(fmt.scale.max, _LARGEST_BLOCK_SCALE)
-    factor = absmax * headroom / (_span(fmt) * largest)
+    largest = min(fmt.scale.max, LARGEST_BLOCK_SCALE)
+    factor = absmax * headroom / (span_of(fmt) * largest)
     return torch.where(absmax > 0, factor.clamp(min=_TINY), 1.0)
 
 
@@ -113,18 +113,18 @@ def range_parameters(
     """
     element, scale_format = fmt.element, fmt.scale
     assert scale_format is not None, "callers have refused unscaled formats"
-    span = _span(fmt)
+    span = span_of(fmt)
     if fmt.zero is not None:
         reach = high - low
     elif element.max <= 0 and scale_format.min >= 0:
         reach = -low
-    elif _by_signed_extreme(fmt):
+    elif by_signed_extreme(fmt):
         reach, span = torch.where(-low >= high, -low, -high), -element.min
     elif element.min >= 0:
         reach = high
     else:
         reach = torch.maximum(-low, high)
-    reach = reach * shrink
+    reach = reach * shrink + 0.0  # a block of zeros has scale +0, never -0
     if factor is not None:
         reach = reach / factor
     if isinstance(scale_format, Exponent) and power is not None:
@@ -145,13 +145,14 @@ def range_parameters(
     return scale, element.round(zero).float()
 
 
-def _span(fmt: TensorFormat) -> float:
+def span_of(fmt: TensorFormat) -> float:
     """What the range of a block is divided by."""
     element = fmt.element
     return element.max - element.min if fmt.zero is not None else element.max if element.max > 0 else -element.min
 
 
-def _by_signed_extreme(fmt: TensorFormat) -> bool:
+def by_signed_extreme(fmt: TensorFormat) -> bool:
+    """Is the scale that of the signed extreme of the block (two's complement of 1 and 2 bits)?"""
     element, scale = fmt.element, fmt.scale
     return (
         isinstance(element, Int)

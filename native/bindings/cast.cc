@@ -1,0 +1,230 @@
+// Casts for Python: a `Grid` describes a format in numbers; arrays are contiguous numpy arrays, outputs are the caller's.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bindings/module.hpp"
+#include "generic/arena.hpp"
+#include "generic/cast.hpp"
+#include "generic/emulate_ops.hpp"
+
+namespace nb = nanobind;
+using namespace anybit;
+
+namespace {
+
+template <class T> using In = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <class T> using Out = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+void require(bool holds, const char* sentence) {
+  if (!holds) throw std::invalid_argument(sentence);
+}
+
+const char* const kModeNames[kCastModes] = {"nearest_even", "nearest_away", "nearest_zero", "nearest_up", "nearest_down",
+                                            "toward_zero",  "up",           "down",         "odd",        "stochastic"};
+
+// A grid with the tables it points to.
+struct OwnedGrid {
+  Grid grid;
+  std::vector<float> levels, even, away;
+
+  Cast cast(int mode, uint64_t seed, uint64_t start) {
+    require(mode >= 0 && mode < kCastModes, "unknown rounding mode");
+    const auto m = static_cast<CastMode>(mode);
+    if (grid.kind == GridKind::table) {
+      require(m == CastMode::nearest_even || m == CastMode::nearest_away || m == CastMode::toward_zero || m == CastMode::up ||
+                  m == CastMode::down || m == CastMode::stochastic,
+              "codebooks have no such rounding mode");
+    }
+    return {&grid, m, {seed, start}};
+  }
+  // The thresholds differ with the mode, so a cast of a table has a grid of its own.
+  Grid in_mode(int mode) const {
+    Grid g = grid;
+    if (g.kind == GridKind::table) {
+      g.levels = levels.data();
+      g.thresholds = (static_cast<CastMode>(mode) == CastMode::nearest_away ? away : even).data();
+    }
+    return g;
+  }
+};
+
+OwnedGrid floating(int exponent_bits, int mantissa_bits, int min_exponent, float high, int bits, std::optional<uint32_t> nan_code) {
+  require(bits == 1 + exponent_bits + mantissa_bits && bits <= 16 && exponent_bits >= 1 && mantissa_bits >= 0,
+          "floating grids have a sign and 2 to 16 bits");
+  require(exponent_bits <= 8 && (exponent_bits < 8 || (mantissa_bits >= 1 && min_exponent == -126)),
+          "8 exponent bits are float32's, with 1 to 7 mantissa bits");
+  require(exponent_bits == 8 || (min_exponent <= mantissa_bits && min_exponent - mantissa_bits >= -120),
+          "the spacing of a floating grid must be at least 2^-120 and at most 1");
+  OwnedGrid out;
+  out.grid.kind = GridKind::floating, out.grid.bits = bits, out.grid.low = -high, out.grid.high = high;
+  out.grid.exponent_bits = exponent_bits, out.grid.mantissa_bits = mantissa_bits, out.grid.min_exponent = min_exponent;
+  out.grid.has_nan = nan_code.has_value(), out.grid.nan_code = nan_code.value_or(0);
+  return out;
+}
+
+OwnedGrid integer(float low, float high, int bits) {
+  require(bits >= 1 && bits <= 16 && low <= high, "integer grids have 1 to 16 bits");
+  OwnedGrid out;
+  out.grid.kind = GridKind::integer, out.grid.bits = bits, out.grid.low = low, out.grid.high = high;
+  return out;
+}
+
+OwnedGrid table(In<float> levels, In<float> even, In<float> away) {
+  const size_t n = levels.shape(0);
+  require(n >= 2 && n <= 256 && even.shape(0) == n - 1 && away.shape(0) == n - 1, "tables have 2 to 256 levels, one threshold fewer");
+  OwnedGrid out;
+  out.levels.assign(levels.data(), levels.data() + n);
+  out.even.assign(even.data(), even.data() + n - 1);
+  out.away.assign(away.data(), away.data() + n - 1);
+  for (size_t i = 1; i < n; ++i) require(out.levels[i - 1] < out.levels[i], "the levels of a table ascend");
+  out.grid.kind = GridKind::table, out.grid.count = static_cast<int>(n);
+  out.grid.low = out.levels.front(), out.grid.high = out.levels.back();
+  while ((size_t{1} << out.grid.bits) < n) ++out.grid.bits;
+  return out;
+}
+
+bool round_array(OwnedGrid& owner, int mode, In<float> x, Out<float> y, uint64_t seed, uint64_t start) {
+  require(x.shape(0) == y.shape(0), "x and y must have the same length");
+  Cast cast = owner.cast(mode, seed, start);
+  const Grid grid = owner.in_mode(mode);
+  cast.grid = &grid;
+  nb::gil_scoped_release release;
+  return cast_round(cast, x.data(), y.data(), static_cast<int64_t>(x.shape(0)));
+}
+
+template <class T> constexpr CodeType code_type() {
+  return sizeof(T) == 1 ? CodeType::u8 : sizeof(T) == 2 ? CodeType::u16 : CodeType::i32;
+}
+
+template <class T> bool encode_array(OwnedGrid& owner, int mode, In<float> x, Out<T> codes, uint64_t seed, uint64_t start) {
+  require(x.shape(0) == codes.shape(0), "x and codes must have the same length");
+  require(sizeof(T) > 1 || owner.grid.bits <= 8, "codes of more than 8 bits need more than a byte");
+  Cast cast = owner.cast(mode, seed, start);
+  const Grid grid = owner.in_mode(mode);
+  cast.grid = &grid;
+  nb::gil_scoped_release release;
+  return cast_encode(cast, x.data(), code_type<T>(), codes.data(), static_cast<int64_t>(x.shape(0)));
+}
+
+template <class T> bool decode_array(In<float> values, In<T> codes, Out<float> y) {
+  require(codes.shape(0) == y.shape(0), "codes and y must have the same length");
+  nb::gil_scoped_release release;
+  return cast_decode(values.data(), static_cast<int64_t>(values.shape(0)), code_type<T>(), codes.data(), y.data(),
+                     static_cast<int64_t>(codes.shape(0)));
+}
+
+BlockScale block_scale(const std::string& name) {
+  if (name == "fp32") return BlockScale::fp32;
+  if (name == "fp16") return BlockScale::fp16;
+  if (name == "bf16") return BlockScale::bf16;
+  if (name == "e8m0") return BlockScale::e8m0;
+  require(name == "float8", "unknown type of block scales");
+  return BlockScale::float8;
+}
+
+// x: bytes of [rows, cols] float32, float16 or bfloat16.  Returns (0 done | 1 NaN | 2 infinity, tensor scale).
+nb::tuple quantize(OwnedGrid& owner, int mode, In<uint8_t> x, const std::string& source, int64_t rows, int64_t cols, int64_t width,
+                   float span, int top, const std::string& scale_name, const OwnedGrid* scale, float smallest_scale,
+                   float tensor_divisor, Out<uint8_t> codes, Out<uint8_t> scales, uint64_t seed, uint64_t start) {
+  BlockCast cast;
+  cast.cast = owner.cast(mode, seed, start);
+  const Grid grid = owner.in_mode(mode);
+  cast.cast.grid = &grid;
+  require(grid.bits <= 8, "block formats have elements of up to 8 bits");
+  require(rows >= 1 && cols >= 1 && width >= 1 && span > 0 && smallest_scale > 0 && tensor_divisor >= 0, "sizes must be positive");
+  cast.width = width, cast.span = span, cast.top = top, cast.scale_type = block_scale(scale_name);
+  cast.smallest_scale = smallest_scale, cast.tensor_divisor = tensor_divisor;
+  const bool rounds = cast.scale_type == BlockScale::fp16 || cast.scale_type == BlockScale::bf16 || cast.scale_type == BlockScale::float8;
+  require(!rounds || (scale && scale->grid.kind == GridKind::floating), "this type of scales needs its grid");
+  cast.scale = scale ? &scale->grid : nullptr;
+  const SourceType type = source == "fp32" ? SourceType::fp32 : source == "fp16" ? SourceType::fp16 : SourceType::bf16;
+  require(source == "fp32" || source == "fp16" || source == "bf16", "matrices to quantize are fp32, fp16 or bf16");
+  const int64_t blocks = (cols + width - 1) / width;
+  require(static_cast<int64_t>(x.shape(0)) == rows * cols * (type == SourceType::fp32 ? 4 : 2), "the values do not fill the matrix");
+  require(static_cast<int64_t>(codes.shape(0)) == rows * packed_row_bytes(cols, grid.bits), "the codes have the wrong size");
+  require(static_cast<int64_t>(scales.shape(0)) == rows * blocks * block_scale_bytes(cast.scale_type), "the scales have the wrong size");
+  float tensor_scale = 1;
+  BlockStatus status;
+  {
+    nb::gil_scoped_release release;
+    status = quantize_blocks(cast, x.data(), type, rows, cols, codes.data(), scales.data(), &tensor_scale);
+  }
+  return nb::make_tuple(static_cast<int>(status), tensor_scale);
+}
+
+template <class T> using Matrix = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+uint32_t bits_of(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return bits;
+}
+
+void emulate(Matrix<const float> x, Matrix<const float> w, const std::string& rule, int constant, float smallest, float largest,
+             float beyond, const OwnedGrid* accumulator, const std::string& order, int64_t chunk, float gain, Matrix<float> y) {
+  Emulation p{};
+  p.m = static_cast<int64_t>(x.shape(0)), p.n = static_cast<int64_t>(w.shape(0)), p.k = static_cast<int64_t>(x.shape(1));
+  require(w.shape(1) == x.shape(1) && y.shape(0) == x.shape(0) && y.shape(1) == w.shape(0), "the shapes do not fit");
+  require(rule == "exact" || rule == "add" || rule == "formula", "unknown rule of multiplication");
+  require(order == "sequential" || order == "chunked" || order == "tree", "unknown order of addition");
+  require(order == "sequential" || chunk >= 1, "chunks have at least one term");
+  require(constant >= 0 && constant < (1 << 23), "the constant of a product is a fraction");
+  require(!accumulator || accumulator->grid.kind == GridKind::floating, "accumulators are floating formats");
+  p.x = x.data(), p.y = y.data(), p.gain = gain, p.chunk = chunk, p.constant = constant;
+  p.rule = rule == "exact" ? ProductRule::exact : rule == "add" ? ProductRule::add : ProductRule::formula;
+  p.order = order == "sequential" ? SumOrder::sequential : order == "chunked" ? SumOrder::chunked : SumOrder::tree;
+  p.smallest = static_cast<int32_t>(bits_of(smallest)), p.largest = static_cast<int32_t>(bits_of(largest));
+  p.beyond = static_cast<int32_t>(bits_of(beyond));
+  p.accumulator = accumulator ? &accumulator->grid : nullptr;
+  if (p.m == 0 || p.n == 0) return;
+  nb::gil_scoped_release release;
+  emulated_matmul(p, w.data());
+}
+
+// A fresh array on huge pages where the system has them.
+nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> large_array(size_t bytes) {
+  auto* memory = new std::shared_ptr<std::byte>(arena_allocate_alone(bytes));
+  nb::capsule owner(memory, [](void* p) noexcept { delete static_cast<std::shared_ptr<std::byte>*>(p); });
+  return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(memory->get(), {bytes}, owner);
+}
+
+}  // namespace
+
+void bind_cast(nb::module_& m) {
+  nb::class_<OwnedGrid>(m, "Grid", "A number format as the casts see it.")
+      .def_static("floating", floating, nb::arg("exponent_bits"), nb::arg("mantissa_bits"), nb::arg("min_exponent"), nb::arg("high"),
+                  nb::arg("bits"), nb::arg("nan_code").none())
+      .def_static("integer", integer, nb::arg("low"), nb::arg("high"), nb::arg("bits"))
+      .def_static("table", table, nb::arg("levels"), nb::arg("nearest_even"), nb::arg("nearest_away"));
+  nb::list modes;
+  for (const char* name : kModeNames) modes.append(name);
+  m.attr("CAST_MODES") = nb::tuple(modes);
+  m.def("cast_round", round_array, nb::arg("grid"), nb::arg("mode"), nb::arg("x"), nb::arg("y"), nb::arg("seed") = 0,
+        nb::arg("start") = 0, "Returns whether x holds NaN.");
+  m.def("cast_encode", encode_array<uint8_t>, nb::arg("grid"), nb::arg("mode"), nb::arg("x"), nb::arg("codes"), nb::arg("seed") = 0,
+        nb::arg("start") = 0, "Returns whether x holds NaN.");
+  m.def("cast_encode", encode_array<uint16_t>, nb::arg("grid"), nb::arg("mode"), nb::arg("x"), nb::arg("codes"), nb::arg("seed") = 0,
+        nb::arg("start") = 0);
+  m.def("cast_encode", encode_array<int32_t>, nb::arg("grid"), nb::arg("mode"), nb::arg("x"), nb::arg("codes"), nb::arg("seed") = 0,
+        nb::arg("start") = 0);
+  m.def("cast_decode", decode_array<uint8_t>, nb::arg("values"), nb::arg("codes"), nb::arg("y"),
+        "Returns False where a code is beyond the values.");
+  m.def("cast_decode", decode_array<uint16_t>, nb::arg("values"), nb::arg("codes"), nb::arg("y"));
+  m.def("cast_decode", decode_array<int32_t>, nb::arg("values"), nb::arg("codes"), nb::arg("y"));
+  m.def("quantize_blocks", quantize, nb::arg("grid"), nb::arg("mode"), nb::arg("x"), nb::arg("source"), nb::arg("rows"),
+        nb::arg("cols"), nb::arg("width"), nb::arg("span"), nb::arg("top"), nb::arg("scale_type"), nb::arg("scale").none(),
+        nb::arg("smallest_scale"), nb::arg("tensor_divisor"), nb::arg("codes"), nb::arg("scales"), nb::arg("seed") = 0,
+        nb::arg("start") = 0, "Returns (0 done, 1 NaN or 2 infinity, tensor scale).");
+  m.def("emulated_matmul", emulate, nb::arg("x"), nb::arg("w"), nb::arg("rule"), nb::arg("constant"), nb::arg("smallest"),
+        nb::arg("largest"), nb::arg("beyond"), nb::arg("accumulator").none(), nb::arg("order"), nb::arg("chunk"), nb::arg("gain"),
+        nb::arg("y"));
+  m.def("large_array", large_array, nb::arg("bytes"), "uint8 zeros on huge pages where the system has them.");
+}

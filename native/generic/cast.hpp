@@ -1,0 +1,57 @@
+// Casts of whole arrays, split among the threads of the shared pool.  Results depend neither on their number nor on the instruction set.
+#pragma once
+
+#include <cstdint>
+
+#include "generic/cast_ops.hpp"
+
+namespace anybit {
+
+// Element i of an array draws the (start + i)-th 32-bit word of the Philox stream of `seed`.
+struct Stream {
+  std::uint64_t seed = 0, start = 0;
+};
+
+struct Cast {
+  const Grid* grid;
+  CastMode mode;
+  Stream stream;  // mode stochastic only
+};
+
+enum class CodeType : int { u8, u16, i32 };
+
+// Both return whether x holds NaN; y may be x.
+bool cast_round(const Cast& cast, const float* x, float* y, std::int64_t n);
+bool cast_encode(const Cast& cast, const float* x, CodeType type, void* codes, std::int64_t n);
+
+// y = values[code]; false, with nothing to be relied on in y, where a code is not below `count`.
+bool cast_decode(const float* values, std::int64_t count, CodeType type, const void* codes, float* y, std::int64_t n);
+
+enum class SourceType : int { fp32, fp16, bf16 };
+enum class BlockScale : int { fp32, fp16, bf16, e8m0, float8 };
+
+// Rows of a matrix in blocks of `width` columns with one scale each, absmax / span rounded to the format of scales; what it means is
+// said in anybit/tensors/scales.py.  Codes are packed as anybit/tensors/packing.py says.
+struct BlockCast {
+  Cast cast;            // of the elements, 1 to 8 bits; row r draws from stream.start + r * (columns rounded up to whole blocks)
+  std::int64_t width = 0;
+  float span = 0;       // the element value that absmax maps to
+  int top = 0;          // e8m0: floor(log2(span))
+  BlockScale scale_type = BlockScale::fp32;
+  const Grid* scale = nullptr;      // fp16, bf16, float8
+  float smallest_scale = 0;         // positive
+  float tensor_divisor = 0;         // with a tensor scale: span * the largest block scale; 0: without
+};
+
+enum class BlockStatus : int { done, nan, infinity };
+
+constexpr std::int64_t packed_row_bytes(std::int64_t cols, int bits) { return (cols * bits + 7) / 8; }
+constexpr int block_scale_bytes(BlockScale type) {
+  return type == BlockScale::fp32 ? 4 : type == BlockScale::fp16 || type == BlockScale::bf16 ? 2 : 1;
+}
+
+// codes [rows, packed_row_bytes], scales [rows, blocks] of block_scale_bytes each, tensor_scale one float or null.
+BlockStatus quantize_blocks(const BlockCast& cast, const void* x, SourceType type, std::int64_t rows, std::int64_t cols,
+                            std::uint8_t* codes, void* scales, float* tensor_scale);
+
+}  // namespace anybit

@@ -1,0 +1,68 @@
+// Rounding float32 onto the grid of a number format, and its codes: one table of plain functions an instruction set.
+//
+// Every function works on a piece of at most kCastPiece elements, so that what lies between two of them stays in the first cache;
+// generic/cast.hpp cuts arrays into pieces and splits them among threads.  What a mode does is said in anybit/formats/rounding.py, whose
+// results these functions give bit for bit.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace anybit {
+
+inline constexpr std::size_t kCastPiece = 1024;
+
+// Of the two neighbours of a number that is not on the grid: the nearer, a tie going to the even one, away from zero, to zero, up or
+// down; or the one of smaller magnitude, the upper, the lower, the odd one; or the upper with the probability of the position.
+enum class CastMode : int {
+  nearest_even, nearest_away, nearest_zero, nearest_up, nearest_down, toward_zero, up, down, odd, stochastic
+};
+inline constexpr int kCastModes = 10;
+
+enum class GridKind : int { floating, integer, table };
+
+// A format as numbers.  Everything beyond `low` and `high` saturates.
+struct Grid {
+  GridKind kind = GridKind::floating;
+  int bits = 0;              // of a code
+  float low = 0, high = 0;   // smallest and largest finite value
+  bool has_nan = false;      // else NaN in the input is reported and its result has no meaning
+  // floating: sign, exponent, mantissa.  8 exponent bits: the upper bits of a float32, 1 to 7 mantissa bits.  Fewer: any
+  // with 2^(min_exponent - mantissa_bits) <= 1.
+  int exponent_bits = 0, mantissa_bits = 0, min_exponent = 0;
+  std::uint32_t nan_code = 0;
+  // table: ascending levels, 2 to 256.  thresholds, one fewer, decide the nearest modes: x belongs to level i when t[i-1] < x <= t[i].
+  const float* levels = nullptr;
+  const float* thresholds = nullptr;
+  int count = 0;
+};
+
+struct CastOps {
+  const char* isa;
+  // y = x on the grid; codes = its codes.  words: the random words of these elements (mode stochastic only).  Returns whether x
+  // holds NaN.
+  bool (*round)(const Grid& grid, CastMode mode, const std::uint32_t* words, const float* x, float* y, std::size_t n);
+  bool (*encode)(const Grid& grid, CastMode mode, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n);
+  // The low bits of codes.
+  void (*narrow8)(const std::int32_t* codes, std::uint8_t* out, std::size_t n);
+  void (*narrow16)(const std::int32_t* codes, std::uint16_t* out, std::size_t n);
+  // words[4 i + j] = word j of Philox4x32-10 for the counter (first + i, 0) and the key `seed`, i < groups.
+  void (*philox)(std::uint64_t seed, std::uint64_t first, std::uint32_t* words, std::size_t groups);
+  // The bit pattern of the largest |x| of every `width` elements (the last block may be short); 0x7f800000 or more where one is not finite.
+  void (*absmax)(const float* x, std::size_t n, std::size_t width, std::uint32_t* bits);
+  // y = x / the divisor of its block
+  void (*divide)(const float* x, std::size_t n, std::size_t width, const float* divisors, float* y);
+  void (*widen_bf16)(const std::uint16_t* x, float* y, std::size_t n);
+  void (*widen_fp16)(const std::uint16_t* x, float* y, std::size_t n);
+};
+
+// The tables; null where the build has no such instruction set.
+const CastOps* cast_ops_avx512();
+const CastOps* cast_ops_avx2();
+const CastOps* cast_ops_neon();
+const CastOps* cast_ops_scalar();
+
+// Of the instruction set that dispatch.hpp chose.
+const CastOps& cast_ops();
+
+}  // namespace anybit

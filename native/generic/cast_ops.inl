@@ -1,0 +1,362 @@
+// The table of one instruction set's casts; included once by each <isa>/cast.cc.
+#pragma once
+
+#include "generic/cast_ops.hpp"
+#include "generic/cast_simd.hpp"
+#include "generic/philox.inl"
+
+namespace anybit::ANYBIT_VECTOR_ISA {
+
+using Mode = CastMode;
+
+inline constexpr std::int32_t kMagnitude = 0x7fffffff, kInfinity = 0x7f800000, kQuiet = 0x00400000, kOne = 0x3f800000;
+
+inline Vec sign_of(Vec x) { return float_of((bits_of(x) & ~splat(kMagnitude)) | splat(kOne)); }  // +-1
+
+// The upper 24 bits of random words.
+inline IntVec draw_of(const std::uint32_t* words) {
+  WordVec w;
+  std::memcpy(&w, words, sizeof w);
+  return reinterpret_cast<IntVec>(w >> 8);
+}
+
+// x rounded to an integer.  NaN stays, and so does the sign of zero, except where stochastic rounding moves a negative number up to 0.
+template <Mode M> inline Vec integer_of(Vec x, const std::uint32_t* words) {
+  if constexpr (M == Mode::nearest_even) return round_even_of(x);
+  if constexpr (M == Mode::toward_zero) return trunc_of(x);
+  if constexpr (M == Mode::up) return ceil_of(x);
+  if constexpr (M == Mode::down) return floor_of(x);
+  if constexpr (M == Mode::stochastic) {
+    const Vec below = floor_of(x), draw = float_from(draw_of(words)) * 5.9604644775390625e-8f;  // 2^-24
+    return select(draw < x - below, below + 1.0f, below);
+  }
+  const Vec whole = trunc_of(x);
+  IntVec away;
+  if constexpr (M == Mode::odd) {
+    const Vec half = whole * 0.5f;
+    away = (x != whole) & (trunc_of(half) == half);
+  } else {
+    const Vec distance = abs_of(x - whole);
+    if constexpr (M == Mode::nearest_away) away = distance >= 0.5f;
+    if constexpr (M == Mode::nearest_zero) away = distance > 0.5f;
+    if constexpr (M == Mode::nearest_up) away = (distance > 0.5f) | ((distance == 0.5f) & (x > 0.0f));
+    if constexpr (M == Mode::nearest_down) away = (distance > 0.5f) | ((distance == 0.5f) & (x < 0.0f));
+  }
+  return select(away, whole + sign_of(x), whole);
+}
+
+// A format with fewer than 8 exponent bits.  x / 2^e * 2^m has its integers where the format has its values; multiplying by a
+// power of two is exact, because 2^(min_exponent - m) <= 1.
+template <Mode M> struct Narrow {
+  struct Units {
+    Vec units;
+    IntVec power, spacing;
+  };
+  const Vec low, high;
+  const IntVec least, shift;
+  const bool bare;  // no mantissa: the last bit of a code is the exponent's
+  const std::int32_t bias, mantissa, sign, nan_code;
+
+  explicit Narrow(const Grid& g)
+      : low(splat(g.low)), high(splat(g.high)), least(splat((g.min_exponent + 127) << 23)), shift(splat(g.mantissa_bits << 23)),
+        bare(g.mantissa_bits == 0), bias(g.min_exponent + 127), mantissa(g.mantissa_bits),
+        sign(static_cast<std::int32_t>(1u << (g.bits - 1))), nan_code(static_cast<std::int32_t>(g.nan_code)) {}
+
+  Units units_of(Vec x, const std::uint32_t* words) const {
+    const Vec c = clamp_of(x, low, high);
+    const IntVec power = max_int(bits_of(c) & kInfinity, least), spacing = power - shift;
+    const Vec scaled = c * float_of(splat(254 << 23) - spacing);
+    Vec units = integer_of<M>(scaled, words);
+    if constexpr (M == Mode::nearest_even || M == Mode::odd) {
+      if (bare) {
+        const IntVec odd_field = (((power >> 23) - bias) & 1) == 0;
+        const Vec size = abs_of(scaled);
+        if constexpr (M == Mode::nearest_even) units = select((size == 1.5f) & ~odd_field, sign_of(scaled), units);
+        else units = select((size > 1.0f) & (size < 2.0f), sign_of(scaled) * select(odd_field, splat(1.0f), splat(2.0f)), units);
+      }
+    }
+    return {units, power, spacing};
+  }
+  Vec value(Vec x, const std::uint32_t* words) const {
+    const Units u = units_of(x, words);
+    return u.units * float_of(u.spacing);
+  }
+  IntVec code(Vec x, const std::uint32_t* words) const {
+    const Units u = units_of(x, words);
+    // With 2^m <= |units| the leading one adds 1 to the exponent field by itself, and a carry to 2^(m+1) adds one more.
+    const IntVec magnitude = (((u.power >> 23) - bias) << mantissa) + int_of(abs_of(u.units));
+    return select_int(x != x, splat(nan_code), magnitude | ((bits_of(u.units) >> 31) & sign));
+  }
+};
+
+// A format with float32's exponents: the upper bits of the pattern.
+template <Mode M> struct Upper {
+  const Vec low, high;
+  const std::int32_t shift, mask, half, nan_code, sign;
+
+  explicit Upper(const Grid& g)
+      : low(splat(g.low)), high(splat(g.high)), shift(23 - g.mantissa_bits), mask((1 << shift) - 1), half(1 << (shift - 1)),
+        nan_code(static_cast<std::int32_t>(g.nan_code)), sign(static_cast<std::int32_t>(1u << (g.bits - 1))) {}
+
+  IntVec pattern(Vec x, const std::uint32_t* words) const {
+    const IntVec bits = bits_of(clamp_of(x, low, high)), a = bits & kMagnitude, minus = bits & ~splat(kMagnitude);
+    const IntVec negative = bits >> 31, cut = splat(~mask);
+    IntVec r;
+    if constexpr (M == Mode::nearest_even) r = (a + ((a >> shift) & 1) + (half - 1)) & cut;
+    if constexpr (M == Mode::nearest_away) r = (a + half) & cut;
+    if constexpr (M == Mode::nearest_zero) r = (a + (half - 1)) & cut;
+    if constexpr (M == Mode::nearest_up) r = (a + (half + negative)) & cut;
+    if constexpr (M == Mode::nearest_down) r = (a + (half - 1 - negative)) & cut;
+    if constexpr (M == Mode::toward_zero) r = a & cut;
+    if constexpr (M == Mode::up) r = (a + (mask & ~negative)) & cut;
+    if constexpr (M == Mode::down) r = (a + (mask & negative)) & cut;
+    if constexpr (M == Mode::odd) r = (a & cut) | (((a & mask) != 0) & (mask + 1));
+    if constexpr (M == Mode::stochastic) {
+      // The position above the lower neighbour in units of 2^-24; shift <= 22 and > 15 keep it exact and below 2^31.
+      const IntVec rest = a & mask, draw = draw_of(words);
+      const IntVec position = select_int(negative, (mask + 1) - rest, rest) << (24 - shift);
+      const IntVec upper = draw < position, away = (upper ^ negative) & (rest != 0) & (mask + 1);
+      r = (a & cut) + away;
+      // A negative number that moved up to zero lost its sign.
+      return r | (minus & ~((r == 0) & (rest != 0)));
+    }
+    return r | minus;
+  }
+  Vec value(Vec x, const std::uint32_t* words) const {
+    return float_of(select_int(x != x, bits_of(x) | kQuiet, pattern(x, words)));
+  }
+  IntVec code(Vec x, const std::uint32_t* words) const {
+    const IntVec r = pattern(x, words);
+    return select_int(x != x, splat(nan_code), ((r & kMagnitude) >> shift) | ((r >> 31) & sign));
+  }
+};
+
+template <Mode M> struct Whole {
+  const Vec low, high;
+  const std::int32_t mask;
+  explicit Whole(const Grid& g) : low(splat(g.low)), high(splat(g.high)), mask((1 << g.bits) - 1) {}
+  Vec value(Vec x, const std::uint32_t* words) const { return integer_of<M>(clamp_of(x, low, high), words); }
+  IntVec code(Vec x, const std::uint32_t* words) const { return int_of(value(x, words)) & mask; }
+};
+
+// Calls f(x, words, elements) for every vector; the last may be part of one.  Returns whether there was a NaN.
+template <class F> inline bool each_vector(const float* x, const std::uint32_t* words, std::size_t n, F f) {
+  IntVec nan{};
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Vec v = load(x + i);
+    nan |= v != v;
+    f(i, v, words ? words + i : nullptr, static_cast<std::size_t>(kLanes));
+  }
+  if (i < n) {
+    const Vec v = load_part(x + i, n - i, 0.0f);
+    std::uint32_t last[kLanes] = {};
+    if (words) std::memcpy(last, words + i, 4 * (n - i));
+    nan |= v != v;
+    f(i, v, last, n - i);
+  }
+  return any_of(nan);
+}
+
+template <class G> inline bool round_piece(const Grid& grid, const std::uint32_t* words, const float* x, float* y, std::size_t n) {
+  const G g(grid);
+  return each_vector(x, words, n, [&](std::size_t i, Vec v, const std::uint32_t* w, std::size_t count) {
+    const Vec r = g.value(v, w);
+    if (count == kLanes) store(y + i, r);
+    else store_part(y + i, r, count);
+  });
+}
+
+template <class G>
+inline bool encode_piece(const Grid& grid, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n) {
+  const G g(grid);
+  return each_vector(x, words, n, [&](std::size_t i, Vec v, const std::uint32_t* w, std::size_t count) {
+    const IntVec c = g.code(v, w);
+    std::memcpy(codes + i, &c, 4 * count);
+  });
+}
+
+// Thresholds of nearest modes: the number of them below x.
+inline bool nearest_levels(const Grid& g, const float* x, std::int32_t* codes, std::size_t n) {
+  const int count = g.count - 1;
+  if (count <= 15) {
+    return each_vector(x, nullptr, n, [&](std::size_t i, Vec v, const std::uint32_t*, std::size_t part) {
+      IntVec index{};
+      for (int t = 0; t < count; ++t) index -= v > splat(g.thresholds[t]);
+      std::memcpy(codes + i, &index, 4 * part);
+    });
+  }
+  // Branch-free halving; several elements at a time keep the loads of the table overlapping.
+  int top = 1;
+  while (2 * top <= count) top *= 2;
+  bool nan = false;
+  constexpr std::size_t kTogether = 16;
+  for (std::size_t i = 0; i < n; i += kTogether) {
+    const std::size_t part = n - i < kTogether ? n - i : kTogether;
+    std::int32_t at[kTogether] = {};
+    for (int step = top; step > 0; step /= 2) {
+      for (std::size_t j = 0; j < part; ++j) {
+        const std::int32_t next = at[j] + step;
+        at[j] = next <= count && g.thresholds[next - 1] < x[i + j] ? next : at[j];
+      }
+    }
+    for (std::size_t j = 0; j < part; ++j) codes[i + j] = at[j], nan |= x[i + j] != x[i + j];
+  }
+  return nan;
+}
+
+// Other modes: the two neighbours, then the choice between them.
+inline bool other_levels(const Grid& g, Mode mode, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n) {
+  bool nan = false;
+  for (std::size_t i = 0; i < n; ++i) {
+    const float v = x[i], c = v < g.levels[0] ? g.levels[0] : v > g.levels[g.count - 1] ? g.levels[g.count - 1] : v;
+    nan |= v != v;
+    int low = 0, high = g.count - 1;  // levels[low] <= c, and low + 1 is the first above it, at most the last
+    while (high - low > 1) {
+      const int middle = (low + high) / 2;
+      (g.levels[middle] <= c ? low : high) = middle;
+    }
+    const float below = g.levels[low], above = g.levels[low + 1];
+    bool up = false;
+    switch (mode) {
+      case Mode::down: up = c == above; break;
+      case Mode::up: up = c > below; break;
+      case Mode::toward_zero: {
+        const float a = __builtin_fabsf(above), b = __builtin_fabsf(below);
+        up = c == above || (c > below && (a < b || (a == b && c >= 0)));
+        break;
+      }
+      default: up = static_cast<float>(words[i] >> 8) * 5.9604644775390625e-8f < (c - below) / (above - below);
+    }
+    codes[i] = low + up;
+  }
+  return nan;
+}
+
+inline bool encode_levels(const Grid& g, Mode mode, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n) {
+  if (mode == Mode::nearest_even || mode == Mode::nearest_away) return nearest_levels(g, x, codes, n);
+  return other_levels(g, mode, words, x, codes, n);
+}
+
+template <Mode M>
+inline bool round_in_mode(const Grid& g, const std::uint32_t* words, const float* x, float* y, std::size_t n) {
+  if (g.kind == GridKind::integer) return round_piece<Whole<M>>(g, words, x, y, n);
+  if (g.exponent_bits == 8) return round_piece<Upper<M>>(g, words, x, y, n);
+  return round_piece<Narrow<M>>(g, words, x, y, n);
+}
+
+template <Mode M>
+inline bool encode_in_mode(const Grid& g, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n) {
+  if (g.kind == GridKind::integer) return encode_piece<Whole<M>>(g, words, x, codes, n);
+  if (g.exponent_bits == 8) return encode_piece<Upper<M>>(g, words, x, codes, n);
+  return encode_piece<Narrow<M>>(g, words, x, codes, n);
+}
+
+#define ANYBIT_MODE_CASES(call)                                  \
+  switch (mode) {                                                \
+    case Mode::nearest_even: return call<Mode::nearest_even>;    \
+    case Mode::nearest_away: return call<Mode::nearest_away>;    \
+    case Mode::nearest_zero: return call<Mode::nearest_zero>;    \
+    case Mode::nearest_up: return call<Mode::nearest_up>;        \
+    case Mode::nearest_down: return call<Mode::nearest_down>;    \
+    case Mode::toward_zero: return call<Mode::toward_zero>;      \
+    case Mode::up: return call<Mode::up>;                        \
+    case Mode::down: return call<Mode::down>;                    \
+    case Mode::odd: return call<Mode::odd>;                      \
+    default: return call<Mode::stochastic>;                      \
+  }
+using RoundPiece = bool (*)(const Grid&, const std::uint32_t*, const float*, float*, std::size_t);
+using EncodePiece = bool (*)(const Grid&, const std::uint32_t*, const float*, std::int32_t*, std::size_t);
+inline RoundPiece round_for(Mode mode) { ANYBIT_MODE_CASES(round_in_mode) }
+inline EncodePiece encode_for(Mode mode) { ANYBIT_MODE_CASES(encode_in_mode) }
+#undef ANYBIT_MODE_CASES
+
+inline bool encode(const Grid& g, Mode mode, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n) {
+  if (g.kind == GridKind::table) return encode_levels(g, mode, words, x, codes, n);
+  return encode_for(mode)(g, words, x, codes, n);
+}
+
+inline bool round(const Grid& g, Mode mode, const std::uint32_t* words, const float* x, float* y, std::size_t n) {
+  if (g.kind != GridKind::table) return round_for(mode)(g, words, x, y, n);
+  std::int32_t codes[kCastPiece];
+  const bool nan = encode_levels(g, mode, words, x, codes, n);
+  for (std::size_t i = 0; i < n; ++i) y[i] = g.levels[codes[i]];
+  return nan;
+}
+
+inline void narrow8(const std::int32_t* codes, std::uint8_t* out, std::size_t n) {
+  std::size_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) narrow_bytes(codes + i, out + i);
+  for (; i < n; ++i) out[i] = static_cast<std::uint8_t>(codes[i]);
+}
+
+inline void narrow16(const std::int32_t* codes, std::uint16_t* out, std::size_t n) {
+  typedef std::uint16_t Shorts __attribute__((vector_size(2 * kLanes)));
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Shorts s = __builtin_convertvector(reinterpret_cast<WordVec>(load_int(codes + i)), Shorts);
+    std::memcpy(out + i, &s, sizeof s);
+  }
+  for (; i < n; ++i) out[i] = static_cast<std::uint16_t>(codes[i]);
+}
+
+inline std::int32_t magnitude_bits(float x) {
+  std::int32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return bits & kMagnitude;
+}
+
+inline void absmax(const float* x, std::size_t n, std::size_t width, std::uint32_t* out) {
+  for (std::size_t begin = 0; begin < n; begin += width) {
+    const std::size_t end = begin + width < n ? begin + width : n;
+    IntVec top[2] = {};
+    std::size_t i = begin;
+    for (; i + 2 * kLanes <= end; i += 2 * kLanes) {
+      top[0] = max_int(top[0], bits_of(load(x + i)) & kMagnitude);
+      top[1] = max_int(top[1], bits_of(load(x + i + kLanes)) & kMagnitude);
+    }
+    std::int32_t most = largest_int(max_int(top[0], top[1]));
+    for (; i < end; ++i) {
+      const std::int32_t bits = magnitude_bits(x[i]);
+      most = bits > most ? bits : most;
+    }
+    *out++ = static_cast<std::uint32_t>(most);
+  }
+}
+
+inline void divide(const float* x, std::size_t n, std::size_t width, const float* divisors, float* y) {
+  for (std::size_t begin = 0; begin < n; begin += width) {
+    const std::size_t end = begin + width < n ? begin + width : n;
+    const float divisor = *divisors++;
+    const Vec d = splat(divisor);
+    std::size_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) store(y + i, load(x + i) / d);
+    for (; i < end; ++i) y[i] = x[i] / divisor;
+  }
+}
+
+inline void widen_bf16(const std::uint16_t* x, float* y, std::size_t n) {
+  typedef std::uint16_t Shorts __attribute__((vector_size(2 * kLanes)));
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    Shorts s;
+    std::memcpy(&s, x + i, sizeof s);
+    store(y + i, reinterpret_cast<Vec>(__builtin_convertvector(s, WordVec) << 16));
+  }
+  for (; i < n; ++i) {
+    const std::uint32_t bits = static_cast<std::uint32_t>(x[i]) << 16;
+    std::memcpy(y + i, &bits, 4);
+  }
+}
+
+inline void widen_fp16(const std::uint16_t* x, float* y, std::size_t n) {
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, load(reinterpret_cast<const Half*>(x + i)));
+  for (; i < n; ++i) y[i] = half_to_float(x[i]);
+}
+
+inline CastOps make_cast_table(const char* isa) {
+  return {isa, round, encode, narrow8, narrow16, philox, absmax, divide, widen_bf16, widen_fp16};
+}
+
+}  // namespace anybit::ANYBIT_VECTOR_ISA

@@ -1,0 +1,242 @@
+"""The native casts equal the readable code of the formats bit for bit; whole ranges of float32 against numpy, torch and ml_dtypes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from anybit.errors import FormatError
+from anybit.formats import MODES, Codebook, Float, get, native
+from anybit.formats.arrays import code_array
+
+MODULE = native.module()
+pytestmark = pytest.mark.skipif(MODULE is None, reason="the native module is not built (make native)")
+ISAS = [] if MODULE is None else [name for name, _, present in MODULE.isas() if present]
+
+FLOATS = ["e1m1", "e2m0", "e4m0", "e1m6none", "e2m1", "e3m2", "e2m3", "e4m3fn", "e4m3", "e5m2", "e5m2none", "e7m8", "bf16", "e8m1",
+          "e8m3", "fp16", "e6m9"]  # fmt: skip
+INTEGERS = ["int1", "int4", "int8", "int8n", "uint4", "int16"]
+CODEBOOKS = ["nf4", "ternary", "bipolar1", "bipolar3", "bipolar5", "bipolar8"]
+KEY = (0x1234567890ABCDEF, 7)
+
+
+def patterns(count: int = 1 << 18) -> NDArray[np.float32]:
+    """All upper halves of a float32 with three lower halves (NaN, infinities, subnormals, both zeros), and random bit patterns."""
+    upper = np.arange(65536, dtype=np.uint32) << 16
+    drawn = np.random.default_rng(5).integers(0, 2**32, count, dtype=np.uint64).astype(np.uint32)
+    # Random patterns rarely fall where narrow formats have their values, so every exponent from 2^-20 to 2^20 gets some of its own.
+    near = np.ldexp(np.random.default_rng(6).uniform(1, 2, count), np.arange(count) % 41 - 20).astype(np.float32).view(np.uint32)
+    near ^= (drawn & 1) << np.uint32(31)
+    return np.concatenate([upper, upper | 1, upper | 0x8000, drawn, near]).view(np.float32)
+
+
+EVERYTHING = patterns()
+NUMBERS = EVERYTHING[~np.isnan(EVERYTHING)]
+
+
+def bits(a: NDArray) -> NDArray:
+    a = np.ascontiguousarray(a)
+    return a.view({1: np.uint8, 2: np.uint16, 4: np.uint32}[a.dtype.itemsize])
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest):
+    before = MODULE.isa()
+    MODULE.set_isa(request.param)
+    yield request.param
+    MODULE.set_isa(before)
+
+
+def reference(fmt, x: NDArray, mode: str, key: object) -> tuple[NDArray, NDArray]:
+    """(values, codes) by the readable code."""
+    with np.errstate(all="ignore"):
+        return fmt._round(np, x, mode, key).astype(np.float32), code_array(fmt._encode(np, x, mode, key), fmt.bits)
+
+
+@pytest.mark.parametrize("name", [*FLOATS, *INTEGERS, *CODEBOOKS])
+def test_every_mode_equals_the_reference(isa: str, name: str) -> None:
+    fmt = get(name)
+    x = EVERYTHING if fmt.has_nan else NUMBERS
+    for mode in [m for m in MODES if not isinstance(fmt, Codebook) or m in native._TABLE_MODES]:
+        if mode not in MODULE.CAST_MODES:
+            continue
+        values, codes = reference(fmt, x, mode, KEY)
+        rounded, encoded = native.round(fmt, x, mode, KEY), native.encode(fmt, x, mode, KEY)
+        assert rounded is not None and encoded is not None
+        assert np.array_equal(bits(rounded), bits(values)), mode
+        assert encoded.dtype == codes.dtype and np.array_equal(encoded, codes), mode
+
+
+@pytest.mark.parametrize("name", [*FLOATS, *INTEGERS, *CODEBOOKS, "e8m0"])
+def test_decoding_equals_the_reference(isa: str, name: str) -> None:
+    fmt = get(name)
+    count = len(fmt.levels) if isinstance(fmt, Codebook) else 2**fmt.bits
+    codes = np.resize(np.arange(count), max(count, native.SMALLEST)).astype(np.uint8 if fmt.bits <= 8 else np.uint16)
+    with np.errstate(all="ignore"):
+        expected = fmt._decode(np, codes, np.float32)
+    assert np.array_equal(bits(native.decode(fmt, codes, np.float32)), bits(expected))
+    wide = torch.from_numpy(codes.astype(np.uint8 if fmt.bits <= 8 else np.int32))
+    assert np.array_equal(bits(native.decode(fmt, wide, torch.float32).numpy()), bits(expected))
+
+
+def half_tie(x: NDArray, mode: str) -> NDArray:
+    """Integers nearest to x, ties as the mode says, in float64: floor(x + 1/2) and its mirror are exact there for float32 x."""
+    x = x.astype(np.float64)
+    tie_up, tie_down = np.floor(x + 0.5), np.ceil(x - 0.5)
+    up = {"nearest_up": np.ones(x.shape, bool), "nearest_down": np.zeros(x.shape, bool), "nearest_zero": x < 0}[mode]
+    return np.where(up, tie_up, tie_down)
+
+
+@pytest.mark.parametrize("mode", ["nearest_up", "nearest_down", "nearest_zero", "odd"])
+@pytest.mark.parametrize("name", ["e5m2", "bf16", "int8"])
+def test_further_modes_of_the_kernels(isa: str, name: str, mode: str) -> None:
+    fmt = get(name)
+    x = NUMBERS[(np.abs(NUMBERS) <= min(fmt.max, 1e30)) & (np.abs(NUMBERS) >= 2.0**-100)].astype(np.float64)
+    if name == "int8":
+        unit = np.ones(x.shape)
+    else:
+        unit = 2.0 ** (np.maximum(np.frexp(x)[1] - 1, fmt.min_exponent) - fmt.mantissa_bits)
+    if mode == "odd":
+        low = np.floor(x / unit)
+        expected = np.where(low == x / unit, x, unit * np.where(low % 2 == 1, low, low + 1))
+    else:
+        expected = half_tie(x / unit, mode) * unit
+    got = np.empty(x.shape, np.float32)
+    assert not MODULE.cast_round(native.grid(fmt), MODULE.CAST_MODES.index(mode), x.astype(np.float32), got)
+    assert np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("mode", ["nearest_even", "stochastic"])
+@pytest.mark.parametrize("shape", [(1025,), (33, 35), (3, 7, 101), (1024,)])
+@pytest.mark.parametrize("name", ["e4m3fn", "bf16", "int4", "nf4", "fp16"])
+def test_numpy_and_torch_of_any_shape_and_stride(name: str, shape: tuple[int, ...], mode: str) -> None:
+    fmt, rng = get(name), np.random.default_rng(len(shape))
+    wide = rng.normal(size=(*shape[:-1], 2 * shape[-1])).astype(np.float32)
+    for x in (wide[..., : shape[-1]], wide[..., ::2], np.asfortranarray(wide[..., 1::2])):
+        values, codes = reference(fmt, x, mode, KEY)
+        assert np.array_equal(bits(fmt.round(x, mode, KEY)), bits(values))
+        assert np.array_equal(fmt.encode(x, mode, KEY), codes)
+        t = torch.from_numpy(x)
+        assert np.array_equal(bits(fmt.round(t, mode, KEY).numpy()), bits(values))
+        found = fmt.encode(t, mode, KEY)
+        assert found.dtype == (torch.uint8 if fmt.bits <= 8 else torch.int32) and np.array_equal(found.numpy(), codes)
+        assert found.shape == t.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_16_bit_tensors_keep_their_type(dtype: torch.dtype) -> None:
+    x = torch.randn(40, 60, generator=torch.Generator().manual_seed(1)).to(dtype)
+    fmt = get("e4m3fn")
+    assert native.round(fmt, x, "nearest_even", None).dtype == dtype
+    assert torch.equal(fmt.round(x), fmt._round(torch, x.float(), "nearest_even", None).to(dtype))
+
+
+@pytest.mark.parametrize("name", ["e4m3fn", "bf16", "int8"])
+def test_a_stochastic_stream_does_not_depend_on_threads_or_on_where_an_array_is_cut(name: str) -> None:
+    fmt, before = get(name), MODULE.threads()
+    x = np.random.default_rng(2).normal(size=200_003).astype(np.float32) * 5
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            MODULE.set_threads(threads)
+            results.append(native.round(fmt, x, "stochastic", 9))
+    finally:
+        MODULE.set_threads(before)
+    assert all(np.array_equal(bits(r), bits(results[0])) for r in results)
+    cuts = [0, 2001, 77_777, 200_003]
+    parts = [native.round(fmt, x[a:b], "stochastic", (9, a)) for a, b in zip(cuts, cuts[1:], strict=False)]
+    assert np.array_equal(bits(np.concatenate(parts)), bits(results[0]))
+
+
+def test_what_the_kernels_do_not_take_goes_to_the_readable_code() -> None:
+    fmt, x = get("e4m3fn"), np.zeros(4096, np.float32)
+    assert native.round(fmt, x, "nearest_even", None) is not None
+    assert native.round(fmt, x[:8], "nearest_even", None) is None
+    assert native.round(fmt, x.astype(np.float64), "nearest_even", None) is None
+    assert native.round(fmt, x.astype(np.int64), "nearest_even", None) is None
+    assert native.round(get("fp32"), x, "nearest_even", None) is None
+    assert native.round(get("e8m0"), x, "nearest_even", None) is None
+    assert native.round(Float(1, 0, "none"), x, "up", None) is None
+    assert native.round(fmt, torch.zeros(4096, requires_grad=True), "nearest_even", None) is None
+    assert native.decode(fmt, np.zeros(4096, np.uint8), np.float64) is None
+    assert native.decode(fmt, np.zeros(4096, np.int64), np.float32) is None
+    assert torch.func.vmap(fmt.round)(torch.ones(2, 4096)).shape == (2, 4096)
+    assert fmt.round(np.empty((0, 5), np.float32)).shape == (0, 5)
+
+
+def test_refusals_are_the_same_for_large_arrays() -> None:
+    x = np.zeros(5000, np.float32)
+    x[4321] = np.nan
+    for name in ("int8", "e2m1", "nf4"):
+        with pytest.raises(FormatError, match=f"the input holds NaN, which {name} cannot represent"):
+            get(name).round(x)
+        with pytest.raises(FormatError, match=f"the input holds NaN, which {name} cannot represent"):
+            get(name).encode(torch.from_numpy(x))
+    with pytest.raises(FormatError, match="unknown rounding mode"):
+        get("int8").round(np.zeros(5000, np.float32), "sideways")
+    with pytest.raises(FormatError, match="ternary has codes 0 to 2; got 3"):
+        get("ternary").decode(np.full(5000, 3, np.uint8))
+    with pytest.raises(IndexError):
+        get("e2m1").decode(np.full(5000, 16, np.uint8))
+
+
+def test_large_results_are_ordinary_arrays() -> None:
+    a = native.empty(native.LARGE, np.float32)
+    assert a.shape == (native.LARGE,) and a.flags.writeable and a.ctypes.data % 64 == 0
+    b = a[5:9]
+    del a
+    b[:] = 3
+    assert b.tolist() == [3.0] * 4
+
+
+def test_formats_import_light_and_load_the_native_module_on_first_use() -> None:
+    code = (
+        "import sys, numpy as np, anybit.formats as f\n"
+        "assert 'anybit._native' not in sys.modules\n"
+        "f.get('e4m3fn').round(np.ones(5000, np.float32))\n"
+        "assert 'anybit._native' in sys.modules and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_the_native_module_the_readable_code_answers() -> None:
+    code = (
+        "import sys; sys.modules['anybit._native'] = None\n"
+        "import numpy as np\nfrom anybit.formats import get, native\n"
+        "x = np.linspace(-9, 9, 5000, dtype=np.float32)\n"
+        "assert native.module() is None and native.round(get('e2m1'), x, 'nearest_even', None) is None\n"
+        "assert set(abs(get('e2m1').round(x))) == {0, .5, 1, 1.5, 2, 3, 4, 6}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["fp16", "bf16", "e5m2"])
+def test_all_float32_inputs_against_other_libraries(name: str) -> None:
+    """Codes of all 2^32 inputs: fp16 by numpy, bf16 and e5m2 by ml_dtypes; beyond the range ours saturates, theirs overflows."""
+    fmt, step = get(name), 1 << 24
+    other = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16, "e5m2": ml_dtypes.float8_e5m2}[name]
+    torch_type = {"fp16": torch.float16, "bf16": torch.bfloat16, "e5m2": torch.float8_e5m2}[name]
+    store = np.uint8 if fmt.bits == 8 else np.uint16
+    infinity, deadline = ((1 << fmt.exponent_bits) - 1) << fmt.mantissa_bits, time.monotonic() + 1700
+    for first in range(0, 1 << 32, step):
+        x = np.arange(first, first + step, dtype=np.uint32).view(np.float32)
+        got = fmt.encode(x)
+        with np.errstate(all="ignore"):
+            theirs = x.astype(other).view(store)
+            again = torch.from_numpy(x).to(torch_type).view(torch.uint8 if fmt.bits == 8 else torch.int16).numpy().view(store)
+        magnitude = store((1 << (fmt.bits - 1)) - 1)
+        for codes in (theirs, again):
+            expected = np.where((codes & magnitude) == infinity, (codes & ~magnitude) | store(infinity - 1), codes)
+            nan = (codes & magnitude) > infinity
+            assert np.array_equal(nan, np.isnan(x)) and (got[nan] & magnitude > infinity).all()
+            assert np.array_equal(got[~nan], expected[~nan])
+        assert time.monotonic() < deadline, "this machine is too slow for the whole range"
