@@ -36,6 +36,9 @@ from anybit.tensors import QTensor
 
 KINDS = ("norm", "qk", "vo", "ud")
 
+NOTE = "anybit_outliers"
+"""The entry of config.json that says what was injected."""
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -65,7 +68,7 @@ class Site:
 def inject_outliers(
     model: Model, fraction: float = 0.01, scale: float = 16.0, kinds: Sequence[str] = KINDS, seed: int = 0
 ) -> Model:
-    """The model with outlier channels and the same logits; its store holds the changed tensors, the files are not touched.
+    """The model with outlier channels and the same logits: changed tensors in its store, a note in its config, its files not touched.
 
     fraction: share of the channels of each place that become outliers, at least one, at most half.  scale: how many times larger.
     kinds: where; see the module.  seed: which channels.  Equal arguments give equal tensors.
@@ -89,12 +92,14 @@ def inject_outliers(
                 work.scale(part, scale)
             for part in site.down[unit]:
                 work.scale(part, 1 / scale)
-    return replace(model, weights=work.store())
+    note = {"fraction": fraction, "scale": scale, "kinds": list(kinds), "seed": seed}
+    config = {**model.config, NOTE: [*model.config.get(NOTE, []), note]}
+    return replace(model, weights=work.store(), config=config)
 
 
 def write(model: Model, out: Path | str, overwrite: bool = False, provenance: Mapping[str, Any] | None = None) -> int:
     """Write a model whose tensors may lie in memory as a directory beside its own config and tokenizer; bytes of its tensors."""
-    with CheckpointWriter(out, model.path, overwrite=overwrite) as writer:
+    with CheckpointWriter(out, model.path, overwrite=overwrite, config=model.config) as writer:
         for name in model.plan.weight_names():
             writer.put(name, model.weights.get(name))
         return writer.finish(provenance=provenance)
