@@ -23,7 +23,7 @@ from anybit.zoo.books import dense_weights, token_file, windows_at
 from anybit.zoo.networks import silent
 from anybit.zoo.training import Options, Task
 
-DEFAULTS = Options(steps=400, lr=1e-3, warmup=20, batch=16, save_every=100)
+DEFAULTS = Options(steps=300, lr=1e-3, warmup=20, batch=16, save_every=50)
 LENGTH = 256
 
 

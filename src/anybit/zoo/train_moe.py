@@ -23,7 +23,7 @@ from anybit.zoo.networks import silent
 from anybit.zoo.train_lm import Config
 from anybit.zoo.training import Options, Task
 
-DEFAULTS = Options(steps=400, lr=1e-3, warmup=20, batch=16, save_every=100)
+DEFAULTS = Options(steps=200, lr=1e-3, warmup=20, batch=16, save_every=50)
 LENGTH = 256
 PACE = (1.0, 1.0, 1.0, 1.0, 0.3, 0.3, 0.0, 0.0)
 BALANCE = 0.003
