@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from anybit.models.config import read_json
 from anybit.models.tokenizer import Tokenizer, load_tokenizer
-from anybit.zoo.architectures.masked_lm import MaskedLM, bound, corrupt
+from anybit.zoo.architectures.masked_lm import bound, corrupt
 from anybit.zoo.members import WEIGHTS
+from anybit.zoo.train_lm import Config
 
 Progress = Callable[[str, float, float], None]
 SOURCE = WEIGHTS / "anybit-tiny"
+MASK = Config().vocab_size
+"""The mask's id in a `MaskedLM`: one beyond the tokens."""
 WINDOW = 256
 """Tokens of a window that a bound is measured on, and of one for calibration."""
 DRAWS = 64
@@ -67,12 +70,11 @@ def fixed_draws() -> tuple[Tensor, Tensor, Tensor]:
 def masked_score(module: nn.Module, progress: Progress) -> float:
     """The bound of a masked model on heldout.txt, in nats a token."""
     ids, share, draws = fixed_draws()
-    mask = MaskedLM().mask
     total, size = 0.0, 8
     with torch.no_grad():
         for start in range(0, DRAWS, size):
             part = slice(start, start + size)
-            total += bound(module, ids[part], share[part], draws[part], mask).item() * size
+            total += bound(module, ids[part], share[part], draws[part], MASK).item() * size
             progress(f"{start + size} of {DRAWS} draws", start + size, DRAWS)
     return total / DRAWS
 
@@ -81,4 +83,4 @@ def masked_calibration() -> list[Tensor]:
     """The windows of `calibration` with masks at t from 1/32 to 1: what the model sees while it makes a text."""
     ids = windows("calibration.txt", WINDOW, 32)
     draws = torch.rand(ids.shape, generator=torch.Generator().manual_seed(1))
-    return list(corrupt(ids, (torch.arange(32) + 1) / 32, draws, MaskedLM().mask)[0].split(4))
+    return list(corrupt(ids, (torch.arange(32) + 1) / 32, draws, MASK)[0].split(4))
