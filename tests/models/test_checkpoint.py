@@ -75,6 +75,14 @@ def test_config_names_the_format_of_each_module(tiny_model, tmp_path):
     assert manifest["recipe"] == {"method": "rtn"} and manifest["provenance"] == {"source": "test"}
 
 
+def test_another_config_takes_the_place_of_the_sources(tiny_model, tmp_path):
+    source = tiny_model("llama")[1]
+    config = json.loads((source / "config.json").read_text())
+    write(source, tmp_path / "out", config={**config, "note": [1, 2], "quantization_config": {"quant_method": "x"}})
+    stored = json.loads((tmp_path / "out/config.json").read_text())
+    assert stored["note"] == [1, 2] and stored["quantization_config"]["quant_method"] == "anybit"
+
+
 def test_the_same_job_gives_the_same_bytes(tiny_model, tmp_path):
     source = tiny_model("llama")[1]
     write(source, tmp_path / "a", shard_bytes=9000)

@@ -74,3 +74,8 @@ def test_the_manifest_names_every_format(tmp_path):
     save_module(quantized(), tmp_path / "net")
     manifest = json.loads((tmp_path / "net" / "anybit.json").read_text())
     assert manifest["formats"] == {"conv": "int4/g8", "first": "int4/g8", "second": "int4/g8", "words": "int8/row"}
+
+
+def test_notes_are_kept(tmp_path):
+    save_module(quantized(), tmp_path / "net", notes={"member": "x", "n": 3})
+    assert json.loads((tmp_path / "net" / "anybit.json").read_text())["notes"] == {"member": "x", "n": 3}

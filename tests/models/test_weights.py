@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from anybit.errors import CheckpointError
 from anybit.formats import TensorFormat
 from anybit.models.plan import WeightRef
-from anybit.models.weights import INDEX, Overlay, check_finite, check_shapes, open_store
+from anybit.models.weights import INDEX, MemoryEntry, Overlay, WeightStore, check_finite, check_shapes, open_store
 from anybit.tensors import QTensor, quantize
 
 W = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
@@ -147,3 +147,13 @@ def test_overlay(quantized):
     replaced["a.weight"] = quantize(W, TensorFormat.parse("int8/row"))
     got = overlay.resolve(WeightRef("a.weight", (1, 3)))
     assert torch.equal(got.dequantize(), replaced["a.weight"].dequantize()[1:3])
+
+
+def test_a_tensor_in_memory_stands_for_one_in_a_file(tmp_path):
+    save_file({"w": W, "v": W[0].clone()}, tmp_path / "model.safetensors")
+    base = open_store(tmp_path)
+    changed = (2 * W).bfloat16()
+    store = WeightStore({**base.entries, "w": MemoryEntry(changed)}, aliases={"u": "w"})
+    assert store.dtype("w") == torch.bfloat16 and store.shape("u") == (6, 10) and store.nbytes("w") == 120
+    assert torch.equal(store.get("w"), changed) and torch.equal(store.get("v"), W[0])
+    assert torch.equal(store.resolve(WeightRef("u", (2, 5))), changed[2:5])

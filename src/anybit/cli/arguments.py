@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 def model_folder(text: str) -> Path:
-    """The folder of a model argument: a directory, or the name of a bundled model; CheckpointError where it is neither."""
-    from anybit import models
+    """The folder of a model argument: a directory, or the name of a decoder of the zoo; CheckpointError where it is neither."""
+    from anybit.zoo import loading
 
-    return models.find(text)
+    return loading.folder(text)
 
 
 def read_text(path: Path, purpose: str) -> str:

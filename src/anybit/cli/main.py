@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from anybit import __version__
-from anybit.cli.commands import bench, demo, doctor, evaluate, formats, generate, quantize, reproduce
+from anybit.cli.commands import bench, demo, doctor, evaluate, formats, generate, quantize, reproduce, zoo
 from anybit.errors import AnybitError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)
 app.add_typer(formats.app, name="formats")
 app.add_typer(reproduce.app, name="reproduce")
+app.add_typer(zoo.app, name="zoo")
 
 BAD_INPUT, FAILURE, INTERRUPTED = 2, 1, 130
 

@@ -4,6 +4,7 @@ from anybit.models.checkpoint import CheckpointWriter, verify
 from anybit.models.executor import Executor, TorchExecutor
 from anybit.models.families import FAMILIES, lower
 from anybit.models.loading import Model, bundled, find, load
+from anybit.models.outliers import inject_outliers
 from anybit.models.plan import Op, Plan, WeightRef
 from anybit.models.registration import register
 from anybit.models.tokenizer import Tokenizer
@@ -23,6 +24,7 @@ __all__ = [
     "WeightStore",
     "bundled",
     "find",
+    "inject_outliers",
     "load",
     "lower",
     "verify",

@@ -62,11 +62,20 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, out: Path | str, source: Path, *, overwrite: bool = False, shard_bytes: int = SHARD_BYTES
+        self,
+        out: Path | str,
+        source: Path,
+        *,
+        overwrite: bool = False,
+        shard_bytes: int = SHARD_BYTES,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
-        """source: the directory whose config.json and tokenizer files go along; it may not be `out` itself."""
+        """source: the directory whose config.json and tokenizer files go along; it may not be `out` itself.
+
+        config: what config.json shall hold in place of the source's.
+        """
         self.out, self.source = Path(out), Path(source)
-        self.overwrite, self.shard_bytes = overwrite, shard_bytes
+        self.overwrite, self.shard_bytes, self.config = overwrite, shard_bytes, config
         check_output(self.out, overwrite)
         if self.out.exists() and self.out.resolve() == self.source.resolve():
             raise CheckpointError(f"{self.out} is the source itself; choose another output")
@@ -178,7 +187,7 @@ class CheckpointWriter:
             )
 
     def _config(self) -> dict[str, Any]:
-        config = read_json(self.source / "config.json", "the checkpoint needs the source's config")
+        config = dict(self.config or read_json(self.source / "config.json", "the checkpoint needs the source's config"))
         config.pop("quantization_config", None)
         if self._formats:
             formats = {name: value["format"] for name, value in self._formats.items()}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_model, save_model
 from torch import nn
@@ -20,8 +22,12 @@ from anybit.nn.holder import empty
 WEIGHTS, MANIFEST = "model.safetensors", "anybit.json"
 
 
-def save_module(model: nn.Module, directory: str | Path, overwrite: bool = False) -> None:
+def save_module(
+    model: nn.Module, directory: str | Path, overwrite: bool = False, notes: Mapping[str, Any] | None = None
+) -> None:
     """Write a module's state and the formats of its quantized layers; layers shared under several names are stored once.
+
+    notes: what else anybit.json shall say, as JSON values under `notes`.
 
     Written beside `directory` and renamed, so that nothing half-written stays. Raises CheckpointError where `directory` exists
     and `overwrite` is not set.
@@ -39,7 +45,8 @@ def save_module(model: nn.Module, directory: str | Path, overwrite: bool = False
     writing.mkdir(parents=True)
     try:
         save_model(model, str(writing / WEIGHTS))
-        manifest = {"module": type(model).__name__, "formats": formats, "sha256": _sha256(writing / WEIGHTS)}
+        manifest: dict[str, Any] = {"module": type(model).__name__, "formats": formats}
+        manifest |= {"sha256": _sha256(writing / WEIGHTS), "notes": dict(notes or {})}
         (writing / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)

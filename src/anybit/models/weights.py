@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -32,12 +33,38 @@ class Weights(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class MemoryEntry:
+    """A tensor in memory in the place of one in a file: what a rewritten model holds until it is written."""
+
+    tensor: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the tensor."""
+        return self.tensor.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
+        return tuple(self.tensor.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of data."""
+        return self.tensor.nbytes
+
+    def read(self, rows: tuple[int, int] | None = None) -> Tensor:
+        """The tensor, or rows [a, b) of its first dimension; not a copy."""
+        return self.tensor if rows is None else self.tensor[rows[0] : rows[1]]
+
+
 class WeightStore:
     """Lazy tensors of a checkpoint: nothing is read before `get`, and nothing is kept after it."""
 
     def __init__(
         self,
-        entries: Mapping[str, Entry],
+        entries: Mapping[str, Entry | MemoryEntry],
         formats: Mapping[str, tuple[TensorFormat, tuple[int, ...]]] | None = None,
         aliases: Mapping[str, str] | None = None,
     ) -> None:

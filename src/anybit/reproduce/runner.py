@@ -7,21 +7,12 @@ import shutil
 import time
 from pathlib import Path
 
-from anybit.errors import AnybitError
 from anybit.reproduce import page
 from anybit.reproduce.catalogue import catalogue
 from anybit.reproduce.experiment import Context, Experiment, Progress, silent
 from anybit.reproduce.result import Result, cores, judge, load, store, write_whole
 from anybit.reproduce.table import experiment
-
-
-def checkout() -> Path | None:
-    """The repository this package runs from, or the one around the working folder; None where neither is one."""
-    for start in (Path(__file__).resolve(), Path.cwd()):
-        for folder in (start, *start.parents):
-            if (folder / "pyproject.toml").exists() and (folder / "src" / "anybit").is_dir():
-                return folder
-    return None
+from anybit.zoo.data import checkout, data_folder
 
 
 def results_folder() -> Path:
@@ -30,17 +21,6 @@ def results_folder() -> Path:
         return Path(chosen)
     root = checkout()
     return root / "docs" / "results" if root else Path("anybit-results")
-
-
-def data_folder() -> Path:
-    """Where the shared models and data sets lie: `ANYBIT_DATA`, else `../shared/data` beside the repository."""
-    if chosen := os.environ.get("ANYBIT_DATA"):
-        return Path(chosen)
-    root = checkout()
-    folder = (root.parent if root else Path("..")) / "shared" / "data"
-    if not folder.is_dir():
-        raise AnybitError(f"the shared data is not at {folder}; set ANYBIT_DATA to its folder")
-    return folder
 
 
 def run(

@@ -11,6 +11,7 @@ import typer
 
 from anybit.cli import numbers
 from anybit.cli.arguments import model_folder
+from anybit.cli.commands.quantize_network import is_network, quantize_network
 from anybit.cli.console import Console
 from anybit.cli.engines import JsonOption
 from anybit.cli.recipe_options import recipe as to_recipe
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def quantize(
-    model: Annotated[str, typer.Argument(help="A model directory or the name of a bundled model.")],
+    model: Annotated[str, typer.Argument(help="A model directory, or the name of a member of the zoo.")],
     out: Annotated[Path, typer.Argument(help="The directory to write.")],
     weights: Annotated[
         str | None, typer.Option("--weights", help="One format for all layers, such as int4/g128.")
@@ -49,7 +50,15 @@ def quantize(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Quantize a model, to one format or under a budget of bits; an interrupted run goes on when it is started again."""
+    """Quantize a model, to one format or under a budget of bits; an interrupted run goes on when it is started again.
+
+    Members of the zoo that are no decoders (`anybit zoo list`) take --weights, --method and --overwrite.
+    """
+    if is_network(model):
+        others = {"--bits": bits, "--embeddings": embeddings, "--recipe": recipe, "--calibration": calibration}
+        others |= {"--samples": samples, "--length": length, "--dry-run": dry_run}
+        quantize_network(model, out, weights, method, overwrite, others, json)
+        return
     wanted = to_recipe(recipe, weights, bits, method, embeddings, calibration, samples, length)
     folder = model_folder(model)
     from anybit import recipes

@@ -1,0 +1,53 @@
+"""Quantizing the members that are nn.Modules, through `models.module`; decoders go through `recipes`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from torch import nn
+
+from anybit.errors import CheckpointError, RecipeError
+from anybit.formats import TensorFormat
+from anybit.models.module import quantize_module
+from anybit.models.module_state import save_module
+from anybit.nn import Holder
+from anybit.quantize import table
+from anybit.zoo.loading import load
+from anybit.zoo.networks import NETWORKS
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """layers, parameters: how many were quantized.  bytes: of all that was stored.  bits_per_weight: over the quantized layers."""
+
+    layers: int
+    parameters: int
+    bytes: int
+    bits_per_weight: float
+
+
+def quantize(name: str, out: Path, weights: str, method: str = "rtn", overwrite: bool = False) -> Quantized:
+    """Every linear and convolutional layer of a member in one format, written to `out`.
+
+    Raises what `load` and `quantize_module` raise; RecipeError where the method looks at inputs and the member has none to show apart
+    from those it is scored on; CheckpointError where `out` exists.
+    """
+    fmt = TensorFormat.parse(weights)
+    if out.exists() and not overwrite:
+        raise CheckpointError(f"{out} exists; choose another output or pass --overwrite")
+    network = NETWORKS[name]
+    needs = table.get(method).needs == "hessian"
+    if needs and network.calibration is None:
+        raise RecipeError(
+            f"{name} has no data but what it is scored on, and {method} calibrates on some; use --method rtn"
+        )
+    module = load(name)
+    assert isinstance(module, nn.Module), "a network"
+    quantize_module(module, fmt, method, network.calibration() if needs and network.calibration else ())
+    save_module(module, out, overwrite, {"member": name, "weights": str(fmt), "method": method})
+    held = [layer for layer in module.modules() if isinstance(layer, Holder)]
+    parameters = sum(prod(layer.shape) for layer in held)
+    bits = 8 * sum(layer.weight.nbytes for layer in held) / parameters
+    return Quantized(len(held), parameters, (out / "model.safetensors").stat().st_size, bits)

@@ -1,0 +1,76 @@
+"""Training data that is made on the spot, and what every training script has to do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from anybit.zoo import augment, members
+from anybit.zoo.images import normalise
+from anybit.zoo.training import LOG, WEIGHTS, read_log
+
+
+@pytest.fixture
+def small_cifar(monkeypatch: pytest.MonkeyPatch) -> augment.Cifar:
+    """60 random images in the place of CIFAR-10's."""
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(0, 256, (60, 3, 32, 32), dtype=np.uint8))
+    labels = torch.arange(60) % 10
+    data = augment.Cifar(images, labels, normalise(images[:10]), labels[:10])
+    monkeypatch.setattr(augment.Cifar, "load", classmethod(lambda cls, device="cpu": data))
+    return data
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Path:
+    """A text long enough for a few windows."""
+    words = ["once", "upon", "a", "time", "fox", "lived", "under", "the", "apple", "tree", "said", "good", "night"]
+    rng = np.random.default_rng(0)
+    path = tmp_path / "story.txt"
+    path.write_text("FAIRY TALES\n" + "\n".join(" ".join(rng.choice(words, 12)) for _ in range(150)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def repeats(tmp_path: Path) -> Callable[..., list[float]]:
+    """Run a script for three steps twice, the second time interrupted after two: logs and weights must be equal bit by bit."""
+
+    def check(script: ModuleType, *arguments: str, steps: int = 3) -> list[float]:
+        common = ["--steps", str(steps), "--warmup", "1", "--save-every", "2", *arguments]
+        whole, halves = tmp_path / "whole", tmp_path / "halves"
+        script.main(["--out", str(whole), *common])
+        script.main(["--out", str(halves), *common, "--stop", "2"])
+        assert len(read_log(halves / LOG)) == 2
+        script.main(["--out", str(halves), *common])
+        logs = [
+            [{k: v for k, v in row.items() if k in ("step", "loss", "lr")} for row in read_log(run / LOG)]
+            for run in (whole, halves)
+        ]
+        assert logs[0] == logs[1] and len(logs[0]) == steps
+        assert (whole / WEIGHTS).read_bytes() == (halves / WEIGHTS).read_bytes()
+        return [row["loss"] for row in logs[0]]
+
+    return check
+
+
+@pytest.fixture
+def as_logged(tmp_path: Path, shared_data: Path) -> Callable[[str, ModuleType], None]:
+    """The first 50 losses of the bundled log again, with the script's defaults."""
+
+    def check(name: str, script: ModuleType) -> None:
+        member = members.find(name)
+        if not member.trained:
+            pytest.skip(f"{name} is {member.status}")
+        logged = read_log(member.path().parent / LOG)[:50]
+        script.main(["--out", str(tmp_path / "again"), "--stop", "50"])
+        again = read_log(tmp_path / "again" / LOG)
+        # other processors sum in another order, and training amplifies that
+        np.testing.assert_allclose([r["loss"] for r in again], [r["loss"] for r in logged], rtol=5e-3)
+        np.testing.assert_allclose(again[0]["loss"], logged[0]["loss"], rtol=1e-5)
+
+    return check
