@@ -109,8 +109,9 @@ class Shape:
             down = np.exp(rest[-1] + np.concatenate([[0.0], np.cumsum(np.exp(rest[:-1]))]))
         else:
             down = np.zeros(0)
-        found = np.concatenate([-down[::-1], [0.0], up])
-        return found / np.abs(found).max()
+        found: Array = np.concatenate([-down[::-1], [0.0], up])
+        found /= np.abs(found).max()
+        return found
 
     def parameters(self, levels: Array) -> Array:
         """The inverse of `levels`, up to scale. FormatError where the numbers of values do not fit."""
