@@ -102,8 +102,8 @@ def _check_budget(job: Job) -> None:
     if not low <= bits <= high:
         side = "below the smallest" if bits < low else "above the largest"
         raise RecipeError(
-            f"a budget of {bits:g} bits a weight is {side} possible for this model: the choices {', '.join(job.recipe.choices)} "
-            f"reach {low:.4f} to {high:.4f} bits over everything stored"
+            f"a budget of {bits:g} bits a weight is {side} possible for this model: the {len(job.recipe.choices)} formats it may "
+            f"choose from reach {low:.4f} to {high:.4f} bits over everything stored"
         )
 
 

@@ -19,6 +19,7 @@ from anybit.errors import AnybitError, RecipeError
 from anybit.formats import TensorFormat
 from anybit.models import Overlay
 from anybit.models.weights import Weight
+from anybit.quantize import check as sound
 from anybit.quantize.result import Quantized
 from anybit.quantize.statistics import Statistics
 from anybit.recipes import items, journal, output
@@ -159,6 +160,8 @@ def _measure(job: Job, pages: Journal, say: _Scaled) -> np.ndarray:
             pages.put(name, {}, sensitivity.costs(item, job.recipe.choices, quantizer))
         rows[item.name] = pages.get(name)[1]
 
+    for item in job.free:  # or the walk would meet the damage somewhere behind it
+        sound.weight(_weight(job, item), item.name)
     if all(pages.has("cost:" + item.name) for item in job.free):
         rows = {item.name: pages.get("cost:" + item.name)[1] for item in job.free}
     else:
