@@ -10,7 +10,8 @@ lmul_add      the same plus 2^-l; a carry doubles the value              L-Mul (
 lmul_formula  2^(Ex + Ey) (1 + fx + fy + 2^-l), one rounding to float32  L-Mul, equation 1 as printed
 
 l = m for m <= 3, 3 for m = 4, 4 beyond. The last two differ where fx + fy + 2^-l >= 1: the adder then gives more, and is nearer to the
-exact product from m = 3 on. Operands are first rounded (nearest even) to their format; zeros and its subnormals count as zeros. A product below
+exact product from m = 3 on. Operands are first rounded (nearest even) to their format; zeros and its subnormals count as
+zeros. A product below
 the smallest normal value of the format is a zero, one above its largest an infinity, or the largest value where there is no infinity. NaN
 and infinities: NaN with anything and infinity times a zero give NaN, other infinities infinity.
 

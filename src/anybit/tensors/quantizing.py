@@ -44,7 +44,9 @@ def quantize(
     if fmt.scale is None:
         return encode(x, fmt, mode=mode, key=key)
     if (
-        scale_rule == "absmax" and power is None and (fused := quantize_absmax(x, matrix_view(x), fmt, mode, key)) is not None
+        scale_rule == "absmax"
+        and power is None
+        and (fused := quantize_absmax(x, matrix_view(x), fmt, mode, key)) is not None
     ):
         return fused
     scale, zero, tensor_scale = block_scales(x, fmt, scale_rule, importance, power)
