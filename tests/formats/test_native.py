@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import ml_dtypes
 import numpy as np
@@ -32,7 +33,11 @@ def patterns(count: int = 1 << 18) -> NDArray[np.float32]:
     upper = np.arange(65536, dtype=np.uint32) << 16
     drawn = np.random.default_rng(5).integers(0, 2**32, count, dtype=np.uint64).astype(np.uint32)
     # Random patterns rarely fall where narrow formats have their values, so every exponent from 2^-20 to 2^20 gets some of its own.
-    near = np.ldexp(np.random.default_rng(6).uniform(1, 2, count), np.arange(count) % 41 - 20).astype(np.float32).view(np.uint32)
+    near = (
+        np.ldexp(np.random.default_rng(6).uniform(1, 2, count), np.arange(count) % 41 - 20)
+        .astype(np.float32)
+        .view(np.uint32)
+    )
     near ^= (drawn & 1) << np.uint32(31)
     return np.concatenate([upper, upper | 1, upper | 0x8000, drawn, near]).view(np.float32)
 
@@ -151,7 +156,7 @@ def test_a_stochastic_stream_does_not_depend_on_threads_or_on_where_an_array_is_
         MODULE.set_threads(before)
     assert all(np.array_equal(bits(r), bits(results[0])) for r in results)
     cuts = [0, 2001, 77_777, 200_003]
-    parts = [native.round(fmt, x[a:b], "stochastic", (9, a)) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [native.round(fmt, x[a:b], "stochastic", (9, a)) for a, b in pairwise(cuts)]
     assert np.array_equal(bits(np.concatenate(parts)), bits(results[0]))
 
 
@@ -232,7 +237,13 @@ def test_all_float32_inputs_against_other_libraries(name: str) -> None:
         got = fmt.encode(x)
         with np.errstate(all="ignore"):
             theirs = x.astype(other).view(store)
-            again = torch.from_numpy(x).to(torch_type).view(torch.uint8 if fmt.bits == 8 else torch.int16).numpy().view(store)
+            again = (
+                torch.from_numpy(x)
+                .to(torch_type)
+                .view(torch.uint8 if fmt.bits == 8 else torch.int16)
+                .numpy()
+                .view(store)
+            )
         magnitude = store((1 << (fmt.bits - 1)) - 1)
         for codes in (theirs, again):
             expected = np.where((codes & magnitude) == infinity, (codes & ~magnitude) | store(infinity - 1), codes)

@@ -18,8 +18,9 @@ ISAS = [] if MODULE is None else [name for name, _, present in MODULE.isas() if 
 PRODUCTS = [("exact", ""), ("exact", "e4m3fn"), ("mitchell", "bf16"), ("lmul_add", "bf16"), ("lmul_add", "e4m3fn"), ("lmul_add", "e5m2"),
             ("lmul_add", "e8m3"), ("lmul_add", "fp32"), ("lmul_add", "e2m1"), ("lmul_formula", "e8m4"), ("lmul_formula", "fp32"),
             ("lmul_formula", "e5m2")]  # fmt: skip
-ACCUMULATORS = [Accumulator(), Accumulator("bf16", narrow=True), Accumulator("fp16", "chunked", 16, True), Accumulator("e5m2", "tree", 7, True),
-                Accumulator("fp32", "tree", 16), Accumulator("e4m3fn", narrow=True), Accumulator("fp32", "chunked", 10)]  # fmt: skip
+ACCUMULATORS = [Accumulator(), Accumulator("bf16", narrow=True), Accumulator("fp16", "chunked", 16, True),
+                Accumulator("e5m2", "tree", 7, True), Accumulator("fp32", "tree", 16), Accumulator("e4m3fn", narrow=True),
+                Accumulator("fp32", "chunked", 10)]  # fmt: skip
 
 
 def operands(m: int, n: int, k: int, size: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,7 +47,9 @@ def test_kernels_equal_the_reference(isa: str, product: tuple[str, str]) -> None
             for m, n, k in ((1, 1, 1), (5, 19, 37)):
                 for size in (1.0, 1e4, 1e-5, 1e25, 1e-25):  # beyond and below the range of many products too
                     x, w = operands(m, n, k, size)
-                    assert equal(emulated_matmul(x, w, p, accumulator), emulated_matmul(x, w, p, accumulator, reference=True))
+                    assert equal(
+                        emulated_matmul(x, w, p, accumulator), emulated_matmul(x, w, p, accumulator, reference=True)
+                    )
     finally:
         MODULE.set_isa(before)
 
@@ -106,7 +109,10 @@ def test_wide_accumulation_of_exact_products_is_a_plain_product() -> None:
         assert torch.allclose(y.double(), x.double() @ w.double().T, atol=1e-4)
     swamped = emulated_matmul(torch.ones(1, 4096), torch.ones(1, 4096), accumulate=Accumulator("bf16"))
     assert swamped.item() == 256.0  # 256 + 1 rounds back to 256 in 8 bits
-    assert emulated_matmul(torch.ones(1, 4096), torch.ones(1, 4096), accumulate=Accumulator("bf16", "tree", 16)).item() == 4096.0
+    assert (
+        emulated_matmul(torch.ones(1, 4096), torch.ones(1, 4096), accumulate=Accumulator("bf16", "tree", 16)).item()
+        == 4096.0
+    )
 
 
 def test_shapes_and_refusals() -> None:

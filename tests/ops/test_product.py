@@ -56,7 +56,11 @@ def defined(a: float, b: float, rule: str, m: int, smallest: float, largest: flo
 
 def same(got: np.ndarray, expected: np.ndarray) -> bool:
     nan = np.isnan(expected)
-    return bool((np.isnan(got) == nan).all() and (got[~nan] == expected[~nan]).all() and (np.signbit(got) == np.signbit(expected))[~nan].all())
+    return bool(
+        (np.isnan(got) == nan).all()
+        and (got[~nan] == expected[~nan]).all()
+        and (np.signbit(got) == np.signbit(expected))[~nan].all()
+    )
 
 
 @pytest.mark.parametrize("rule", ["mitchell", "lmul_add", "lmul_formula"])
@@ -69,7 +73,10 @@ def test_all_pairs_of_8_bit_codes(name: str, rule: str) -> None:
     got = product.multiply(prepared[:, None], prepared[None, :], p).numpy()
     magnitudes = [float(v) for v in values]
     expected = np.array(
-        [[defined(a, b, rule, fmt.mantissa_bits, 2.0**fmt.min_exponent, fmt.max, p.beyond) for b in magnitudes] for a in magnitudes]
+        [
+            [defined(a, b, rule, fmt.mantissa_bits, 2.0**fmt.min_exponent, fmt.max, p.beyond) for b in magnitudes]
+            for a in magnitudes
+        ]
     )
     assert same(got, expected)
 
@@ -87,7 +94,9 @@ def test_random_pairs_of_bfloat16(rule: str) -> None:
     assert same(got, np.array(expected))
 
 
-@pytest.mark.parametrize(("name", "bias", "rms"), [("e8m2", 14.1, 16.6), ("e8m3", 4.8, 6.9), ("e8m4", 4.9, 6.2), ("bf16", 0.4, 3.2)])
+@pytest.mark.parametrize(
+    ("name", "bias", "rms"), [("e8m2", 14.1, 16.6), ("e8m3", 4.8, 6.9), ("e8m4", 4.9, 6.2), ("bf16", 0.4, 3.2)]
+)
 def test_errors_of_the_adder_on_normal_operands(name: str, bias: float, rms: float) -> None:
     """The table of an independent study: bias and root mean square of the relative error in percent, 2 million pairs."""
     g = torch.Generator().manual_seed(1)
@@ -115,7 +124,9 @@ def test_operands_are_rounded_and_their_subnormals_flushed() -> None:
     assert Product("exact", "e4m3fn").prepare(torch.tensor([0.002])).item() == 2.0**-9
 
 
-@pytest.mark.parametrize("arguments", [("nonsense",), ("lmul_add", "int8"), ("lmul_add", "e1m2"), ("lmul_add", "e4m0"), ("exact", "", 0.0)])
+@pytest.mark.parametrize(
+    "arguments", [("nonsense",), ("lmul_add", "int8"), ("lmul_add", "e1m2"), ("lmul_add", "e4m0"), ("exact", "", 0.0)]
+)
 def test_what_is_refused(arguments: tuple) -> None:
     with pytest.raises(FormatError):
         Product(*arguments)

@@ -24,7 +24,9 @@ def loops(x: np.ndarray, w: np.ndarray, c: Configuration) -> float:
         local = np.float32(0)
         for s, (a, b) in enumerate(rank):
             blocks = list(range(-(-(b - a) // c.lanes)))
-            blocks = {"ascending": blocks, "descending": blocks[::-1], "interleaved": blocks[::2] + blocks[1::2]}[c.order]
+            blocks = {"ascending": blocks, "descending": blocks[::-1], "interleaved": blocks[::2] + blocks[1::2]}[
+                c.order
+            ]
             lanes = [np.float32(0)] * c.lanes
             for block, lane in itertools.product(blocks, range(c.lanes)):
                 i = a + block * c.lanes + lane
@@ -47,7 +49,9 @@ def test_layercast_equals_plain_loops(order: str, ranks: int, splits: int, lanes
     assert y.tolist() == [[loops(row, column, c) for column in values] for row in x.numpy()]
 
 
-CONFIGURATIONS = [Configuration(b, r, s, o, n) for b, r, s, o, n in itertools.product((1, 6), (1, 2, 8), (1, 2), ORDERS, (8, 16))]
+CONFIGURATIONS = [
+    Configuration(b, r, s, o, n) for b, r, s, o, n in itertools.product((1, 6), (1, 2, 8), (1, 2), ORDERS, (8, 16))
+]
 
 
 def test_16_bits_differ_much_layercast_little_and_the_tree_not_at_all() -> None:
@@ -55,7 +59,12 @@ def test_16_bits_differ_much_layercast_little_and_the_tree_not_at_all() -> None:
     tree = TreeWeight.of(w.bfloat16())
     exact = x.double() @ w.bfloat16().double().T
     results = {
-        arithmetic: torch.stack([simulated_linear(x, tree if arithmetic == "invariant" else w, c, arithmetic).double() for c in CONFIGURATIONS])
+        arithmetic: torch.stack(
+            [
+                simulated_linear(x, tree if arithmetic == "invariant" else w, c, arithmetic).double()
+                for c in CONFIGURATIONS
+            ]
+        )
         for arithmetic in ("16 bits", "layercast", "invariant")
     }
     spread = {name: float((r.amax(0) - r.amin(0)).max()) for name, r in results.items()}

@@ -66,7 +66,9 @@ def test_isas_and_threads_give_the_same_bits(isa: str, threads: int) -> None:
         MODULE.set_threads(before[1])
 
 
-@pytest.mark.parametrize("spec", ["int2/g32", "int4/g32+z", "int4/tensor", "e2m1/b16x32:e8m0", "uint4/g32", "fp16/row", "int16/row"])
+@pytest.mark.parametrize(
+    "spec", ["int2/g32", "int4/g32+z", "int4/tensor", "e2m1/b16x32:e8m0", "uint4/g32", "fp16/row", "int16/row"]
+)
 def test_formats_without_a_fused_pass_are_left_to_the_readable_code(spec: str) -> None:
     fmt, x = TensorFormat.parse(spec), torch.randn(32, 64)
     assert fused.quantize_absmax(x, x, fmt, "nearest_even", None) is None

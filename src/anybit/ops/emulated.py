@@ -63,7 +63,11 @@ class Accumulator:
 
 
 def emulated_matmul(
-    x: Tensor, w: Tensor, multiply: str | Product = "exact", accumulate: Accumulator | None = None, reference: bool = False
+    x: Tensor,
+    w: Tensor,
+    multiply: str | Product = "exact",
+    accumulate: Accumulator | None = None,
+    reference: bool = False,
 ) -> Tensor:
     """x [..., k] times w [n, k] transposed in emulated arithmetic -> float32 [..., n]; the gain multiplies finished sums.
 

@@ -59,13 +59,17 @@ def matmul(
         return y.to(out_dtype or x.dtype)
     if determinism != "none":
         rounded = reference.round_activations(x, act)
-        y = layercast_matmul(rounded, w, bias) if determinism == "layercast" else invariant_matmul(rounded, _whole(w), bias)
+        y = (
+            layercast_matmul(rounded, w, bias)
+            if determinism == "layercast"
+            else invariant_matmul(rounded, _whole(w), bias)
+        )
         return y.to(out_dtype or x.dtype)
     if isinstance(w, QTensor) and x.device.type == "cpu" and native.load() is not None:
         w = prepack(w)
     choice = choose(KERNELS, problem_of(x, w, act))
-    y = choice.kernel.run(x, w, bias, act)
-    return y.to(out_dtype or x.dtype)
+    result: Tensor = choice.kernel.run(x, w, bias, act)
+    return result.to(out_dtype or x.dtype)
 
 
 def _whole(w: Weight) -> QTensor | Tensor:

@@ -68,7 +68,11 @@ def visit(columns: int, configuration: Configuration) -> Tensor:
 
 
 def simulated_linear(
-    x: Tensor, w: Tensor | TreeWeight, configuration: Configuration, arithmetic: Arithmetic = "16 bits", bias: Tensor | None = None
+    x: Tensor,
+    w: Tensor | TreeWeight,
+    configuration: Configuration,
+    arithmetic: Arithmetic = "16 bits",
+    bias: Tensor | None = None,
 ) -> Tensor:
     """x [m, k] times w [n, k] transposed, plus bias, as that configuration computes it; a pure function of its arguments.
 
