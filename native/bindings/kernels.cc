@@ -80,7 +80,7 @@ WeightPtr pack_plain(Bytes values, int64_t n, int64_t k, const std::string& type
 
 // act_group < 0: exact; 0: int8 a row; else int8 a group
 void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<float, 2> out, std::optional<In<float, 1>> bias,
-                 bool accumulate) {
+                 bool accumulate, bool one_order) {
   const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
   require(k == w->k, "x has " + std::to_string(k) + " columns, the weight " + std::to_string(w->k));
   require(out.shape(0) == x.shape(0) && static_cast<int64_t>(out.shape(1)) == w->n, "the output has the wrong shape");
@@ -93,7 +93,7 @@ void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<floa
   require(spec.group == 0 || (spec.geometry.group ? spec.group == spec.geometry.group : spec.group % 32 == 0),
           "activation groups must be a multiple of 32 (or the weight's group); got " + std::to_string(act_group));
   if (m == 0) return;
-  const Epilogue epilogue{bias ? bias->data() : nullptr, accumulate};
+  const Epilogue epilogue{bias ? bias->data() : nullptr, accumulate, one_order};
   const float* from = x.data();
   float* to = out.data();
   nb::gil_scoped_release release;
@@ -222,7 +222,7 @@ void bind_kernels(nb::module_& m) {
   m.def("pack_dense", pack_plain, nb::arg("values"), nb::arg("n"), nb::arg("k"), nb::arg("type"), nb::arg("block_rows"),
         nb::arg("block_cols"), nb::arg("scale_type"), nb::arg("scale"), nb::arg("factor") = 1.0f);
   m.def("matmul", matmul_rows, nb::arg("weight"), nb::arg("x"), nb::arg("act_group"), nb::arg("out"), nb::arg("bias").none(),
-        nb::arg("accumulate") = false);
+        nb::arg("accumulate") = false, nb::arg("one_order") = false);
   m.def("embedding", embed, nb::arg("weight"), nb::arg("ids"), nb::arg("factor"), nb::arg("out"));
   m.def("threads", [] { return default_pool()->size(); });
   m.def("set_threads", set_threads, nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>());

@@ -1,7 +1,8 @@
 // fp32 activations as they are: weights become fp32 in registers.  Compiled once per instruction set, inside its namespace.
 //
 // Fixed order of operations.  One row of x: within a k-block four chains, k mod 4, of fma; (c0 + c1) + (c2 + c3); then
-// acc = fma(part, scale, acc).  Several rows: one chain over the block, then the same.  The two differ in the last bits.
+// acc = fma(part, scale, acc).  Several rows: one chain over the block, then the same.  The two differ in the last bits,
+// unless the problem asks for one order.
 
 constexpr int64_t kExactChunk = 256;  // slots made fp32 at a time: 16 KiB
 constexpr int64_t kExactMostRows = 96;
@@ -137,8 +138,49 @@ template <class E> __attribute__((noinline)) void exact_unpack(const Problem& p,
   }
 }
 
+// One row of x in the order that several rows have: one chain a panel, so four panels at a time hide its latency.
+template <class E, int Panels> __attribute__((noinline)) void exact_row_chain(const Problem& p, const E& e, int64_t panel) {
+  const uint8_t* tile[Panels];
+  F acc[Panels];
+#pragma GCC unroll 16
+  for (int i = 0; i < Panels; ++i) tile[i] = p.codes + (panel + i) * p.panel_bytes, acc[i] = zero_f();
+  int64_t group = 0, group_end = p.group;
+  for (int64_t k = 0; k < p.slots;) {
+    const int64_t end = k + p.block < p.slots ? k + p.block : p.slots;
+    if (k >= group_end) ++group, group_end += p.group;
+    F zero[Panels], part[Panels];
+#pragma GCC unroll 16
+    for (int i = 0; i < Panels; ++i) zero[i] = load_zeros(p, panel + i, group), part[i] = zero_f();
+    for (int64_t t = k; t < end; t += 32) {
+      each_quad([&]<int Q>() ANYBIT_UNROLLED {
+        F v[Panels][4];
+#pragma GCC unroll 16
+        for (int i = 0; i < Panels; ++i) e.template quad<Q>(tile[i], zero[i], v[i]);
+#pragma GCC unroll 16
+        for (int j = 0; j < 4; ++j) {
+          const F x = splat_f(p.x[t + 4 * Q + j]);
+#pragma GCC unroll 16
+          for (int i = 0; i < Panels; ++i) part[i] = fma_f(v[i][j], x, part[i]);
+        }
+      });
+#pragma GCC unroll 16
+      for (int i = 0; i < Panels; ++i) tile[i] += E::kTileBytes;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < Panels; ++i) acc[i] = fma_f(part[i], load_scales(p, panel + i, group), acc[i]);
+    k = end;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < Panels; ++i) write_row(p, panel + i, 0, acc[i], E::factor(p));
+}
+
 template <class E> void exact_panels(const Problem& p, int64_t first, int64_t last) {
   const E e(p);
+  if (p.m == 1 && p.one_order) {
+    for (; first + 4 <= last; first += 4) exact_row_chain<E, 4>(p, e, first);
+    for (; first < last; ++first) exact_row_chain<E, 1>(p, e, first);
+    return;
+  }
   if (p.m == 1) {
     for (int64_t panel = first; panel < last; ++panel) exact_row(p, e, panel);
     return;

@@ -41,6 +41,7 @@ struct Problem {
   int64_t ldy;
   const float* bias;
   bool accumulate;
+  bool one_order;  // exact: a row has the same bits alone and among others
 };
 
 // Computes panels [first, last).

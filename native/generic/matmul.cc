@@ -187,7 +187,7 @@ void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t
   if (w.group == 0) p.block = act == Act::int8 ? kInt8Block : kExactBlock;
   if (act == Act::int8 && a.groups > 1) p.block = std::gcd(p.block, p.xgroup);
   p.y = y, p.ldy = ldy;
-  p.bias = epilogue.bias, p.accumulate = epilogue.accumulate;
+  p.bias = epilogue.bias, p.accumulate = epilogue.accumulate, p.one_order = epilogue.one_order;
   const Share panels = share(team, w.panels);
   if (p.m > 0 && panels.begin < panels.end) choose(w, act)(p, panels.begin, panels.end);
 }

@@ -147,7 +147,8 @@ const Activations& prepare(Team&, Activations&, const float* x, int64_t m, int64
 
 struct Epilogue {
   const float* bias = nullptr;  // [n]
-  bool accumulate = false;      // y += instead of y =
+  bool accumulate = false;
+  bool one_order = false;  // exact activations: a row has the same bits alone and among others, a little slower alone      // y += instead of y =
 };
 
 // This rank's share of output columns (whole panels of 16): y[m][ldy].  No barrier inside, no memory allocated; other ranks' columns

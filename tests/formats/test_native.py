@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import ml_dtypes
 import numpy as np
@@ -156,7 +156,7 @@ def test_a_stochastic_stream_does_not_depend_on_threads_or_on_where_an_array_is_
         MODULE.set_threads(before)
     assert all(np.array_equal(bits(r), bits(results[0])) for r in results)
     cuts = [0, 2001, 77_777, 200_003]
-    parts = [native.round(fmt, x[a:b], "stochastic", (9, a)) for a, b in itertools.pairwise(cuts)]
+    parts = [native.round(fmt, x[a:b], "stochastic", (9, a)) for a, b in pairwise(cuts)]
     assert np.array_equal(bits(np.concatenate(parts)), bits(results[0]))
 
 

@@ -18,8 +18,9 @@ ISAS = [] if MODULE is None else [name for name, _, present in MODULE.isas() if 
 PRODUCTS = [("exact", ""), ("exact", "e4m3fn"), ("mitchell", "bf16"), ("lmul_add", "bf16"), ("lmul_add", "e4m3fn"), ("lmul_add", "e5m2"),
             ("lmul_add", "e8m3"), ("lmul_add", "fp32"), ("lmul_add", "e2m1"), ("lmul_formula", "e8m4"), ("lmul_formula", "fp32"),
             ("lmul_formula", "e5m2")]  # fmt: skip
-ACCUMULATORS = [Accumulator(), Accumulator("bf16", narrow=True), Accumulator("fp16", "chunked", 16, True), Accumulator("e5m2", "tree", 7, True),
-                Accumulator("fp32", "tree", 16), Accumulator("e4m3fn", narrow=True), Accumulator("fp32", "chunked", 10)]  # fmt: skip
+ACCUMULATORS = [Accumulator(), Accumulator("bf16", narrow=True), Accumulator("fp16", "chunked", 16, True),
+                Accumulator("e5m2", "tree", 7, True), Accumulator("fp32", "tree", 16), Accumulator("e4m3fn", narrow=True),
+                Accumulator("fp32", "chunked", 10)]  # fmt: skip
 
 
 def operands(m: int, n: int, k: int, size: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -40,6 +40,8 @@ def layercast_matmul(x: Tensor, w: QTensor | Tensor | Packed, bias: Tensor | Non
     if not isinstance(w, Tensor) and w.format is not None and str(w.format) not in _SIXTEEN_BITS:
         raise ValueError(f"layercast keeps weights in 16 bits: bf16 or fp16; got {w.format}")
     packed = w if isinstance(w, Packed) else prepack(w)
+    if packed.handle is not None and packed.handle.kind not in _SIXTEEN_BITS:
+        raise ValueError(f"layercast keeps weights in 16 bits: bf16 or fp16; got a packed {packed.handle.kind}")
     return _product(x.detach().float(), packed, bias)
 
 
@@ -50,7 +52,7 @@ def _product(x: Tensor, w: Packed, bias: Tensor | None) -> Tensor:
     out = torch.empty(rows.shape[0], w.n)
     b = None if bias is None else bias.detach().float().contiguous()
     if module is not None and w.handle is not None:
-        module.matmul(w.handle, rows.numpy(), -1, out.numpy(), None if b is None else b.numpy())
+        module.matmul(w.handle, rows.numpy(), -1, out.numpy(), None if b is None else b.numpy(), one_order=True)
     else:
         assert w.source is not None, "a weight without a kernel handle keeps its source"
         dense = reference.dense(w.source, torch.float32)

@@ -68,8 +68,8 @@ def matmul(
     if isinstance(w, QTensor) and x.device.type == "cpu" and native.load() is not None:
         w = prepack(w)
     choice = choose(KERNELS, problem_of(x, w, act))
-    y = choice.kernel.run(x, w, bias, act)
-    return y.to(out_dtype or x.dtype)
+    result: Tensor = choice.kernel.run(x, w, bias, act)
+    return result.to(out_dtype or x.dtype)
 
 
 def _whole(w: Weight) -> QTensor | Tensor:

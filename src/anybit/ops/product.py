@@ -10,10 +10,9 @@ lmul_add      the same plus 2^-l; a carry doubles the value              L-Mul (
 lmul_formula  2^(Ex + Ey) (1 + fx + fy + 2^-l), one rounding to float32  L-Mul, equation 1 as printed
 
 l = m for m <= 3, 3 for m = 4, 4 beyond. The last two differ where fx + fy + 2^-l >= 1: the adder then gives more, and is nearer to the
-exact product from m = 3 on. Operands are first rounded (nearest even) to their format; zeros and its subnormals count as
-zeros. A product below
-the smallest normal value of the format is a zero, one above its largest an infinity, or the largest value where there is no infinity. NaN
-and infinities: NaN with anything and infinity times a zero give NaN, other infinities infinity.
+exact product from m = 3 on. Operands are first rounded (nearest even) to their format; zeros and its subnormals count as zeros. A product
+below the smallest normal value of the format is a zero, one above its largest an infinity, or the largest value where there is no
+infinity. NaN and infinities: NaN with anything and infinity times a zero give NaN, other infinities infinity.
 
 This is emulation: on processors with multipliers it costs several times what they would.
 """
@@ -21,7 +20,7 @@ This is emulation: on processors with multipliers it costs several times what th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -112,7 +111,8 @@ def multiply(a: Tensor, b: Tensor, product: Product) -> Tensor:
     """The products of prepared operands that broadcast, float32, without the gain: the readable reference."""
     if product.rule == "exact":
         return a * b
-    a, b = torch.broadcast_tensors(a, b)
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    a, b = a.expand(shape), b.expand(shape)
     ia, ib = a.contiguous().view(torch.int32).long(), b.contiguous().view(torch.int32).long()
     one, fraction = 0x3F800000, 0x007FFFFF
     size_a, size_b = ia & 0x7FFFFFFF, ib & 0x7FFFFFFF
@@ -135,8 +135,6 @@ def multiply(a: Tensor, b: Tensor, product: Product) -> Tensor:
 
 def calibrated_gain(x: Tensor, w: Tensor, product: Product) -> float:
     """sum |exact| / sum |approximate| over all products of x [m, k] and w [n, k]: the gain that removes the rule's bias on this data."""
-    from dataclasses import replace
-
     from anybit.ops.emulated import emulated_matmul
 
     a, b = x.float().abs().reshape(-1, x.shape[-1]), w.float().abs()
