@@ -20,7 +20,9 @@ from anybit.zoo.networks import NETWORKS
 
 @dataclass(frozen=True)
 class Quantized:
-    """method: by which.  layers, parameters: how many were quantized.  bytes: of all that was stored.  bits_per_weight: over the quantized layers."""
+    """method: by which.  layers, parameters: how many were quantized.  bytes: of all that was stored.
+
+    bits_per_weight: over the quantized layers."""
 
     method: str
     layers: int
