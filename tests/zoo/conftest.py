@@ -59,6 +59,22 @@ def repeats(tmp_path: Path) -> Callable[..., list[float]]:
 
 
 @pytest.fixture
+def in_bfloat16(tmp_path: Path) -> Callable[..., None]:
+    """One step in bfloat16, as a GPU would take it, beside one in float32: nearly the same loss."""
+
+    def check(script: ModuleType, *arguments: str) -> None:
+        found = []
+        for precision in ("fp32", "bf16"):
+            out = tmp_path / precision
+            script.main(["--out", str(out), "--steps", "1", "--warmup", "1", "--precision", precision, *arguments])
+            found.append(read_log(out / LOG)[0]["loss"])
+        assert found[0] != found[1]
+        assert abs(found[1] - found[0]) < 0.02 * found[0]
+
+    return check
+
+
+@pytest.fixture
 def as_logged(tmp_path: Path, shared_data: Path) -> Callable[[str, ModuleType], None]:
     """The first 50 losses of the bundled log again, with the script's defaults."""
 

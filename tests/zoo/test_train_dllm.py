@@ -36,6 +36,12 @@ def test_a_model_that_knows_nothing_pays_the_whole_vocabulary(monkeypatch):
     assert found == pytest.approx(math.log(model.mask), rel=0.05)
 
 
+def test_in_bfloat16(story, in_bfloat16, monkeypatch):
+    monkeypatch.setattr(train_dllm, "score", lambda model: {})
+    monkeypatch.setattr(train_dllm, "LENGTH", 32)
+    in_bfloat16(train_dllm, "--batch", "4", "--text", str(story))
+
+
 @pytest.mark.slow
 def test_the_logged_losses_come_again(as_logged):
     as_logged("dllm", train_dllm)

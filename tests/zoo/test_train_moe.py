@@ -32,6 +32,12 @@ def test_experts_learn_at_their_own_pace(story, tmp_path, monkeypatch):
     assert not torch.equal(after["layers.0.mlp.router.weight"], before["layers.0.mlp.router.weight"])
 
 
+def test_in_bfloat16(story, in_bfloat16, monkeypatch):
+    monkeypatch.setattr(train_moe, "score", lambda model: {})
+    monkeypatch.setattr(train_moe, "LENGTH", 32)
+    in_bfloat16(train_moe, "--batch", "4", "--text", str(story))
+
+
 @pytest.mark.slow
 def test_the_logged_losses_come_again(as_logged):
     as_logged("moe", train_moe)

@@ -81,15 +81,21 @@ MEMBERS: tuple[Member, ...] = (
     ),
     Member(
         "dllm", "masked-diffusion language model", 5_770_752, "as anybit-tiny, from which it starts", PROJECT,
-        "nats a token (ELBO, 64 fixed draws)", "low", None, "dllm/model.safetensors", None, bundled=True, script="train_dllm",
+        "nats a token (ELBO, 64 fixed draws)", "low", 4.92798, "dllm/model.safetensors",
+        "c6de6b51a72c8aa12ebb5ba44653a0f00d2f397855e1f12a3625ad1b119db2fc", bundled=True, script="train_dllm",
+        training="300 steps of 16 samples, 15 min on a shared core",
     ),
     Member(
         "moe", "decoder with 8 experts a layer, 2 active", 5_782_784, "as anybit-tiny, from which it starts", PROJECT,
-        "perplexity of anybit-tiny's held-out text", "low", None, "moe/model.safetensors", None, bundled=True, script="train_moe",
+        "perplexity of anybit-tiny's held-out text", "low", 44.0691, "moe/model.safetensors",
+        "5a1e22a5a931a40f2ff2ed758508ad90283b8e2976a7978192860e823e3f4073", bundled=True, script="train_moe",
+        training="200 steps of 16 samples, 7 min on a shared core",
     ),
     Member(
         "mobilenet", "convolutional (MobileNetV2 blocks)", 224_202, CIFAR, PROJECT, "% of 1,000 test images right", "high",
-        None, "mobilenet/model.safetensors", None, bundled=True, script="train_mobilenet",
+        73.3, "mobilenet/model.safetensors",
+        "7828b5b3d2bcfbba7f648c3c79e5d2b680e09a70505919fccda1703db139da61", bundled=True, script="train_mobilenet",
+        training="1,200 steps of 128 samples, 60 min on a shared core",
     ),
     Member(
         "vit", "vision transformer", 2_693_578, CIFAR, PROJECT, "% of 1,000 test images right", "high",

@@ -20,16 +20,21 @@ from anybit.zoo.networks import NETWORKS
 
 @dataclass(frozen=True)
 class Quantized:
-    """layers, parameters: how many were quantized.  bytes: of all that was stored.  bits_per_weight: over the quantized layers."""
+    """method: by which.  layers, parameters: how many were quantized.  bytes: of all that was stored.
 
+    bits_per_weight: over the quantized layers."""
+
+    method: str
     layers: int
     parameters: int
     bytes: int
     bits_per_weight: float
 
 
-def quantize(name: str, out: Path, weights: str, method: str = "rtn", overwrite: bool = False) -> Quantized:
+def quantize(name: str, out: Path, weights: str, method: str | None = None, overwrite: bool = False) -> Quantized:
     """Every linear and convolutional layer of a member in one format, written to `out`.
+
+    method: a name of `quantize.table`; where None, gptq for members with calibration data apart from what they are scored on, else rtn.
 
     Raises what `load` and `quantize_module` raise; RecipeError where the method looks at inputs and the member has none to show apart
     from those it is scored on; CheckpointError where `out` exists.
@@ -38,6 +43,7 @@ def quantize(name: str, out: Path, weights: str, method: str = "rtn", overwrite:
     if out.exists() and not overwrite:
         raise CheckpointError(f"{out} exists; choose another output or pass --overwrite")
     network = NETWORKS[name]
+    method = method or ("gptq" if network.calibration else "rtn")
     needs = table.get(method).needs == "hessian"
     if needs and network.calibration is None:
         raise RecipeError(
@@ -50,4 +56,4 @@ def quantize(name: str, out: Path, weights: str, method: str = "rtn", overwrite:
     held = [layer for layer in module.modules() if isinstance(layer, Holder)]
     parameters = sum(prod(layer.shape) for layer in held)
     bits = 8 * sum(layer.weight.nbytes for layer in held) / parameters
-    return Quantized(len(held), parameters, (out / "model.safetensors").stat().st_size, bits)
+    return Quantized(method, len(held), parameters, (out / "model.safetensors").stat().st_size, bits)

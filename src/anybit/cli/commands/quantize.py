@@ -52,7 +52,8 @@ def quantize(
 ) -> None:
     """Quantize a model, to one format or under a budget of bits; an interrupted run goes on when it is started again.
 
-    Members of the zoo that are no decoders (`anybit zoo list`) take --weights, --method and --overwrite.
+    Members of the zoo that are no decoders (`anybit zoo list`) take --weights, --overwrite and --method
+    (gptq where they have data to calibrate on).
     """
     if is_network(model):
         others = {"--bits": bits, "--embeddings": embeddings, "--recipe": recipe, "--calibration": calibration}

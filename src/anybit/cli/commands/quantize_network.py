@@ -37,11 +37,11 @@ def quantize_network(
     console = Console(json)
     with console.progress("quantizing") as job:
         job(name, 0, 1)
-        result = quantize(name, out, weights, method or "rtn", overwrite)
+        result = quantize(name, out, weights, method, overwrite)
     console.say(
-        f"{out}: {result.layers} layers, {numbers.count(result.parameters)} parameters in {weights}, "
+        f"{out}: {result.layers} layers, {numbers.count(result.parameters)} parameters in {weights} by {result.method}, "
         f"{result.bits_per_weight:.3f} bits a weight; {numbers.size(result.bytes)} in all",
         style="bold",
     )
     console.say(f"`anybit zoo eval {out}` measures it")
-    console.result({"out": str(out), "member": name, "weights": weights, "method": method or "rtn"} | asdict(result))
+    console.result({"out": str(out), "member": name, "weights": weights} | asdict(result))
