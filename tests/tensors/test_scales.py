@@ -157,3 +157,15 @@ def test_unscaled_formats_and_unknown_rules_are_refused() -> None:
 def test_given_scales_are_rounded_to_their_format() -> None:
     q = encode(torch.tensor([[1.0, 2.0]]), parse("int4/g2"), torch.tensor([[0.3]]))
     assert q.scales().tolist() == [[float(np.float16(0.3))]]
+
+
+@pytest.mark.parametrize("name", ["posit8_0", "posit8_1", "posit8_2", "posit5_0"])
+def test_posits_are_scaled_to_where_they_are_dense(name: str) -> None:
+    fmt = TensorFormat.parse(f"{name}/g128")
+    x = torch.randn(200, 128, generator=torch.Generator().manual_seed(0))
+    wrong = (quantize(x, fmt).dequantize() - x).square().sum()
+    others = []
+    for power in range(-2, 7):
+        scale = x.abs().amax(1, keepdim=True) / 2.0**power
+        others.append((encode(x, fmt, scale).dequantize() - x).square().sum())
+    assert wrong < 1.3 * min(others) and wrong < 0.5 * others[-1]

