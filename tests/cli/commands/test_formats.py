@@ -56,7 +56,8 @@ def test_compare(capsys):
     assert rows["bf16"]["angle"] is None and rows["bf16"]["sqnr_db"]["laplace"] > 50
 
 
-def test_compare_takes_real_weights_and_prints_a_table(capsys, tiny_folder):
+def test_compare_takes_real_weights_and_prints_a_table(capsys, monkeypatch, tiny_folder):
+    monkeypatch.setenv("COLUMNS", "140")
     assert main(["formats", "compare", "int4", "nf4", "--model", str(tiny_folder), "--directions", "200"]) == 0
     out = capsys.readouterr().out
     assert f"{tiny_folder.name} dB" in out and "99 % angle" in out
