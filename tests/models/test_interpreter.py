@@ -184,3 +184,33 @@ def test_gradients_flow_and_inputs_stay():
         slope = (f(x + step) - f(x - step)) / 2
     assert float((x.grad * step).sum()) == pytest.approx(float(slope), rel=5e-3)
     assert torch.equal(x.detach(), before)
+
+
+def test_multiply_computes_every_product_of_linear_layers():
+    x, w, b = random(2, 3, 5), random(9, 5, seed=1), random(9, seed=2)
+    sites = []
+
+    def doubled(site, a, c):
+        sites.append((site, a.shape, c.shape))
+        return 2 * (a @ c.T)
+
+    op = Op("linear", ("x",), "y", (WeightRef("w", (2, 6)), WeightRef("b", (2, 6))))
+    got = execute(op, {"w": w, "b": b}, setting=Setting(multiply=doubled), x=x)
+    assert close(got, 2 * x.double() @ w[2:6].double().T + b[2:6].double(), 10)
+    assert sites == [("w[2:6]", (6, 5), (4, 5))]
+
+
+def test_multiply_computes_the_products_of_attention():
+    q, k, v = random(2, 5, 12), random(2, 5, 6, seed=1), random(2, 5, 6, seed=2)
+    op = Op("attention", ("q", "k", "v"), "a", (), {"layer": 3, "heads": 4, "kv_heads": 2, "scale": 0.5})
+    plain, sites = execute(op, q=q, k=k, v=v), []
+
+    def recorded(site, a, c):
+        sites.append(site)
+        return a @ c.T
+
+    assert close(execute(op, setting=Setting(multiply=recorded), q=q, k=k, v=v), plain)
+    assert sites == ["scores.3"] * 4 + ["mixing.3"] * 4
+    # Scores of zero mean every visible value counts the same.
+    flat = execute(op, setting=Setting(multiply=lambda s, a, c: (a @ c.T) * (s != "scores.3")), q=q, k=k, v=v)
+    assert close(flat[:, :, 0], v.cumsum(1)[:, :, 0] / torch.arange(1, 6))

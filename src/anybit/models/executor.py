@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anybit.errors import AnybitError
 from anybit.formats import TensorFormat
-from anybit.models.interpreter import Hook, Setting, as_float, run
+from anybit.models.interpreter import Hook, Multiply, Setting, as_float, run
 from anybit.models.plan import Plan, WeightRef
 from anybit.models.weights import Weight, Weights
 from anybit.tensors import QTensor
@@ -45,6 +45,7 @@ class TorchExecutor:
     compute_dtype: what linears multiply in.  act: format the inputs of quantized linears are rounded to; None is exact.
     cache_dtype: what keys and values are kept in.  keep: hold the unpacked weights between calls (as much memory as the model in
     `compute_dtype`) instead of reading them again for every call.
+    multiply: computes every matrix product in arithmetic of its own (`interpreter.Multiply`).
     """
 
     def __init__(
@@ -56,10 +57,11 @@ class TorchExecutor:
         cache_dtype: torch.dtype = torch.float32,
         keep: bool = True,
         on_linear: Hook | None = None,
+        multiply: Multiply | None = None,
     ) -> None:
         self.plan = plan
         self.weights: Weights = _Kept(weights, compute_dtype, act is None) if keep else weights
-        self.setting = Setting(compute_dtype, act, on_linear)
+        self.setting = Setting(compute_dtype, act, on_linear, multiply=multiply)
         self._cache = _Cache(plan.layers, cache_dtype)
         self._position = 0
 

@@ -22,6 +22,9 @@ from anybit.tensors import QTensor, quantize
 
 Buffers = dict[str, Tensor]
 Hook = Callable[[WeightRef, Tensor], None]
+Multiply = Callable[[str, Tensor, Tensor], Tensor]
+"""(site, x [m, k], w [n, k]) -> x wᵀ [m, n], float32. site: the name of the weight, with rows where it is a slice, else `scores.LAYER`
+(queries times keys, the queries scaled) or `mixing.LAYER` (probabilities times values) of a layer's attention."""
 
 QUERY_ROWS = 256
 """Queries scored at a time: bounds the memory of attention at heads * 256 * positions floats."""
@@ -42,12 +45,14 @@ class Setting:
     compute_dtype: what a linear multiplies in; buffers stay float32.
     act: format the inputs of linears with quantized weights are rounded to first; None keeps them exact.
     on_linear: called with the input of each linear, before `act`.  on_output: with its result, before any accumulation.
+    multiply: computes every matrix product, those of attention included, in arithmetic of its own; None is torch's.
     """
 
     compute_dtype: torch.dtype = torch.float32
     act: TensorFormat | None = None
     on_linear: Hook | None = None
     on_output: Hook | None = None
+    multiply: Multiply | None = None
 
 
 def run(
@@ -78,7 +83,7 @@ def run(
         elif op.kind == "rope":
             buffers[op.output] = rope(inputs[0], plan.constants[str(op.attrs["table"])], op, position)
         elif op.kind == "attention":
-            buffers[op.output] = attention(inputs[0], inputs[1], inputs[2], op, position, cache)
+            buffers[op.output] = attention(inputs[0], inputs[1], inputs[2], op, position, cache, setting.multiply)
         elif op.kind == "glu":
             buffers[op.output] = ACTIVATIONS[str(op.attrs["activation"])](inputs[0]) * inputs[1]
         elif op.kind == "add":
@@ -138,7 +143,12 @@ def linear(x: Tensor, op: Op, weights: Weights, setting: Setting) -> Tensor:
         x = quantize(x.reshape(-1, x.shape[-1]), setting.act).dequantize().reshape(x.shape)
     dtype = setting.compute_dtype
     bias = as_float(weights.resolve(op.weights[1]), dtype) if len(op.weights) > 1 else None
-    y = F.linear(x.to(dtype), as_float(stored, dtype), bias).float()
+    if setting.multiply is not None:
+        site = ref.name if ref.rows is None else f"{ref.name}[{ref.rows[0]}:{ref.rows[1]}]"
+        y = setting.multiply(site, x.to(dtype).reshape(-1, x.shape[-1]), as_float(stored, dtype)).float()
+        y = (y if bias is None else y + bias.float()).reshape(*x.shape[:-1], -1)
+    else:
+        y = F.linear(x.to(dtype), as_float(stored, dtype), bias).float()
     if setting.on_output is not None:
         setting.on_output(ref, y)
     return y
@@ -155,7 +165,9 @@ def rope(x: Tensor, table: Tensor, op: Op, position: int) -> Tensor:
     return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1).reshape(x.shape)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, op: Op, position: int, cache: Cache | None) -> Tensor:
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, op: Op, position: int, cache: Cache | None, multiply: Multiply | None = None
+) -> Tensor:
     """Causal attention of queries at `position`… over all keys so far; `window` w sees the last w positions, itself included."""
     heads, kv_heads = int(op.attrs["heads"]), int(op.attrs["kv_heads"])
     window, softcap = int(op.attrs.get("window", 0)), float(op.attrs.get("softcap", 0.0))
@@ -170,7 +182,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, op: Op, position: int, cache: Cac
         stop = min(start + QUERY_ROWS, tokens)
         end = total - tokens + stop  # later keys are invisible to these queries
         block = queries[..., start:stop, :].reshape(*queries.shape[:-3], shared * (stop - start), -1)
-        scores = block @ keys[..., :end, :].transpose(-1, -2)
+        scores = _product(f"scores.{op.attrs['layer']}", block, keys[..., :end, :], multiply)
         if softcap:
             scores = softcap * torch.tanh(scores / softcap)
         query_at = torch.arange(position + start, position + stop).repeat(shared)[:, None]
@@ -178,6 +190,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, op: Op, position: int, cache: Cac
         hidden = key_at > query_at
         if window:
             hidden = hidden | (key_at <= query_at - window)
-        mixed = scores.masked_fill(hidden, float("-inf")).softmax(-1) @ values[..., :end, :]
+        weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+        mixed = _product(f"mixing.{op.attrs['layer']}", weights, values[..., :end, :].transpose(-1, -2), multiply)
         parts.append(mixed.reshape(*queries.shape[:-2], stop - start, mixed.shape[-1]))
     return torch.cat(parts, -2).movedim(-2, -4).reshape(*q.shape[:-1], -1)
+
+
+def _product(site: str, x: Tensor, w: Tensor, multiply: Multiply | None) -> Tensor:
+    """x [..., m, k] times w [..., n, k] transposed, matrix by matrix where `multiply` computes."""
+    if multiply is None:
+        return x @ w.transpose(-1, -2)
+    pairs = zip(x.reshape(-1, *x.shape[-2:]), w.reshape(-1, *w.shape[-2:]), strict=True)
+    y = torch.stack([multiply(site, a, b) for a, b in pairs])
+    return y.reshape(*x.shape[:-1], w.shape[-2])
