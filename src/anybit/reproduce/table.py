@@ -10,6 +10,7 @@ from anybit.reproduce.experiment import Experiment
 
 EXPERIMENTS: dict[str, str] = {
     "direction_preserving": "anybit.reproduce.direction_preserving",
+    "l_mul": "anybit.reproduce.l_mul",
 }
 
 
