@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from anybit.ops.invariant import TreeWeight
-from anybit.ops.simulated import ORDERS, Configuration, simulated_linear, visit
+from anybit.ops.simulated import ORDERS, Configuration, SimulatedWeight, simulated_linear, visit
 
 
 def layer(k: int = 700, n: int = 24, m: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,3 +92,15 @@ def test_what_is_refused() -> None:
         simulated_linear(x[:, :5], w, Configuration())
     with pytest.raises(ValueError, match="only the invariant arithmetic"):
         simulated_linear(x, TreeWeight.of(w), Configuration())
+
+
+def test_a_weight_in_the_order_of_a_configuration_gives_the_same_bits():
+    x, w = torch.randn(5, 77), torch.randn(6, 77)
+    for c in (Configuration(), Configuration(3, 4, 3, "interleaved", 16), Configuration(2, 2, 1, "descending")):
+        ordered = SimulatedWeight.of(w, c)
+        for arithmetic in ("16 bits", "layercast"):
+            assert torch.equal(simulated_linear(x, ordered, c, arithmetic), simulated_linear(x, w, c, arithmetic))
+    with pytest.raises(ValueError, match="in the order of"):
+        simulated_linear(x, ordered, Configuration())
+    with pytest.raises(ValueError, match="in leaves"):
+        simulated_linear(x, ordered, ordered.configuration, "invariant")

@@ -4,7 +4,7 @@ sums become arguments, so that "two GPUs against eight" is a deterministic exper
 A configuration cuts k into `ranks` equal parts and each into `splits`. In a segment, blocks of `lanes` neighbouring columns are visited in
 `order`; lane l sums its products one after another in float32 and the lanes are added in a binary tree: what a SIMD or tensor
 core of that width does. The sum of a segment is rounded to the type of partial sums, and so is every addition of segments, ranks last.
-`batch` rows are computed in one call; more rows, more calls.
+`batch` rows are computed in one call of a real kernel, the one of the tree; emulated products compute every row by itself.
 """
 
 from __future__ import annotations
@@ -67,9 +67,27 @@ def visit(columns: int, configuration: Configuration) -> Tensor:
     return index.clamp(max=columns)
 
 
+@dataclass(frozen=True)
+class SimulatedWeight:
+    """A weight [n, k] of bfloat16 values as a configuration reads it, for use again: rank -> segment -> float32 [n, lanes * steps]."""
+
+    n: int
+    k: int
+    configuration: Configuration
+    ranks: tuple[tuple[Tensor, ...], ...]
+
+    @classmethod
+    def of(cls, w: Tensor, configuration: Configuration) -> SimulatedWeight:
+        """w [n, k] rounded to bfloat16."""
+        values = w.bfloat16().float()
+        ranks = configuration.segments(w.shape[1])
+        parts = tuple(tuple(_visited(values[:, a:b], configuration) for a, b in rank) for rank in ranks)
+        return cls(w.shape[0], w.shape[1], configuration, parts)
+
+
 def simulated_linear(
     x: Tensor,
-    w: Tensor | TreeWeight,
+    w: Tensor | TreeWeight | SimulatedWeight,
     configuration: Configuration,
     arithmetic: Arithmetic = "16 bits",
     bias: Tensor | None = None,
@@ -78,45 +96,52 @@ def simulated_linear(
 
     "16 bits": inputs and weights are bfloat16 values, partial sums and the result bfloat16.  "layercast": bfloat16 weights,
     everything else float32.  "invariant": layercast in the tree of `ops.invariant`, of which ranks and splits are subtrees.
-    The result is bfloat16 for "16 bits", else float32. ValueError for an unknown arithmetic and shapes that do not fit.
+    The result is bfloat16 for "16 bits", else float32. ValueError for an unknown arithmetic, and for shapes or weights that do not fit.
     """
     if arithmetic not in ARITHMETICS:
         raise ValueError(f"unknown arithmetic {arithmetic!r}; known: {', '.join(ARITHMETICS)}")
-    k = w.k if isinstance(w, TreeWeight) else w.shape[-1]
+    k = w.shape[-1] if isinstance(w, Tensor) else w.k
     if x.ndim != 2 or x.shape[1] != k:
         raise ValueError(f"x [m, k] and w [n, k] must share k; got {list(x.shape)} and k = {k}")
-    calls = [x[a : a + configuration.batch] for a in range(0, x.shape[0], configuration.batch)]
     if arithmetic == "invariant":
+        if isinstance(w, SimulatedWeight):
+            raise ValueError(
+                "the invariant arithmetic takes a weight in leaves, not one in the order of a configuration"
+            )
         tree = w if isinstance(w, TreeWeight) else TreeWeight.of(w.bfloat16())
         parts = configuration.ranks * (1 << (configuration.splits - 1).bit_length())
+        calls = [x[a : a + configuration.batch] for a in range(0, x.shape[0], configuration.batch)]
         return torch.cat([invariant_matmul(rows, tree, bias, parts) for rows in calls])
     if isinstance(w, TreeWeight):
         raise ValueError("only the invariant arithmetic takes a weight in leaves")
+    weight = w if isinstance(w, SimulatedWeight) else SimulatedWeight.of(w, configuration)
+    if weight.configuration != configuration:
+        raise ValueError(f"the weight is in the order of {weight.configuration}; got {configuration}")
     partial = torch.bfloat16 if arithmetic == "16 bits" else torch.float32
-    values = w.bfloat16().float()
-    out = []
-    for rows in calls:
-        inputs = rows.bfloat16().float() if arithmetic == "16 bits" else rows.float()
-        total: Tensor | None = None
-        for rank in configuration.segments(k):
-            local: Tensor | None = None
-            for a, b in rank:
-                part = _segment(inputs[:, a:b], values[:, a:b], configuration).to(partial)
-                local = part if local is None else local + part
-            assert local is not None, "a rank has a segment"
-            total = local if total is None else total + local
-        assert total is not None, "there is a rank"
-        out.append(total if bias is None else total + bias.to(partial))
-    return torch.cat(out)
+    inputs = x.bfloat16().float() if arithmetic == "16 bits" else x.float()
+    # One call for all rows, whatever the batch: emulated products compute every row by itself.
+    total: Tensor | None = None
+    for rank, segments in zip(configuration.segments(k), weight.ranks, strict=True):
+        local: Tensor | None = None
+        for (a, b), values in zip(rank, segments, strict=True):
+            part = _segment(_visited(inputs[:, a:b], configuration), values, configuration).to(partial)
+            local = part if local is None else local + part
+        assert local is not None, "a rank has a segment"
+        total = local if total is None else total + local
+    assert total is not None, "there is a rank"
+    return total if bias is None else total + bias.to(partial)
+
+
+def _visited(columns: Tensor, configuration: Configuration) -> Tensor:
+    """Columns [rows, segment] in the order of `visit`, [rows, lanes * steps]."""
+    index = visit(columns.shape[1], configuration).reshape(-1)
+    # A column of zeros for lanes without a term: adding it changes nothing.
+    return torch.nn.functional.pad(columns, (0, 1))[:, index]
 
 
 def _segment(x: Tensor, w: Tensor, configuration: Configuration) -> Tensor:
-    """float32 [m, n]: lanes sum sequentially, then in a tree."""
-    index = visit(x.shape[1], configuration)
-    steps = index.shape[1]
+    """float32 [m, n] of visited columns: lanes sum sequentially, then in a tree."""
+    steps = x.shape[1] // configuration.lanes
     if not steps:
         return x.new_zeros(x.shape[0], w.shape[0])
-    index = index.reshape(-1)
-    # A column of zeros for lanes without a term: adding it changes nothing.
-    a, b = (torch.nn.functional.pad(t, (0, 1))[:, index] for t in (x, w))
-    return emulated_matmul(a, b, accumulate=Accumulator("fp32", "tree", steps))
+    return emulated_matmul(x, w, accumulate=Accumulator("fp32", "tree", steps))

@@ -68,7 +68,7 @@ def _products(mantissa: int, pairs: int) -> dict[str, dict[str, float]]:
     product = multiply(rounded.prepare(a), rounded.prepare(b), rounded)
     found = {"exact": product, "rounded": fmt.round(product)}
     for rule in ("lmul_add", "lmul_formula"):
-        p = Product(rule, name)  # type: ignore[arg-type]
+        p = Product(rule, name)
         found[rule] = multiply(p.prepare(a), p.prepare(b), p)
     found["corrected"] = found["lmul_add"].double() * (true.abs().sum() / found["lmul_add"].double().abs().sum())
     relative = {key: value.double() / true - 1 for key, value in found.items()}
