@@ -12,6 +12,7 @@ EXPERIMENTS: dict[str, str] = {
     "direction_preserving": "anybit.reproduce.direction_preserving",
     "fp32_or_death": "anybit.reproduce.fp32_or_death",
     "l_mul": "anybit.reproduce.l_mul",
+    "pychop": "anybit.reproduce.pychop",
 }
 
 
