@@ -30,6 +30,17 @@ def test_file_with_calibration_options(tmp_path):
     assert found == Recipe.parse({"bits": 3.5, "calibration": {"samples": 9, "seed": 5}})
 
 
+def test_scale_rule(tmp_path):
+    found = recipe(None, "int4/g128", None, None, None, None, None, None, "exact")
+    assert found == Recipe.parse({"weights": "int4/g128", "options": {"scale_rule": "exact"}})
+    with pytest.raises(RecipeError, match="one of absmax, mse, exact"):
+        recipe(None, "int4/g128", None, None, None, None, None, None, "best")
+    file = tmp_path / "recipe.yaml"
+    file.write_text("bits: 4")
+    with pytest.raises(RecipeError, match="--scale-rule and --recipe cannot stand together"):
+        recipe(file, None, None, None, None, None, None, None, "exact")
+
+
 @pytest.mark.parametrize("option", ["weights", "bits", "method", "embeddings"])
 def test_file_and_option_contradict(option, tmp_path):
     file = tmp_path / "recipe.yaml"

@@ -28,7 +28,8 @@ def test_options_are_parsed() -> None:
         ({"damping": "much"}, "damping takes a float"),
         ({"block": True}, "block takes a int"),
         ({"block": 1.5}, "block takes a int"),
-        ({"scale_rule": "best"}, "one of absmax, mse"),
+        ({"scale_rule": "best"}, "one of absmax, mse, exact, four_over_six, gaussian"),
+        ({"power": "up"}, "one of '', floor"),
         ({"groups": "none"}, "one of static, dynamic"),
     ],
 )

@@ -20,6 +20,7 @@ from anybit.quantize import check, obs
 from anybit.quantize.grid import Grid
 from anybit.quantize.result import Quantized, Report
 from anybit.quantize.rtn import squared_output
+from anybit.quantize.rule import Power, power_for
 from anybit.quantize.statistics import Statistics
 
 
@@ -29,14 +30,16 @@ class Options:
 
     act_order: visit columns by descending Hessian diagonal.  groups: "static" fits all scales to the original weight,
     "dynamic" fits each group's when it is reached, to the compensated weight (only without act_order).
-    scale_rule: "mse" searches the scale, errors weighed by the Hessian diagonal; "absmax" covers the largest weight.
+    scale_rule: a rule of `tensors.block_scales`; "mse", "exact" and "four_over_six" weigh errors by the Hessian diagonal.
+    power: how e8m0 scales of "absmax" and "gaussian" become powers of two, as of `rtn.Options`.
     """
 
     damping: float = 0.01
     block: int = 128
     act_order: bool = True
     groups: Literal["static", "dynamic"] = "static"
-    scale_rule: Literal["absmax", "mse"] = "mse"
+    scale_rule: tensors.ScaleRule = "mse"
+    power: Power = ""
 
 
 def quantize(
@@ -76,7 +79,7 @@ def quantize(
         grid = Grid(fmt, (start.shape[0], start.shape[1]), torch.ones(1, 1), None, dtype)
         done = obs.propagate(start, factor, grid.round, block=options.block)
     elif options.groups == "static":
-        scale, zero, tensor_scale = tensors.block_scales(start.float(), fmt, options.scale_rule, importance)
+        scale, zero, tensor_scale = _scales(start, fmt, options, importance)
         grid = Grid(fmt, (start.shape[0], start.shape[1]), effective(scale, tensor_scale), zero, dtype)
         done = obs.propagate(start, factor, grid.round, block=options.block)
     else:
@@ -88,6 +91,12 @@ def quantize(
     total = squared_output(start, stats)
     details = {"damping": factor.damping, "escalations": factor.escalations, "dead_columns": int(factor.dead.sum())}
     return Quantized(q, Report("gptq", str(fmt), error / total if total > 0 else 0.0, details))
+
+
+def _scales(
+    weight: Tensor, fmt: TensorFormat, options: Options, importance: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    return tensors.block_scales(weight.float(), fmt, options.scale_rule, importance, power_for(options.power, fmt))
 
 
 def effective(scale: Tensor, tensor_scale: Tensor | None) -> Tensor:
@@ -103,7 +112,7 @@ def _dynamic(
     """
     columns = start.shape[1]
     group = fmt.block[1] or columns
-    scale, zero, tensor_scale = tensors.block_scales(start.float(), fmt, options.scale_rule, importance)
+    scale, zero, tensor_scale = _scales(start, fmt, options, importance)
     if tensor_scale is not None:
         raise RecipeError(f"{fmt} has a scale of the whole tensor, which needs static groups")
     scale, zero = scale.clone(), None if zero is None else zero.clone()
@@ -111,7 +120,7 @@ def _dynamic(
 
     def fit(column: int, now: Tensor) -> None:
         index = column // group
-        s, z, _ = tensors.block_scales(now.float(), fmt, options.scale_rule, importance[column : column + now.shape[1]])
+        s, z, _ = _scales(now, fmt, options, importance[column : column + now.shape[1]])
         scale[:, index : index + 1] = s
         if zero is not None and z is not None:
             zero[:, index : index + 1] = z

@@ -5,7 +5,6 @@ weight alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from anybit import tensors
 from anybit.formats import TensorFormat
 from anybit.quantize import check
 from anybit.quantize.result import Quantized, Report
+from anybit.quantize.rule import Power, power_for
 from anybit.quantize.statistics import Statistics
 
 ROWS = 512
@@ -22,14 +22,17 @@ ROWS = 512
 
 @dataclass(frozen=True)
 class Options:
-    """scale_rule: "absmax" puts the largest weight on the largest value, "mse" searches the scale of least squared
-    error.
+    """scale_rule: a rule of `tensors.block_scales`: "absmax" puts the largest weight on the largest value, "mse" searches
+    the scale of least squared error, "exact" finds it, "four_over_six" and "gaussian" are those of NVFP4 and Quartet.
 
-    importance: weigh the search's errors by the mean square of each input column where statistics are given.
+    importance: weigh the errors of "mse", "exact" and "four_over_six" by the mean square of each input column where
+    statistics are given.  power: "floor", "nearest", "four_thirds" or "ceil", how e8m0 scales of "absmax" and
+    "gaussian" become powers of two; "" as `block_scales` does. Other scales are as without it.
     """
 
-    scale_rule: Literal["absmax", "mse"] = "mse"
+    scale_rule: tensors.ScaleRule = "mse"
     importance: bool = True
+    power: Power = ""
 
 
 def quantize(
@@ -42,7 +45,7 @@ def quantize(
 ) -> Quantized:
     """Round weight [N, K] (any float dtype, unchanged) to `fmt`; statistics are optional.
 
-    Raises RecipeError for NaN, a wrong shape, or statistics of another width.
+    Raises RecipeError for NaN, a wrong shape, or statistics of another width, FormatError for a rule the format does not allow.
     """
     options = options or Options()
     check.weight(weight, name)
@@ -50,7 +53,7 @@ def quantize(
     if stats is not None:
         check.statistics(stats, weight.shape[1], "rtn", name)
         importance = stats.second_moment.float() if options.importance else None
-    q = tensors.quantize(weight, fmt, scale_rule=options.scale_rule, importance=importance)
+    q = tensors.quantize(weight, fmt, options.scale_rule, importance=importance, power=power_for(options.power, fmt))
     return Quantized(q, Report("rtn", str(fmt), relative_error(weight, q, stats)))
 
 

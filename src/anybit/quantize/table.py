@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from anybit import tensors
 from anybit.errors import RecipeError
 from anybit.quantize import gptq, rtn
 from anybit.quantize.result import Quantized
+from anybit.quantize.rule import POWERS
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,17 @@ class Method:
                 )
             allowed = ALLOWED.get(key)
             if allowed and value not in allowed:
-                raise RecipeError(f"{self.name}: option {key} is one of {', '.join(allowed)}, got {value!r}")
+                raise RecipeError(
+                    f"{self.name}: option {key} is one of {', '.join(word or repr(word) for word in allowed)}, got {value!r}"
+                )
         return self.options(**given)
 
 
-ALLOWED = {"scale_rule": ("absmax", "mse"), "groups": ("static", "dynamic")}
+ALLOWED = {
+    "scale_rule": tensors.SCALE_RULES,
+    "power": POWERS,
+    "groups": ("static", "dynamic"),
+}
 
 METHODS: Mapping[str, Method] = {
     method.name: method

@@ -49,7 +49,7 @@ class Quantizer:
     def __call__(self, item: Item, weight: Tensor, fmt: TensorFormat, stats: Statistics | None) -> Quantized:
         """Quantize the item's weight [N, K]; errors as the method's."""
         if self.rounds(item):
-            chosen = rtn.Options(scale_rule=self.options.scale_rule, importance=item.role != "tied")
+            chosen = rtn.Options(self.options.scale_rule, importance=item.role != "tied", power=self.options.power)
             return rtn.quantize(weight, fmt, stats, chosen, name=item.name)
         self.prepare(item, stats)
         factor = None if stats is None else self._factors[id(stats)][1]

@@ -4,9 +4,12 @@ from anybit.tensors.metrics import max_error, mean_squared_error, relative_error
 from anybit.tensors.packing import pack_bits, unpack_bits
 from anybit.tensors.qtensor import QTensor
 from anybit.tensors.quantizing import SCALE_RULES, ScaleRule, block_scales, encode, quantize
+from anybit.tensors.scales import POWER_ROUNDINGS, PowerRounding
 
 __all__ = [
+    "POWER_ROUNDINGS",
     "SCALE_RULES",
+    "PowerRounding",
     "QTensor",
     "ScaleRule",
     "block_scales",

@@ -31,6 +31,13 @@ def quantize(
         typer.Option("--bits", help="A budget: average bits a weight over everything stored, such as 3.5."),
     ] = None,
     method: Annotated[str | None, typer.Option("--method", help="gptq (the default) or rtn.")] = None,
+    scale_rule: Annotated[
+        str | None,
+        typer.Option(
+            "--scale-rule",
+            help="How scales are found: mse (a search, the default), exact (least error, slower), absmax, four_over_six (NVFP4), gaussian.",
+        ),
+    ] = None,
     embeddings: Annotated[
         str | None,
         typer.Option(
@@ -57,10 +64,11 @@ def quantize(
     """
     if is_network(model):
         others = {"--bits": bits, "--embeddings": embeddings, "--recipe": recipe, "--calibration": calibration}
+        others |= {"--scale-rule": scale_rule}
         others |= {"--samples": samples, "--length": length, "--dry-run": dry_run}
         quantize_network(model, out, weights, method, overwrite, others, json)
         return
-    wanted = to_recipe(recipe, weights, bits, method, embeddings, calibration, samples, length)
+    wanted = to_recipe(recipe, weights, bits, method, embeddings, calibration, samples, length, scale_rule)
     folder = model_folder(model)
     from anybit import recipes
 
