@@ -9,6 +9,7 @@ from anybit.formats.integer import Int
 from anybit.formats.names import bipolar, get
 from anybit.formats.overflow import OVERFLOWS, Overflow
 from anybit.formats.posit import Posit
+from anybit.formats.residual import ResidualFormat
 from anybit.formats.rounding import MODES, Key, Mode, StochasticKey
 from anybit.formats.tensor_format import ALIASES, TensorFormat, default_scale
 
@@ -27,6 +28,7 @@ __all__ = [
     "Mode",
     "Overflow",
     "Posit",
+    "ResidualFormat",
     "StochasticKey",
     "TensorFormat",
     "bipolar",

@@ -4,6 +4,7 @@ from anybit.tensors.metrics import max_error, mean_squared_error, relative_error
 from anybit.tensors.packing import pack_bits, unpack_bits
 from anybit.tensors.qtensor import QTensor
 from anybit.tensors.quantizing import SCALE_RULES, ScaleRule, block_scales, encode, quantize
+from anybit.tensors.residual import ResidualTensor, quantize_residual, round_residual
 from anybit.tensors.scales import POWER_ROUNDINGS, PowerRounding
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "SCALE_RULES",
     "PowerRounding",
     "QTensor",
+    "ResidualTensor",
     "ScaleRule",
     "block_scales",
     "encode",
@@ -18,7 +20,9 @@ __all__ = [
     "mean_squared_error",
     "pack_bits",
     "quantize",
+    "quantize_residual",
     "relative_error",
+    "round_residual",
     "snr_db",
     "unpack_bits",
 ]
