@@ -18,6 +18,13 @@ def test_errors_of_products():
     assert abs(found["lmul_formula"]["bias"]) < 0.01
 
 
+def test_zeros_have_no_relative_error(monkeypatch):
+    monkeypatch.setattr(
+        l_mul, "_normal", lambda count, seed: (torch.tensor([0.0, 1.25, 3.0]), torch.tensor([1.0, 1.5, 0.0]))
+    )
+    assert l_mul._products(7, 3)["exact"] == {"bias": 0.0, "rms": 0.0}
+
+
 def test_mismatches_are_counted(monkeypatch):
     assert l_mul._mismatches(3, 5000) == l_mul._mismatches(7, 5000) == 0
     real = l_mul.multiply
