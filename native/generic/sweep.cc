@@ -11,44 +11,42 @@
 namespace anybit {
 namespace {
 
-// A midpoint that an element crosses: 1/scale, not negative, so that its bits order it; element * steps + step.
-struct Point {
-  std::uint64_t at;
-  std::uint64_t index;
-};
-
-typedef double Pair __attribute__((vector_size(16)));   // of <wx, q> and <wq, q>
+typedef double Pair __attribute__((vector_size(16)));  // of <wx, q> and <wq, q>
+typedef std::int64_t Two __attribute__((vector_size(16)));
 typedef double Four __attribute__((vector_size(32)));
 constexpr std::size_t kFour = 4;
+constexpr std::uint64_t kInfinity = 0x7ff0000000000000ull;
 
-constexpr std::uint64_t kNever = 0x7ff0000000000000ull;  // infinity
-
-// Two ascending runs of `length` one after another in `from`, stably into `to`: from both ends at once, which are two chains of
-// dependent steps instead of one, and never past a run's end, because each end takes no more than one run holds.
-void merge(const Point* from, std::size_t length, Point* to) {
-  const Point *left = from, *right = from + length, *left_last = right - 1, *right_last = right + length - 1;
-  Point *front = to, *back = to + 2 * length - 1;
+// Two ascending runs of `length` one after another in `from`, into `to`: from both ends at once, which are two chains of dependent
+// steps instead of one, and never past a run's end, because each end takes no more than one run holds.
+void merge(const std::uint64_t* from, std::size_t length, std::uint64_t* to) {
+  const std::uint64_t *left = from, *right = from + length, *left_last = right - 1, *right_last = right + length - 1;
+  std::uint64_t* back = to + 2 * length - 1;
   for (std::size_t i = 0; i < length; ++i) {
-    const bool second = right->at < left->at;
-    *front++ = *(second ? right : left);
-    right += second, left += !second;
-    const bool first = left_last->at > right_last->at;
-    *back-- = *(first ? left_last : right_last);
-    left_last -= first, right_last -= !first;
+    const std::uint64_t l = *left, r = *right, p = *left_last, q = *right_last;
+    std::size_t second = r < l, first = p > q;
+    // Opaque to the compiler, which would make branches of them that go wrong half of the time.
+    asm("" : "+r"(second), "+r"(first));
+    to[i] = r < l ? r : l;
+    right += second, left += 1 - second;
+    *back-- = p > q ? p : q;
+    left_last -= first, right_last -= 1 - first;
   }
 }
 
 class Sweeper {
  public:
   Sweeper(const Alphabet& alphabet, std::int64_t n) : a_(alphabet), n_(static_cast<std::size_t>(n)), steps_(static_cast<std::size_t>(a_.steps)) {
-    while (runs_ < n_) runs_ *= 2;
-    points_.resize(runs_ * steps_), merged_.resize(points_.size()), scratch_.resize(points_.size());
-    for (Point& p : points_) p = {kNever, 0};
-    terms_.resize(n_ * steps_), crossed_.resize((steps_ + kFour) / kFour * kFour);
-    const std::size_t sums = (terms_.size() + 2 * kFour) / kFour * kFour;
-    dots_.resize(sums), norms_.resize(sums), quality_.resize(sums);
+    std::size_t runs = 1;
+    while (runs < n_) runs *= 2;
+    const std::size_t points = n_ * steps_;
+    while ((mask_ + 1) < points) mask_ = 2 * mask_ + 1;
+    keys_.assign(runs * steps_, ~std::uint64_t{0}), merged_.resize(keys_.size()), scratch_.resize(keys_.size());
+    // the last element's steps are written four at a time
+    terms_.resize(points), crossed_.resize(points + kFour);
+    sums_.resize((points + 2 * kFour) / kFour * kFour), quality_.resize(sums_.size());
     for (std::size_t side = 0; side < 2; ++side) {
-      middle_[side].assign(crossed_.size(), std::numeric_limits<double>::infinity());
+      middle_[side].assign(steps_ + kFour, std::numeric_limits<double>::infinity());
       std::copy_n(a_.middle + side * steps_, steps_, middle_[side].begin());
       for (std::size_t j = 0; j < steps_; ++j) step_[side].push_back(Pair{a_.gain[side * steps_ + j], a_.growth[side * steps_ + j]});
     }
@@ -63,66 +61,85 @@ class Sweeper {
       const bool negative = x[i] < 0;
       const double first = a_.first[negative];
       energy += wx * x[i], sum += Pair{wx, w ? weight * first : first} * Pair{first, first};
+      // 1/scale at which each midpoint is crossed: not negative, so that the bits order it.  0 crosses none.
+      std::uint64_t* crossed = crossed_.data() + i * steps_;
       const Four divisor{size, size, size, size};
       for (std::size_t j = 0; j < steps_; j += kFour) {
         Four middle;
         std::memcpy(&middle, middle_[negative].data() + j, sizeof middle);
         middle /= divisor;
-        std::memcpy(crossed_.data() + j, &middle, sizeof middle);
+        std::memcpy(crossed + j, &middle, sizeof middle);
       }
+      if (!(size > 0)) std::fill_n(crossed, steps_, kInfinity);
       const Pair factor{wx, weight};
       const Pair* step = step_[negative].data();
-      Point* points = points_.data() + i * steps_;
       Pair* terms = terms_.data() + i * steps_;
-      for (std::size_t j = 0; j < steps_; ++j) points[j] = {crossed_[j], i * steps_ + j}, terms[j] = factor * step[j];
-      if (!(size > 0)) {
-        for (std::size_t j = 0; j < steps_; ++j) points[j].at = kNever;
-      }
+      for (std::size_t j = 0; j < steps_; ++j) terms[j] = factor * step[j];
     }
-    const Point* order = sorted();
+    const std::uint64_t* order = sorted();
     // Sums after every point; what is never reached (infinity) would add nothing.
     std::size_t count = 1;
-    double most = sum[1];
-    dots_[0] = sum[0], norms_[0] = sum[1];
-    for (const Point* p = order; count <= terms_.size() && p->at < kNever; ++count, ++p) {
-      sum += terms_[p->index];
-      dots_[count] = sum[0], norms_[count] = sum[1];
-      most = sum[1] > most ? sum[1] : most;
+    Pair most = sum;
+    sums_[0] = sum;
+    for (const std::uint64_t* key = order; count <= terms_.size() && *key < kInfinity; ++count, ++key) {
+      sum += terms_[*key & mask_];
+      sums_[count] = sum;
+      most[1] = sum[1] > most[1] ? sum[1] : most[1];
     }
-    for (std::size_t i = count; i % kFour; ++i) dots_[i] = norms_[i] = 0;
-    const double least = 1e-12 * most;
-    for (std::size_t i = 0; i < count; i += kFour) {
-      Four d, m;
-      std::memcpy(&d, dots_.data() + i, sizeof d);
-      std::memcpy(&m, norms_.data() + i, sizeof m);
-      const Four quality = (d > 0.0) & (m > least) ? d * d / m : Four{};
+    if (count % 2) sums_[count] = Pair{0, 0};
+    const double least = 1e-12 * most[1];
+    Pair best{};
+    for (std::size_t i = 0; i < count; i += 2) {
+      const Pair d = Pair{sums_[i][0], sums_[i + 1][0]}, m = Pair{sums_[i][1], sums_[i + 1][1]};
+      const Pair quality = reinterpret_cast<Pair>((d > 0.0) & (m > least) & reinterpret_cast<Two>(d * d / m));
+      const Two better = quality > best;
+      best = reinterpret_cast<Pair>((better & reinterpret_cast<Two>(quality)) | (~better & reinterpret_cast<Two>(best)));
       std::memcpy(quality_.data() + i, &quality, sizeof quality);
     }
-    std::size_t best = 0;
-    for (std::size_t i = 1; i < count; ++i) best = quality_[i] > quality_[best] ? i : best;
-    const bool found = quality_[best] > 0;
-    out[0] = found ? dots_[best] / norms_[best] : 0.0, out[1] = found ? dots_[best] : 0.0, out[2] = found ? norms_[best] : 0.0;
-    out[3] = energy;
+    const double top = std::max(best[0], best[1]);
+    out[0] = out[1] = out[2] = 0, out[3] = energy;
+    if (!(top > 0)) return;
+    std::size_t at = 0;
+    while (quality_[at] != top) ++at;
+    out[0] = sums_[at][0] / sums_[at][1], out[1] = sums_[at][0], out[2] = sums_[at][1];
   }
 
  private:
   const Alphabet& a_;
-  std::size_t n_, steps_, runs_ = 1;
-  std::vector<Point> points_, merged_, scratch_;
-  std::vector<Pair> terms_, step_[2];
-  std::vector<std::uint64_t> crossed_;  // bits
-  std::vector<double> middle_[2], dots_, norms_, quality_;
+  std::size_t n_, steps_;
+  std::uint64_t mask_ = 0;
+  std::vector<std::uint64_t> keys_, merged_, scratch_, crossed_;
+  std::vector<Pair> terms_, step_[2], sums_;
+  std::vector<double> middle_[2], quality_;
 
-  // All points ascending, equal ones by index.  The runs of the elements are ascending as they are; those beyond n are never reached.
-  const Point* sorted() {
-    const Point* from = points_.data();
-    Point *to = merged_.data(), *other = scratch_.data();
-    for (std::size_t length = steps_; length < points_.size(); length *= 2) {
-      for (std::size_t at = 0; at < points_.size(); at += 2 * length) merge(from + at, length, to + at);
+  // All points ascending, equal ones by element and step, as the upper bits of 1/scale with the point's index below them.  Runs beyond
+  // n_ come last.  Infinite points keep the bits of infinity or more.
+  const std::uint64_t* sorted() {
+    for (std::size_t i = 0; i < terms_.size(); ++i) keys_[i] = (crossed_[i] & ~mask_) | i;
+    const std::uint64_t* from = keys_.data();
+    std::uint64_t *to = merged_.data(), *other = scratch_.data();
+    for (std::size_t length = steps_; length < keys_.size(); length *= 2) {
+      for (std::size_t at = 0; at < keys_.size(); at += 2 * length) merge(from + at, length, to + at);
       from = to;
       std::swap(to, other);
     }
-    return from;
+    // Points that differ in the cut bits only may be in the wrong order.
+    std::uint64_t same = 0;
+    for (std::size_t i = 1; i < terms_.size(); ++i) same |= (from[i] ^ from[i - 1]) <= mask_;
+    if (!same) return from;
+    std::uint64_t* exact = to;
+    std::copy_n(from, keys_.size(), exact);
+    const auto before = [&](std::uint64_t a, std::uint64_t b) {
+      const std::uint64_t i = a & mask_, j = b & mask_;
+      return crossed_[i] != crossed_[j] ? crossed_[i] < crossed_[j] : i < j;
+    };
+    for (std::size_t i = 1; i < terms_.size(); ++i) {
+      const std::uint64_t key = exact[i];
+      std::size_t j = i;
+      for (; j > 0 && before(key, exact[j - 1]); --j) exact[j] = exact[j - 1];
+      exact[j] = key;
+    }
+    return exact;
   }
 };
 
