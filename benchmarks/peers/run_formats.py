@@ -35,7 +35,7 @@ def version(package: str) -> str:
 
 def pychop() -> tuple[str, Callable[[str, str], Call]]:
     """Pychop on numpy arrays. Its e4m3 is of IEEE kind and its e2m1 has an infinity; the work is the same."""
-    os.environ["chop_backend"] = "numpy"
+    os.environ["chop_backend"] = "numpy"  # noqa: SIM112 - the name Pychop reads
     from pychop import Chop, Chopf, mx_quantize
 
     modes = {"nearest_even": 1, "up": 2, "down": 3, "toward_zero": 4, "stochastic": 5, "stochastic_50": 6}

@@ -68,7 +68,9 @@ def test_neon_equals_the_scalar_twin(tmp_path: Path, casts: bool) -> None:
             pytest.skip("no g++")
     elif compiler is None or emulator is None:
         pytest.skip("needs aarch64-linux-gnu-g++ and qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user-static)")
-    program = build(compiler, "neon", tmp_path / "check", "-O1", "-static", "-march=armv8.2-a+dotprod+fp16", casts=casts)
+    program = build(
+        compiler, "neon", tmp_path / "check", "-O1", "-static", "-march=armv8.2-a+dotprod+fp16", casts=casts
+    )
     check([*([emulator] if emulator else []), str(program)], "neon")
 
 

@@ -88,9 +88,7 @@ def _ordered(native: ModuleType, fmt: Any) -> Any:
     return _table(native, fmt, Ladder(fmt._table[codes], odd=codes % 2 == 1), codes, keeps_nan=isinstance(fmt, Float))
 
 
-def _table(
-    native: ModuleType, fmt: Any, ladder: Ladder, codes: NDArray[Any] | None, keeps_nan: bool = False
-) -> Any:
+def _table(native: ModuleType, fmt: Any, ladder: Ladder, codes: NDArray[Any] | None, keeps_nan: bool = False) -> Any:
     from anybit.formats.posit import Posit
 
     levels = ladder.levels.astype(np.float32)

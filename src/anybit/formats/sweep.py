@@ -89,7 +89,7 @@ def _sweep_chunks(x: Array, w: Array | None, tables: Tables, up: Array, down: Ar
 
 
 def _steps(up: Array, down: Array) -> Tables:
-    """(midpoint, step, step of the square) of every crossing, each [sign, step]; the shorter side padded by steps that are never reached."""
+    """(midpoint, step, step of the square) of every crossing, each [sign, step]; the shorter side padded by ones never reached."""
     middle, gain, growth = (np.zeros((2, max(len(up), len(down)) - 1)) for _ in range(3))
     middle[:] = np.inf
     for sign, side in enumerate((up, down)):
@@ -107,9 +107,9 @@ def _total(terms: Array) -> Array:
 
 
 def _sweep_native(x: Array, weights: NDArray[Any] | None, tables: Tables, up: float, down: float) -> Array | None:
-    """What `_sweep` gives, from native code; None where that was not built."""
+    """What `_sweep` gives, from native code; None where that was not built, and for blocks or alphabets with nothing to cross."""
     native = module()
-    if native is None or not x.shape[1]:
+    if native is None or not x.shape[1] or not tables[0].shape[1]:
         return None
     w = None
     if weights is not None:

@@ -81,13 +81,13 @@ class Line:
     case: Case
     elements: int
     seconds: Sample
-    floor: Sample | None
+    floor: float | None
     theirs: Mapping[str, Theirs]
 
     @property
     def floor_share(self) -> float | None:
-        """The floor's part of anybit's time, pairing rounds."""
-        return None if self.floor is None else ratio(self.floor, self.seconds)
+        """The floor's part of anybit's time."""
+        return None if self.floor is None else self.floor / self.seconds.median
 
     @property
     def per_element(self) -> float:
@@ -101,7 +101,7 @@ class Line:
             "mode": self.case.mode,
             "elements": self.elements,
             "seconds": self.seconds.as_dict(),
-            "floor_seconds": None if self.floor is None else self.floor.median,
+            "floor_seconds": self.floor,
             "share_of_floor": self.floor_share,
             "libraries": {
                 name: {
@@ -123,7 +123,7 @@ def measure_case(
     read_bandwidth: Callable[[], float] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Line:
-    """One case over interleaved rounds, after one that is not counted; the bandwidth too in every round."""
+    """One case over interleaved rounds, after one that is not counted; the bandwidth once before them."""
     import json
 
     call, request = case.call(x), json.dumps({"format": case.format, "mode": case.mode})
@@ -133,12 +133,10 @@ def measure_case(
     repeats = max(1, math.ceil(0.005 / max(clock() - started, 1e-9)))
     able = [name for name, library in libraries.items() if "lacks" not in library.ask(request)]
     ours: list[float] = []
-    floor: list[float] = []
+    floor = None if read_bandwidth is None else case.moved((x.shape[0], x.shape[1])) / read_bandwidth()
     theirs: dict[str, list[float]] = {name: [] for name in able}
     measured: dict[str, int] = {}
     for number in range(rounds):
-        if read_bandwidth is not None:
-            floor.append(case.moved((x.shape[0], x.shape[1])) / read_bandwidth())
         for name in order(["", *able], number):
             if name:
                 answer = libraries[name].ask(request)
@@ -155,7 +153,7 @@ def measure_case(
         case,
         x.size,
         mine,
-        Sample(tuple(floor)) if floor else None,
+        floor,
         {name: Theirs(sample, measured[name], ratio(sample, mine)) for name, sample in samples.items()},
     )
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from anybit.cli.bench.matmul import Line
     from anybit.cli.bench.model import Measured
 
-app = typer.Typer(help="Measure speed: matrix products, roundings to number formats, or whole models, against other libraries and engines.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure speed: matrix products, roundings to number formats, or whole models, against other libraries and engines.",
+    no_args_is_help=True,
+)
 
 SHAPES = "1x4096x4096,1x11008x4096,4x4096x4096,16x4096x4096,256x4096x4096"
 FORMATS = "int8/row,int4/g128,int3/g128,int2/g64,nf4/g64,ternary/row"
@@ -252,7 +255,8 @@ def formats(
         ),
     ] = "torch",
     formats: Annotated[
-        str | None, typer.Option("--formats", help="Number formats, mxfp4 or nvfp4, with commas; all that are compared.")
+        str | None,
+        typer.Option("--formats", help="Number formats, mxfp4 or nvfp4, with commas; all that are compared."),
     ] = None,
     modes: Annotated[str | None, typer.Option("--modes", help="Rounding modes, with commas; all by default.")] = None,
     threads: ThreadList = None,
@@ -266,7 +270,7 @@ def formats(
 
     Figures are milliseconds for all numbers, medians over interleaved rounds; "× pychop" is how many times as fast anybit is.
     Where a library would take longer than 0.4 s (0.15 s with --quick) it rounds a part of the numbers and its time is scaled
-    up: "of 1/64" says which part. The floor is bytes read and written over the read bandwidth measured in the same rounds.
+    up: "of 1/64" says which part. The floor is bytes read and written over the read bandwidth measured before each case.
     Libraries run in processes of their own, in .venv-peers (`make peers`); qtorch compiles its kernels when it is first started.
     """
     from anybit.cli.bench import format_peers, limits
@@ -301,7 +305,8 @@ def formats(
         for verdict in bench.verdicts(lines):
             bar = f", {verdict.met} of {verdict.cases} reach {verdict.bar:g} ×" if verdict.bar else ""
             console.say(
-                f"{verdict.library}: median {verdict.median:.3g} ×, least {verdict.least:.3g} × ({verdict.worst.format}, {verdict.worst.mode}){bar}"
+                f"{verdict.library}: median {verdict.median:.3g} ×, least {verdict.least:.3g} × "
+                f"({verdict.worst.format}, {verdict.worst.mode}){bar}"
             )
         for line in lines:
             if line.case.block and line.case.mode == "nearest_even":
@@ -334,7 +339,7 @@ def format_row(line: FormatLine, libraries: list[str]) -> list[object]:
         line.case.mode,
         numbers.seconds(line.seconds.median),
         f"{100 * line.seconds.spread:.0f} %",
-        None if line.floor is None else numbers.seconds(line.floor.median),
+        None if line.floor is None else numbers.seconds(line.floor),
         percent(line.floor_share),
     ]
     for name in libraries:

@@ -155,7 +155,7 @@ def compare(
         raise FormatError(f"formats of real numbers can be compared; {wrong[0]} is complex")
     console = Console(json)
     data = distributions(model_or_none(model))
-    rows = []
+    rows: list[dict[str, Any]] = []
     with console.progress("compare") as job:
         for done, fmt in enumerate(found):
             job(fmt.name, done, len(found))
@@ -235,7 +235,8 @@ def design(
         )
     made, count = codebook(levels.tolist()), 5000 if quick else 40_000
     rows = {}
-    for label, fmt in {start: found, "dp4": formats.get("dp4"), "found": made}.items():
+    beside: dict[str, formats.Format] = {start: found, "dp4": formats.get("dp4"), "found": made}
+    for label, fmt in beside.items():
         angle = coverage(fmt, block, count, seed=1)
         rows[label] = {"mean": angle.mean, "p99": angle.p99, "max": angle.max}
     console.say(made.name)
