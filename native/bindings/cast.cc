@@ -161,7 +161,7 @@ BlockScale block_scale(const std::string& name) {
 
 // x: bytes of [rows, cols] float32, float16 or bfloat16.  Returns (0 done | 1 NaN | 2 infinity, tensor scale).
 nb::tuple quantize(OwnedGrid& owner, int mode, In<uint8_t> x, const std::string& source, int64_t rows, int64_t cols, int64_t width,
-                   float span, int top, const std::string& scale_name, const OwnedGrid* scale, float smallest_scale,
+                   float span, int top, const std::string& scale_name, OwnedGrid* scale, float smallest_scale,
                    float tensor_divisor, Out<uint8_t> codes, Out<uint8_t> scales, uint64_t seed, uint64_t start) {
   BlockCast cast;
   cast.cast = owner.cast(mode, seed, start);
@@ -172,8 +172,10 @@ nb::tuple quantize(OwnedGrid& owner, int mode, In<uint8_t> x, const std::string&
   cast.width = width, cast.span = span, cast.top = top, cast.scale_type = block_scale(scale_name);
   cast.smallest_scale = smallest_scale, cast.tensor_divisor = tensor_divisor;
   const bool rounds = cast.scale_type == BlockScale::fp16 || cast.scale_type == BlockScale::bf16 || cast.scale_type == BlockScale::float8;
-  require(!rounds || (scale && scale->grid.kind == GridKind::floating), "this type of scales needs its grid");
-  cast.scale = scale ? &scale->grid : nullptr;
+  require(!rounds || (scale && scale->grid.kind != GridKind::integer && scale->grid.bits <= 8 * block_scale_bytes(cast.scale_type)),
+          "this type of scales needs its grid");
+  const Grid scale_grid = scale ? scale->in_mode(static_cast<int>(CastMode::nearest_even)) : Grid{};
+  cast.scale = scale ? &scale_grid : nullptr;
   const SourceType type = source == "fp32" ? SourceType::fp32 : source == "fp16" ? SourceType::fp16 : SourceType::bf16;
   require(source == "fp32" || source == "fp16" || source == "bf16", "matrices to quantize are fp32, fp16 or bf16");
   const int64_t blocks = (cols + width - 1) / width;
