@@ -245,6 +245,7 @@ void bind_cast(nb::module_& m) {
   nb::class_<OwnedGrid>(m, "Grid", "A number format as the casts see it.")
       .def_static("floating", floating, nb::arg("exponent_bits"), nb::arg("mantissa_bits"), nb::arg("min_exponent"), nb::arg("high"),
                   nb::arg("bits"), nb::arg("nan_code").none())
+      .def_prop_ro("is_floating", [](const OwnedGrid& g) { return g.grid.kind == GridKind::floating; })
       .def_static("integer", integer, nb::arg("low"), nb::arg("high"), nb::arg("bits"), nb::arg("unit") = 1.0f)
       .def_static("table", table, nb::arg("levels"), nb::arg("thresholds"), nb::arg("codes").none(), nb::arg("bits"),
                   nb::arg("nan_code").none(), nb::arg("keeps_nan") = false);
