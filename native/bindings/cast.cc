@@ -4,6 +4,8 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <array>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
@@ -13,6 +15,7 @@
 #include "bindings/module.hpp"
 #include "generic/arena.hpp"
 #include "generic/cast.hpp"
+#include "generic/thresholds.hpp"
 #include "generic/emulate_ops.hpp"
 
 namespace nb = nanobind;
@@ -22,35 +25,43 @@ namespace {
 
 template <class T> using In = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 template <class T> using Out = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <class T> using Matrix = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 void require(bool holds, const char* sentence) {
   if (!holds) throw std::invalid_argument(sentence);
 }
 
 const char* const kModeNames[kCastModes] = {"nearest_even", "nearest_away", "nearest_zero", "nearest_up", "nearest_down",
-                                            "toward_zero",  "up",           "down",         "odd",        "stochastic"};
+                                            "toward_zero",  "up",           "down",         "odd",        "stochastic",
+                                            "stochastic_50"};
+
+bool power_of_two(float x) {
+  int exponent;
+  return std::frexp(x, &exponent) == 0.5f;
+}
 
 // A grid with the tables it points to.
 struct OwnedGrid {
   Grid grid;
-  std::vector<float> levels, even, away;
+  std::vector<float> levels;
+  std::vector<int32_t> codes;
+  std::array<Thresholds, kPlainModes> thresholds;
 
   Cast cast(int mode, uint64_t seed, uint64_t start) {
     require(mode >= 0 && mode < kCastModes, "unknown rounding mode");
-    const auto m = static_cast<CastMode>(mode);
-    if (grid.kind == GridKind::table) {
-      require(m == CastMode::nearest_even || m == CastMode::nearest_away || m == CastMode::toward_zero || m == CastMode::up ||
-                  m == CastMode::down || m == CastMode::stochastic,
-              "codebooks have no such rounding mode");
-    }
-    return {&grid, m, {seed, start}};
+    return {&grid, static_cast<CastMode>(mode), {seed, start}};
   }
   // The thresholds differ with the mode, so a cast of a table has a grid of its own.
-  Grid in_mode(int mode) const {
+  Grid in_mode(int mode) {
     Grid g = grid;
     if (g.kind == GridKind::table) {
+      const auto m = static_cast<CastMode>(mode);
+      Thresholds& found = thresholds[static_cast<size_t>(is_random(m) ? CastMode::down : m)];
+      found.index();
       g.levels = levels.data();
-      g.thresholds = (static_cast<CastMode>(mode) == CastMode::nearest_away ? away : even).data();
+      g.codes = codes.empty() ? nullptr : codes.data();
+      g.thresholds = found.values.data();
+      g.first = found.first.data(), g.stride = found.stride;
     }
     return g;
   }
@@ -70,29 +81,45 @@ OwnedGrid floating(int exponent_bits, int mantissa_bits, int min_exponent, float
   return out;
 }
 
-OwnedGrid integer(float low, float high, int bits) {
-  require(bits >= 1 && bits <= 16 && low <= high, "integer grids have 1 to 16 bits");
+OwnedGrid integer(float low, float high, int bits, float unit) {
+  require(bits >= 1 && bits <= 24 && low <= high, "integer grids have 1 to 24 bits");
+  require(unit <= 1 && unit >= 5.9604644775390625e-8f && power_of_two(unit),
+          "the unit of an integer grid is a power of two, 2^-24 to 1");
   OwnedGrid out;
-  out.grid.kind = GridKind::integer, out.grid.bits = bits, out.grid.low = low, out.grid.high = high;
+  out.grid.kind = GridKind::integer, out.grid.bits = bits, out.grid.low = low, out.grid.high = high, out.grid.unit = unit;
   return out;
 }
 
-OwnedGrid table(In<float> levels, In<float> even, In<float> away) {
+// thresholds [kPlainModes, levels - 1]; codes of the levels, or none where they are their indices
+OwnedGrid table(In<float> levels, Matrix<const float> thresholds, std::optional<In<int32_t>> codes, int bits,
+                std::optional<uint32_t> nan_code, bool keeps_nan) {
   const size_t n = levels.shape(0);
-  require(n >= 2 && n <= 256 && even.shape(0) == n - 1 && away.shape(0) == n - 1, "tables have 2 to 256 levels, one threshold fewer");
+  require(n >= 2 && n <= 65536 && thresholds.shape(0) == kPlainModes && thresholds.shape(1) == n - 1,
+          "tables have 2 to 65536 levels, and one threshold fewer for every mode");
+  require(!codes || codes->shape(0) == n, "every level of a table has a code");
+  require(bits >= 1 && bits <= 16 && (size_t{1} << bits) >= n, "the codes of a table have 1 to 16 bits");
   OwnedGrid out;
   out.levels.assign(levels.data(), levels.data() + n);
-  out.even.assign(even.data(), even.data() + n - 1);
-  out.away.assign(away.data(), away.data() + n - 1);
+  if (codes) out.codes.assign(codes->data(), codes->data() + n);
   for (size_t i = 1; i < n; ++i) require(out.levels[i - 1] < out.levels[i], "the levels of a table ascend");
-  out.grid.kind = GridKind::table, out.grid.count = static_cast<int>(n);
+  for (size_t m = 0; m < kPlainModes; ++m) {
+    const float* from = thresholds.data() + m * (n - 1);
+    for (size_t i = 1; i + 1 < n; ++i) require(from[i - 1] <= from[i], "the thresholds of a table ascend");
+    out.thresholds[m].values.assign(from, from + n - 1);
+  }
+  out.grid.kind = GridKind::table, out.grid.count = static_cast<int>(n), out.grid.bits = bits;
   out.grid.low = out.levels.front(), out.grid.high = out.levels.back();
-  while ((size_t{1} << out.grid.bits) < n) ++out.grid.bits;
+  out.grid.has_nan = nan_code.has_value(), out.grid.nan_code = nan_code.value_or(0), out.grid.keeps_nan = keeps_nan;
   return out;
 }
 
-bool round_array(OwnedGrid& owner, int mode, In<float> x, Out<float> y, uint64_t seed, uint64_t start) {
+template <class T> void require_plain(int mode) {
+  require(sizeof(T) == 4 || !is_random(static_cast<CastMode>(mode)), "random modes take float32");
+}
+
+template <class T> bool round_array(OwnedGrid& owner, int mode, In<T> x, Out<T> y, uint64_t seed, uint64_t start) {
   require(x.shape(0) == y.shape(0), "x and y must have the same length");
+  require_plain<T>(mode);
   Cast cast = owner.cast(mode, seed, start);
   const Grid grid = owner.in_mode(mode);
   cast.grid = &grid;
@@ -104,9 +131,11 @@ template <class T> constexpr CodeType code_type() {
   return sizeof(T) == 1 ? CodeType::u8 : sizeof(T) == 2 ? CodeType::u16 : CodeType::i32;
 }
 
-template <class T> bool encode_array(OwnedGrid& owner, int mode, In<float> x, Out<T> codes, uint64_t seed, uint64_t start) {
+template <class X, class T>
+bool encode_array(OwnedGrid& owner, int mode, In<X> x, Out<T> codes, uint64_t seed, uint64_t start) {
   require(x.shape(0) == codes.shape(0), "x and codes must have the same length");
-  require(sizeof(T) > 1 || owner.grid.bits <= 8, "codes of more than 8 bits need more than a byte");
+  require(8 * sizeof(T) >= static_cast<size_t>(owner.grid.bits), "the codes do not fit the type of the result");
+  require_plain<X>(mode);
   Cast cast = owner.cast(mode, seed, start);
   const Grid grid = owner.in_mode(mode);
   cast.grid = &grid;
@@ -132,7 +161,7 @@ BlockScale block_scale(const std::string& name) {
 
 // x: bytes of [rows, cols] float32, float16 or bfloat16.  Returns (0 done | 1 NaN | 2 infinity, tensor scale).
 nb::tuple quantize(OwnedGrid& owner, int mode, In<uint8_t> x, const std::string& source, int64_t rows, int64_t cols, int64_t width,
-                   float span, int top, const std::string& scale_name, const OwnedGrid* scale, float smallest_scale,
+                   float span, int top, const std::string& scale_name, OwnedGrid* scale, float smallest_scale,
                    float tensor_divisor, Out<uint8_t> codes, Out<uint8_t> scales, uint64_t seed, uint64_t start) {
   BlockCast cast;
   cast.cast = owner.cast(mode, seed, start);
@@ -143,8 +172,10 @@ nb::tuple quantize(OwnedGrid& owner, int mode, In<uint8_t> x, const std::string&
   cast.width = width, cast.span = span, cast.top = top, cast.scale_type = block_scale(scale_name);
   cast.smallest_scale = smallest_scale, cast.tensor_divisor = tensor_divisor;
   const bool rounds = cast.scale_type == BlockScale::fp16 || cast.scale_type == BlockScale::bf16 || cast.scale_type == BlockScale::float8;
-  require(!rounds || (scale && scale->grid.kind == GridKind::floating), "this type of scales needs its grid");
-  cast.scale = scale ? &scale->grid : nullptr;
+  require(!rounds || (scale && scale->grid.kind != GridKind::integer && scale->grid.bits <= 8 * block_scale_bytes(cast.scale_type)),
+          "this type of scales needs its grid");
+  const Grid scale_grid = scale ? scale->in_mode(static_cast<int>(CastMode::nearest_even)) : Grid{};
+  cast.scale = scale ? &scale_grid : nullptr;
   const SourceType type = source == "fp32" ? SourceType::fp32 : source == "fp16" ? SourceType::fp16 : SourceType::bf16;
   require(source == "fp32" || source == "fp16" || source == "bf16", "matrices to quantize are fp32, fp16 or bf16");
   const int64_t blocks = (cols + width - 1) / width;
@@ -159,8 +190,6 @@ nb::tuple quantize(OwnedGrid& owner, int mode, In<uint8_t> x, const std::string&
   }
   return nb::make_tuple(static_cast<int>(status), tensor_scale);
 }
-
-template <class T> using Matrix = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 uint32_t bits_of(float x) {
   uint32_t bits;
@@ -198,23 +227,32 @@ nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> large_array(size_t bytes) {
 
 }  // namespace
 
+namespace {
+
+template <class X> void bind_arrays(nb::module_& m) {
+  m.def("cast_round", round_array<X>, nb::arg("grid"), nb::arg("mode"), nb::arg("x"), nb::arg("y"), nb::arg("seed") = 0,
+        nb::arg("start") = 0, "Returns whether x holds NaN.");
+  const auto encode = [&]<class T>(T) {
+    m.def("cast_encode", encode_array<X, T>, nb::arg("grid"), nb::arg("mode"), nb::arg("x"), nb::arg("codes"), nb::arg("seed") = 0,
+          nb::arg("start") = 0, "Returns whether x holds NaN.");
+  };
+  encode(uint8_t{}), encode(uint16_t{}), encode(int32_t{});
+}
+
+}  // namespace
+
 void bind_cast(nb::module_& m) {
   nb::class_<OwnedGrid>(m, "Grid", "A number format as the casts see it.")
       .def_static("floating", floating, nb::arg("exponent_bits"), nb::arg("mantissa_bits"), nb::arg("min_exponent"), nb::arg("high"),
                   nb::arg("bits"), nb::arg("nan_code").none())
-      .def_static("integer", integer, nb::arg("low"), nb::arg("high"), nb::arg("bits"))
-      .def_static("table", table, nb::arg("levels"), nb::arg("nearest_even"), nb::arg("nearest_away"));
+      .def_prop_ro("is_floating", [](const OwnedGrid& g) { return g.grid.kind == GridKind::floating; })
+      .def_static("integer", integer, nb::arg("low"), nb::arg("high"), nb::arg("bits"), nb::arg("unit") = 1.0f)
+      .def_static("table", table, nb::arg("levels"), nb::arg("thresholds"), nb::arg("codes").none(), nb::arg("bits"),
+                  nb::arg("nan_code").none(), nb::arg("keeps_nan") = false);
   nb::list modes;
   for (const char* name : kModeNames) modes.append(name);
   m.attr("CAST_MODES") = nb::tuple(modes);
-  m.def("cast_round", round_array, nb::arg("grid"), nb::arg("mode"), nb::arg("x"), nb::arg("y"), nb::arg("seed") = 0,
-        nb::arg("start") = 0, "Returns whether x holds NaN.");
-  m.def("cast_encode", encode_array<uint8_t>, nb::arg("grid"), nb::arg("mode"), nb::arg("x"), nb::arg("codes"), nb::arg("seed") = 0,
-        nb::arg("start") = 0, "Returns whether x holds NaN.");
-  m.def("cast_encode", encode_array<uint16_t>, nb::arg("grid"), nb::arg("mode"), nb::arg("x"), nb::arg("codes"), nb::arg("seed") = 0,
-        nb::arg("start") = 0);
-  m.def("cast_encode", encode_array<int32_t>, nb::arg("grid"), nb::arg("mode"), nb::arg("x"), nb::arg("codes"), nb::arg("seed") = 0,
-        nb::arg("start") = 0);
+  bind_arrays<float>(m), bind_arrays<double>(m);
   m.def("cast_decode", decode_array<uint8_t>, nb::arg("values"), nb::arg("codes"), nb::arg("y"),
         "Returns False where a code is beyond the values.");
   m.def("cast_decode", decode_array<uint16_t>, nb::arg("values"), nb::arg("codes"), nb::arg("y"));

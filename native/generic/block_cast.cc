@@ -135,7 +135,7 @@ struct Job {
     for (std::size_t begin = 0; begin < n; begin += kCastPiece) {
       const std::size_t size = std::min(kCastPiece, n - begin);
       const std::uint32_t* drawn = nullptr;
-      if (cast.cast.mode == CastMode::stochastic) {
+      if (is_random(cast.cast.mode)) {
         const std::uint64_t at_word = cast.cast.stream.start + static_cast<std::uint64_t>(r * blocks * cast.width) + begin;
         const std::uint64_t first = at_word / 4;
         ops.philox(cast.cast.stream.seed, first, words, static_cast<std::size_t>((at_word + size + 3) / 4 - first));

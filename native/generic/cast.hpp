@@ -15,7 +15,7 @@ struct Stream {
 struct Cast {
   const Grid* grid;
   CastMode mode;
-  Stream stream;  // mode stochastic only
+  Stream stream;  // random modes only
 };
 
 enum class CodeType : int { u8, u16, i32 };
@@ -23,6 +23,9 @@ enum class CodeType : int { u8, u16, i32 };
 // Both return whether x holds NaN; y may be x.
 bool cast_round(const Cast& cast, const float* x, float* y, std::int64_t n);
 bool cast_encode(const Cast& cast, const float* x, CodeType type, void* codes, std::int64_t n);
+// The same from float64, for modes that draw nothing and grids whose values and midpoints have at most 22 significant bits.
+bool cast_round(const Cast& cast, const double* x, double* y, std::int64_t n);
+bool cast_encode(const Cast& cast, const double* x, CodeType type, void* codes, std::int64_t n);
 
 // y = values[code]; false, with nothing to be relied on in y, where a code is not below `count`.
 bool cast_decode(const float* values, std::int64_t count, CodeType type, const void* codes, float* y, std::int64_t n);

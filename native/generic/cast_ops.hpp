@@ -13,11 +13,13 @@ namespace anybit {
 inline constexpr std::size_t kCastPiece = 1024;
 
 // Of the two neighbours of a number that is not on the grid: the nearer, a tie going to the even one, away from zero, to zero, up or
-// down; or the one of smaller magnitude, the upper, the lower, the odd one; or the upper with the probability of the position.
+// down; or the one of smaller magnitude, the upper, the lower, the odd one; or the upper with the probability of the position, or
+// with one half.
 enum class CastMode : int {
-  nearest_even, nearest_away, nearest_zero, nearest_up, nearest_down, toward_zero, up, down, odd, stochastic
+  nearest_even, nearest_away, nearest_zero, nearest_up, nearest_down, toward_zero, up, down, odd, stochastic, stochastic_50
 };
-inline constexpr int kCastModes = 10;
+inline constexpr int kCastModes = 11, kPlainModes = 9;  // the plain ones draw nothing
+constexpr bool is_random(CastMode mode) { return static_cast<int>(mode) >= kPlainModes; }
 
 enum class GridKind : int { floating, integer, table };
 
@@ -31,15 +33,27 @@ struct Grid {
   // with 2^(min_exponent - mantissa_bits) <= 1.
   int exponent_bits = 0, mantissa_bits = 0, min_exponent = 0;
   std::uint32_t nan_code = 0;
-  // table: ascending levels, 2 to 256.  thresholds, one fewer, decide the nearest modes: x belongs to level i when t[i-1] < x <= t[i].
+  // integer: the values are integers times the power of two `unit`
+  float unit = 1;
+  // table: ascending levels, 2 to 65536.  thresholds, one fewer, decide: x belongs to level i when t[i-1] < x <= t[i]; those of mode
+  // down serve the random modes, which then choose between level i and the next.  Behind them lie 2 * stride infinities.
   const float* levels = nullptr;
   const float* thresholds = nullptr;
   int count = 0;
+  // first[bits of x >> kKeyShift]: thresholds below every such x (tables of more than kFewLevels); any such x has at most
+  // 2 * stride - 1 more of them below.
+  const std::uint16_t* first = nullptr;
+  int stride = 0;
+  const std::int32_t* codes = nullptr;  // of the levels; null: the index
+  bool keeps_nan = false;               // NaN keeps its sign and payload; else it becomes the plain one
 };
+
+inline constexpr int kFewLevels = 16, kKeyShift = 18;
+inline constexpr std::size_t kKeys = std::size_t{1} << (32 - kKeyShift);
 
 struct CastOps {
   const char* isa;
-  // y = x on the grid; codes = its codes.  words: the random words of these elements (mode stochastic only).  Returns whether x
+  // y = x on the grid; codes = its codes.  words: the random words of these elements (random modes only).  Returns whether x
   // holds NaN.
   bool (*round)(const Grid& grid, CastMode mode, const std::uint32_t* words, const float* x, float* y, std::size_t n);
   bool (*encode)(const Grid& grid, CastMode mode, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n);
@@ -54,6 +68,9 @@ struct CastOps {
   void (*divide)(const float* x, std::size_t n, std::size_t width, const float* divisors, float* y);
   void (*widen_bf16)(const std::uint16_t* x, float* y, std::size_t n);
   void (*widen_fp16)(const std::uint16_t* x, float* y, std::size_t n);
+  // x rounded to odd: a later rounding to a format of at most 22 significant bits gives what rounding x itself would.
+  void (*narrow_fp64)(const double* x, float* y, std::size_t n);
+  void (*widen_fp32)(const float* x, double* y, std::size_t n);
 };
 
 // The tables; null where the build has no such instruction set.

@@ -3,22 +3,14 @@
 
 #include "generic/cast_ops.hpp"
 #include "generic/cast_simd.hpp"
+#include "generic/cast_levels.inl"
 #include "generic/philox.inl"
 
 namespace anybit::ANYBIT_VECTOR_ISA {
 
-using Mode = CastMode;
-
 inline constexpr std::int32_t kMagnitude = 0x7fffffff, kInfinity = 0x7f800000, kQuiet = 0x00400000, kOne = 0x3f800000;
 
 inline Vec sign_of(Vec x) { return float_of((bits_of(x) & ~splat(kMagnitude)) | splat(kOne)); }  // +-1
-
-// The upper 24 bits of random words.
-inline IntVec draw_of(const std::uint32_t* words) {
-  WordVec w;
-  std::memcpy(&w, words, sizeof w);
-  return reinterpret_cast<IntVec>(w >> 8);
-}
 
 // x rounded to an integer.  NaN stays, and so does the sign of zero, except where stochastic rounding moves a negative number up to 0.
 template <Mode M> inline Vec integer_of(Vec x, const std::uint32_t* words) {
@@ -29,6 +21,10 @@ template <Mode M> inline Vec integer_of(Vec x, const std::uint32_t* words) {
   if constexpr (M == Mode::stochastic) {
     const Vec below = floor_of(x), draw = float_from(draw_of(words)) * 5.9604644775390625e-8f;  // 2^-24
     return select(draw < x - below, below + 1.0f, below);
+  }
+  if constexpr (M == Mode::stochastic_50) {
+    const Vec below = floor_of(x), position = x - below;
+    return select((position >= 1.0f) | ((position > 0.0f) & coin_of(words)), below + 1.0f, below);
   }
   const Vec whole = trunc_of(x);
   IntVec away;
@@ -111,11 +107,13 @@ template <Mode M> struct Upper {
     if constexpr (M == Mode::up) r = (a + (mask & ~negative)) & cut;
     if constexpr (M == Mode::down) r = (a + (mask & negative)) & cut;
     if constexpr (M == Mode::odd) r = (a & cut) | (((a & mask) != 0) & (mask + 1));
-    if constexpr (M == Mode::stochastic) {
+    if constexpr (M == Mode::stochastic || M == Mode::stochastic_50) {
       // The position above the lower neighbour in units of 2^-24; shift <= 22 and > 15 keep it exact and below 2^31.
       const IntVec rest = a & mask, draw = draw_of(words);
       const IntVec position = select_int(negative, (mask + 1) - rest, rest) << (24 - shift);
-      const IntVec upper = draw < position, away = (upper ^ negative) & (rest != 0) & (mask + 1);
+      IntVec upper = draw < position;
+      if constexpr (M == Mode::stochastic_50) upper = coin_of(words);
+      const IntVec away = (upper ^ negative) & (rest != 0) & (mask + 1);
       r = (a & cut) + away;
       // A negative number that moved up to zero lost its sign.
       return r | (minus & ~((r == 0) & (rest != 0)));
@@ -132,31 +130,14 @@ template <Mode M> struct Upper {
 };
 
 template <Mode M> struct Whole {
-  const Vec low, high;
+  const Vec low, high, unit, scale;
   const std::int32_t mask;
-  explicit Whole(const Grid& g) : low(splat(g.low)), high(splat(g.high)), mask((1 << g.bits) - 1) {}
-  Vec value(Vec x, const std::uint32_t* words) const { return integer_of<M>(clamp_of(x, low, high), words); }
-  IntVec code(Vec x, const std::uint32_t* words) const { return int_of(value(x, words)) & mask; }
+  explicit Whole(const Grid& g)
+      : low(splat(g.low)), high(splat(g.high)), unit(splat(g.unit)), scale(splat(1.0f / g.unit)), mask((1 << g.bits) - 1) {}
+  Vec units(Vec x, const std::uint32_t* words) const { return integer_of<M>(clamp_of(x, low, high) * scale, words); }
+  Vec value(Vec x, const std::uint32_t* words) const { return units(x, words) * unit; }
+  IntVec code(Vec x, const std::uint32_t* words) const { return int_of(units(x, words)) & mask; }
 };
-
-// Calls f(x, words, elements) for every vector; the last may be part of one.  Returns whether there was a NaN.
-template <class F> inline bool each_vector(const float* x, const std::uint32_t* words, std::size_t n, F f) {
-  IntVec nan{};
-  std::size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const Vec v = load(x + i);
-    nan |= v != v;
-    f(i, v, words ? words + i : nullptr, static_cast<std::size_t>(kLanes));
-  }
-  if (i < n) {
-    const Vec v = load_part(x + i, n - i, 0.0f);
-    std::uint32_t last[kLanes] = {};
-    if (words) std::memcpy(last, words + i, 4 * (n - i));
-    nan |= v != v;
-    f(i, v, last, n - i);
-  }
-  return any_of(nan);
-}
 
 template <class G> inline bool round_piece(const Grid& grid, const std::uint32_t* words, const float* x, float* y, std::size_t n) {
   const G g(grid);
@@ -174,68 +155,6 @@ inline bool encode_piece(const Grid& grid, const std::uint32_t* words, const flo
     const IntVec c = g.code(v, w);
     std::memcpy(codes + i, &c, 4 * count);
   });
-}
-
-// Thresholds of nearest modes: the number of them below x.
-inline bool nearest_levels(const Grid& g, const float* x, std::int32_t* codes, std::size_t n) {
-  const int count = g.count - 1;
-  if (count <= 15) {
-    return each_vector(x, nullptr, n, [&](std::size_t i, Vec v, const std::uint32_t*, std::size_t part) {
-      IntVec index{};
-      for (int t = 0; t < count; ++t) index -= v > splat(g.thresholds[t]);
-      std::memcpy(codes + i, &index, 4 * part);
-    });
-  }
-  // Branch-free halving; several elements at a time keep the loads of the table overlapping.
-  int top = 1;
-  while (2 * top <= count) top *= 2;
-  bool nan = false;
-  constexpr std::size_t kTogether = 16;
-  for (std::size_t i = 0; i < n; i += kTogether) {
-    const std::size_t part = n - i < kTogether ? n - i : kTogether;
-    std::int32_t at[kTogether] = {};
-    for (int step = top; step > 0; step /= 2) {
-      for (std::size_t j = 0; j < part; ++j) {
-        const std::int32_t next = at[j] + step;
-        at[j] = next <= count && g.thresholds[next - 1] < x[i + j] ? next : at[j];
-      }
-    }
-    for (std::size_t j = 0; j < part; ++j) codes[i + j] = at[j], nan |= x[i + j] != x[i + j];
-  }
-  return nan;
-}
-
-// Other modes: the two neighbours, then the choice between them.
-inline bool other_levels(const Grid& g, Mode mode, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n) {
-  bool nan = false;
-  for (std::size_t i = 0; i < n; ++i) {
-    const float v = x[i], c = v < g.levels[0] ? g.levels[0] : v > g.levels[g.count - 1] ? g.levels[g.count - 1] : v;
-    nan |= v != v;
-    int low = 0, high = g.count - 1;  // levels[low] <= c, and low + 1 is the first above it, at most the last
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      (g.levels[middle] <= c ? low : high) = middle;
-    }
-    const float below = g.levels[low], above = g.levels[low + 1];
-    bool up = false;
-    switch (mode) {
-      case Mode::down: up = c == above; break;
-      case Mode::up: up = c > below; break;
-      case Mode::toward_zero: {
-        const float a = __builtin_fabsf(above), b = __builtin_fabsf(below);
-        up = c == above || (c > below && (a < b || (a == b && c >= 0)));
-        break;
-      }
-      default: up = static_cast<float>(words[i] >> 8) * 5.9604644775390625e-8f < (c - below) / (above - below);
-    }
-    codes[i] = low + up;
-  }
-  return nan;
-}
-
-inline bool encode_levels(const Grid& g, Mode mode, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n) {
-  if (mode == Mode::nearest_even || mode == Mode::nearest_away) return nearest_levels(g, x, codes, n);
-  return other_levels(g, mode, words, x, codes, n);
 }
 
 template <Mode M>
@@ -263,7 +182,8 @@ inline bool encode_in_mode(const Grid& g, const std::uint32_t* words, const floa
     case Mode::up: return call<Mode::up>;                        \
     case Mode::down: return call<Mode::down>;                    \
     case Mode::odd: return call<Mode::odd>;                      \
-    default: return call<Mode::stochastic>;                      \
+    case Mode::stochastic: return call<Mode::stochastic>;        \
+    default: return call<Mode::stochastic_50>;                   \
   }
 using RoundPiece = bool (*)(const Grid&, const std::uint32_t*, const float*, float*, std::size_t);
 using EncodePiece = bool (*)(const Grid&, const std::uint32_t*, const float*, std::int32_t*, std::size_t);
@@ -278,10 +198,7 @@ inline bool encode(const Grid& g, Mode mode, const std::uint32_t* words, const f
 
 inline bool round(const Grid& g, Mode mode, const std::uint32_t* words, const float* x, float* y, std::size_t n) {
   if (g.kind != GridKind::table) return round_for(mode)(g, words, x, y, n);
-  std::int32_t codes[kCastPiece];
-  const bool nan = encode_levels(g, mode, words, x, codes, n);
-  for (std::size_t i = 0; i < n; ++i) y[i] = g.levels[codes[i]];
-  return nan;
+  return round_levels(g, mode, words, x, y, n);
 }
 
 inline void narrow8(const std::int32_t* codes, std::uint8_t* out, std::size_t n) {
@@ -355,8 +272,36 @@ inline void widen_fp16(const std::uint16_t* x, float* y, std::size_t n) {
   for (; i < n; ++i) y[i] = half_to_float(x[i]);
 }
 
+inline void narrow_fp64(const double* x, float* y, std::size_t n) {
+  typedef double Doubles __attribute__((vector_size(8 * kLanes)));
+  const auto odd = [](Doubles d) {
+    const Vec near = __builtin_convertvector(d, Vec);
+    const Doubles back = __builtin_convertvector(near, Doubles);
+    const IntVec inexact = __builtin_convertvector((back < d) | (back > d), IntVec);
+    const IntVec too_far = __builtin_convertvector((back < d) ^ (d < 0.0), IntVec) + 1;  // 1 where |near| > |d|
+    const IntVec bits = bits_of(near), even = (bits & 1) ^ 1;
+    // -0 and 0 lie on their own sides: the pattern of the neighbour away from zero is one more on both.
+    return float_of(bits + (inexact & even & splat(1)) * (1 - 2 * too_far));
+  };
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    Doubles d;
+    std::memcpy(&d, x + i, sizeof d);
+    store(y + i, odd(d));
+  }
+  if (i < n) {
+    Doubles d{};
+    std::memcpy(&d, x + i, 8 * (n - i));
+    store_part(y + i, odd(d), n - i);
+  }
+}
+
+inline void widen_fp32(const float* x, double* y, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) y[i] = x[i];
+}
+
 inline CastOps make_cast_table(const char* isa) {
-  return {isa, round, encode, narrow8, narrow16, philox, absmax, divide, widen_bf16, widen_fp16};
+  return {isa, round, encode, narrow8, narrow16, philox, absmax, divide, widen_bf16, widen_fp16, narrow_fp64, widen_fp32};
 }
 
 }  // namespace anybit::ANYBIT_VECTOR_ISA

@@ -12,6 +12,7 @@ from anybit.formats.design import (
     Shape,
     angles,
     coverage,
+    designed,
     directions,
     optimise,
     refined,
@@ -129,3 +130,17 @@ def test_a_short_search_beats_its_starts() -> None:
     assert "differential evolution" in seen and "Powell's method" in seen
     again = optimise(shape, starts, 4, objective, (200, 400), (6, 4), population=4, seed=5)
     assert np.array_equal(found, again)
+
+
+def test_designed_beats_where_it_started_and_lies_on_the_grid() -> None:
+    start = np.array([-4.0, -1, 0, 1, 4])
+    told: list[str] = []
+    found = designed(start, n=8, emphases=(1.0,), targets=(512, 1024), iterations=(3, 2), population=2, grid=64,
+                     progress=lambda stage, done, total: told.append(stage))  # fmt: skip
+    assert len(found) == 5 and np.abs(found).max() == 1 and 0 in found
+    assert np.array_equal(found * 64, np.round(found * 64))
+    assert {"Lloyd's iteration", "differential evolution"} <= set(told)
+    before, after = coverage(start, 8, 5000, seed=9), coverage(found, 8, 5000, seed=9)
+    assert after.mean + after.p99 < before.mean + before.p99 - 0.5
+    with pytest.raises(FormatError, match="multiples of 1/2 are too coarse for 16 values"):
+        designed(get("nf4").values, 4, (), targets=(64, 64), iterations=(1, 0), population=1, grid=2)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from anybit.formats.ladder import Ladder
+from anybit.formats.rounding import MODES, RANDOM_MODES
 
 
 def test_middles_of_ones_own() -> None:
@@ -30,3 +31,13 @@ def test_torch_and_numpy_agree_for_few_and_many_values(count: int, mode: str) ->
     ladder = Ladder(np.sort(rng.standard_normal(count)))
     x = rng.standard_normal((7, 9)).astype(np.float32)
     assert np.array_equal(ladder.index(np, x, mode, 3), ladder.index(torch, torch.from_numpy(x), mode, 3).numpy())
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in RANDOM_MODES])
+@pytest.mark.parametrize("levels", [[-3.0, -1, 0, 0.5, 2], [-1.0, 1, 4], [0.0, 1, 10, 100], [-2.0, -0.25, 3]])
+def test_thresholds_decide_every_mode_as_index_does(levels: list[float], mode: str) -> None:
+    ladder = Ladder(np.array(levels))
+    near = np.array([*levels, *ladder.middles, 0.0, -0.0, 1e-45, -1e-45, 1e30, -1e30], np.float32)
+    x = np.concatenate([near, np.nextafter(near, np.float32(np.inf)), np.nextafter(near, np.float32(-np.inf))])
+    counted = (x[:, None] > ladder.thresholds(mode)).sum(axis=1)
+    assert np.array_equal(counted, ladder.index(np, x, mode, None))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from anybit.errors import FormatError
 from anybit.formats import MODES, Codebook, Float, get, native
 from anybit.formats.arrays import code_array
+from anybit.formats.rounding import RANDOM_MODES, StochasticKey
 
 MODULE = native.module()
 pytestmark = pytest.mark.skipif(MODULE is None, reason="the native module is not built (make native)")
@@ -25,6 +26,8 @@ FLOATS = ["e1m1", "e2m0", "e4m0", "e1m6none", "e2m1", "e3m2", "e2m3", "e4m3fn", 
           "e8m3", "fp16", "e6m9"]  # fmt: skip
 INTEGERS = ["int1", "int4", "int8", "int8n", "uint4", "int16"]
 CODEBOOKS = ["nf4", "ternary", "bipolar1", "bipolar3", "bipolar5", "bipolar8"]
+TABLES = ["posit8_1", "posit6_2", "posit16_1", "e8m0", "e4m3fnuz", "e4m3b11fnuz", "ue5m3fn", "ue5m3", "binary8p4"]
+FIXED = ["fixed8_8", "fixed4_4", "ufixed3_5", "fixed1_0", "fixed4_20"]
 KEY = (0x1234567890ABCDEF, 7)
 
 
@@ -65,13 +68,11 @@ def reference(fmt, x: NDArray, mode: str, key: object) -> tuple[NDArray, NDArray
         return fmt._round(np, x, mode, key).astype(np.float32), code_array(fmt._encode(np, x, mode, key), fmt.bits)
 
 
-@pytest.mark.parametrize("name", [*FLOATS, *INTEGERS, *CODEBOOKS])
+@pytest.mark.parametrize("name", [*FLOATS, *INTEGERS, *CODEBOOKS, *TABLES, *FIXED])
 def test_every_mode_equals_the_reference(isa: str, name: str) -> None:
     fmt = get(name)
     x = EVERYTHING if fmt.has_nan else NUMBERS
-    for mode in [m for m in MODES if not isinstance(fmt, Codebook) or m in native._TABLE_MODES]:
-        if mode not in MODULE.CAST_MODES:
-            continue
+    for mode in MODES:
         values, codes = reference(fmt, x, mode, KEY)
         rounded, encoded = native.round(fmt, x, mode, KEY), native.encode(fmt, x, mode, KEY)
         assert rounded is not None and encoded is not None
@@ -79,7 +80,27 @@ def test_every_mode_equals_the_reference(isa: str, name: str) -> None:
         assert encoded.dtype == codes.dtype and np.array_equal(encoded, codes), mode
 
 
-@pytest.mark.parametrize("name", [*FLOATS, *INTEGERS, *CODEBOOKS, "e8m0"])
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in RANDOM_MODES])
+@pytest.mark.parametrize("name", ["e2m1", "e4m3fn", "bf16", "fp16", "e6m9", "int16", *TABLES, "fixed8_8", "fixed4_16"])
+def test_float64_is_rounded_once(isa: str, name: str, mode: str) -> None:
+    """Numbers a hair beside float32's, so that going through float32 to nearest would round twice; and ones outside its range."""
+    fmt, rng = get(name), np.random.default_rng(8)
+    near = np.concatenate([NUMBERS[:70_000], NUMBERS[-70_000:]]).astype(np.float64)
+    drawn = np.ldexp(rng.uniform(1, 2, 30_000), rng.integers(-40, 20, 30_000)) * rng.choice([-1, 1], 30_000)
+    extreme = np.array([1e300, -1e300, 1e-300, -1e-300, 5e-324, -5e-324, 0.0, -0.0, np.inf, -np.inf])
+    x = np.concatenate([near, np.nextafter(near, np.inf), np.nextafter(near, -np.inf), drawn, extreme])
+    with np.errstate(all="ignore"):
+        values, codes = fmt._round(np, x, mode, None), code_array(fmt._encode(np, x, mode, None), fmt.bits)
+    rounded = native.round(fmt, x, mode, None)
+    assert rounded.dtype == np.float64
+    assert np.array_equal(rounded.view(np.uint64), values.astype(np.float64).view(np.uint64))
+    assert np.array_equal(native.encode(fmt, x, mode, None), codes)
+    assert np.array_equal(fmt.round(torch.from_numpy(x), mode).numpy(), values)
+    if fmt.has_nan:
+        assert np.isnan(native.round(fmt, np.full(2000, np.nan), mode, None)).all()
+
+
+@pytest.mark.parametrize("name", [*FLOATS, *INTEGERS, *CODEBOOKS, *TABLES, "fixed8_8", "ufixed3_5"])
 def test_decoding_equals_the_reference(isa: str, name: str) -> None:
     fmt = get(name)
     count = len(fmt.levels) if isinstance(fmt, Codebook) else 2**fmt.bits
@@ -164,10 +185,12 @@ def test_what_the_kernels_do_not_take_goes_to_the_readable_code() -> None:
     fmt, x = get("e4m3fn"), np.zeros(4096, np.float32)
     assert native.round(fmt, x, "nearest_even", None) is not None
     assert native.round(fmt, x[:8], "nearest_even", None) is None
-    assert native.round(fmt, x.astype(np.float64), "nearest_even", None) is None
+    assert native.round(fmt, x.astype(np.float64), "stochastic", 1) is None
+    assert native.round(get("nf4"), x.astype(np.float64), "nearest_even", None) is None
+    assert native.round(fmt, x, "stochastic", StochasticKey(1, bits=4)) is None
+    assert native.round(fmt, x, "stochastic", StochasticKey(1)) is not None
     assert native.round(fmt, x.astype(np.int64), "nearest_even", None) is None
     assert native.round(get("fp32"), x, "nearest_even", None) is None
-    assert native.round(get("e8m0"), x, "nearest_even", None) is None
     assert native.round(Float(1, 0, "none"), x, "up", None) is None
     assert native.round(fmt, torch.zeros(4096, requires_grad=True), "nearest_even", None) is None
     assert native.decode(fmt, np.zeros(4096, np.uint8), np.float64) is None

@@ -9,6 +9,7 @@ import pytest
 
 from anybit.errors import FormatError
 from anybit.formats import get
+from anybit.formats.native import module
 from anybit.formats.sweep import sides, sweep
 
 ALPHABETS = {
@@ -68,9 +69,51 @@ def test_longer_blocks_beat_a_dense_search_over_scales() -> None:
 
 def test_blocks_are_cut_into_chunks_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(2).standard_normal((37, 5))
+    monkeypatch.setattr("anybit.formats.sweep.module", lambda: None)
     whole = sweep(x, ALPHABETS["e2m1"], np.arange(5))
     monkeypatch.setattr("anybit.formats.sweep.CHUNK", 100)
     assert np.array_equal(sweep(x, ALPHABETS["e2m1"], np.arange(5)).scale, whole.scale)
+
+
+def blocks(n: int) -> np.ndarray:
+    """Blocks of all sorts: zeros, many equal points, points that differ in their last bits, the ends of float64."""
+    x = np.random.default_rng(n).standard_normal((600, n))
+    x[0] = 0
+    x[1, : n // 2] = 0
+    x[2] = 1
+    x[3:150] = np.round(4 * x[3:150])
+    x[150:250] = 1 + 1e-15 * x[150:250]
+    x[250] *= 1e-310
+    x[251] *= 1e300
+    x[252, 0] = 1e-320
+    return x
+
+
+@pytest.mark.skipif(module() is None, reason="the native module is not built (make native)")
+@pytest.mark.parametrize("weighted", ["no", "by column", "each"])
+@pytest.mark.parametrize("n", [1, 2, 3, 16, 17, 40])
+@pytest.mark.parametrize("name", [*ALPHABETS, "nf4", "int8"])
+def test_native_code_gives_the_same_bits_on_any_number_of_threads(
+    name: str, n: int, weighted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = ALPHABETS[name] if name in ALPHABETS else get(name).values
+    x, rng = blocks(n), np.random.default_rng(7)
+    w = {"no": None, "by column": rng.uniform(0, 4, n), "each": rng.integers(0, 3, x.shape).astype(float)}[weighted]
+    native, found = module(), []
+    before = native.threads()
+    try:
+        for threads in (1, 3):
+            native.set_threads(threads)
+            found.append(sweep(x, levels, w))
+    finally:
+        native.set_threads(before)
+    monkeypatch.setattr("anybit.formats.sweep.module", lambda: None)
+    with np.errstate(all="ignore"):
+        wanted = sweep(x, levels, w)
+    for got in found:
+        for field in ("scale", "projection", "norm", "energy"):
+            a, b = getattr(got, field), getattr(wanted, field)
+            assert np.array_equal(a.view(np.uint64), b.view(np.uint64)), field
 
 
 def test_zeros_and_empty_input() -> None:

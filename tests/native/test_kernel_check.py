@@ -1,6 +1,7 @@
 """Every instruction set's kernels equal the scalar twin bit by bit, and plain double arithmetic within a derived bound.
 
-kernel_check.cc is built here for instruction sets this machine may lack: NEON runs under qemu-user, AVX-512 under SIMDe's emulation.
+kernel_check.cc (matrix products) and cast_check.cc (casts) are built here for instruction sets this machine may lack: NEON runs under
+qemu-user, AVX-512 (products only) under SIMDe's emulation.
 """
 
 from __future__ import annotations
@@ -18,13 +19,20 @@ COMMON = [NATIVE / "generic" / f"{name}.cc" for name in ("arena", "dispatch", "m
 FLAGS = ["-std=c++20", "-fno-math-errno", "-ffp-contract=off", f"-I{NATIVE}", f"-I{ROOT / 'tests' / 'native'}"]
 
 
-def build(compiler: str, isa: str, out: Path, *flags: str) -> Path:
-    """kernel_check.cc with the kernels of `isa` and the scalar ones."""
+def build(compiler: str, isa: str, out: Path, *flags: str, casts: bool = False) -> Path:
+    """kernel_check.cc, or cast_check.cc, with what `isa` has and the scalar twin."""
+    part, twin = "cast.cc" if casts else "matmul.cc", NATIVE / "scalar" / "matmul.cc"
+    if casts:
+        # The twin takes whatever the compiler targets by default, which on ARM is NEON: without the macro it is plain loops.
+        twin = out.with_suffix(".o")
+        plain = [compiler, *FLAGS, "-O1", "-U__ARM_NEON", "-c", str(NATIVE / "scalar" / part), "-o", str(twin)]
+        done = subprocess.run(plain, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
     sources = [
-        *COMMON,
-        NATIVE / isa / "matmul.cc",
-        NATIVE / "scalar" / "matmul.cc",
-        NATIVE.parent / "tests/native/kernel_check.cc",
+        *([NATIVE / "generic" / "thresholds.cc"] if casts else COMMON),
+        NATIVE / isa / part,
+        twin,
+        ROOT / "tests" / "native" / ("cast_check.cc" if casts else "kernel_check.cc"),
     ]
     command = [
         compiler,
@@ -50,16 +58,29 @@ def check(command: list[str], isa: str) -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.aarch64
-def test_neon_equals_the_scalar_twin(tmp_path: Path) -> None:
-    compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
+@pytest.mark.parametrize("casts", [False, True], ids=["products", "casts"])
+def test_neon_equals_the_scalar_twin(tmp_path: Path, casts: bool) -> None:
+    compiler = shutil.which("aarch64-linux-gnu-g++")
+    emulator = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
     if platform.machine() == "aarch64":
         compiler, emulator = shutil.which("g++"), None
         if compiler is None:
             pytest.skip("no g++")
     elif compiler is None or emulator is None:
-        pytest.skip("needs aarch64-linux-gnu-g++ and qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user)")
-    program = build(compiler, "neon", tmp_path / "check", "-O1", "-static", "-march=armv8.2-a+dotprod+fp16")
+        pytest.skip("needs aarch64-linux-gnu-g++ and qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user-static)")
+    program = build(
+        compiler, "neon", tmp_path / "check", "-O1", "-static", "-march=armv8.2-a+dotprod+fp16", casts=casts
+    )
     check([*([emulator] if emulator else []), str(program)], "neon")
+
+
+@pytest.mark.timeout(900)
+def test_casts_of_avx2_equal_the_scalar_twin(tmp_path: Path) -> None:
+    compiler, known = shutil.which("g++"), Path("/proc/cpuinfo")
+    if platform.machine() != "x86_64" or compiler is None or not known.exists() or " avx2 " not in known.read_text():
+        pytest.skip("needs g++ on x86-64 with AVX2")
+    program = build(compiler, "avx2", tmp_path / "check", "-O1", "-mavx2", "-mfma", "-mf16c", "-mbmi2", casts=True)
+    check([str(program)], "avx2")
 
 
 @pytest.mark.timeout(900)

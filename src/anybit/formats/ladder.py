@@ -31,6 +31,25 @@ class Ladder:
         self.middles = (levels[:-1] + levels[1:]) / 2 if middles is None else middles
         self.odd = np.arange(len(levels)) % 2 == 1 if odd is None else odd
 
+    def thresholds(self, mode: str) -> NDArray[np.float32]:
+        """float32 t with: x belongs to value i exactly when t[i-1] < x <= t[i], for any mode that draws nothing."""
+        if mode in _NEAREST:
+            found: NDArray[np.float32] = self._thresholds[mode, "float32"]
+            return found
+        levels = self.levels.astype(np.float32)
+        low, high = levels[:-1], levels[1:]
+        # Any number above the lower value goes up, or only the upper value itself does.
+        only_upper = np.nextafter(high, np.float32(-np.inf))
+        if mode == "down":
+            return only_upper
+        if mode == "up":
+            return low
+        if mode == "odd":
+            return np.where(self.odd[:-1], only_upper, low)
+        assert mode == "toward_zero", f"{mode} has no thresholds"
+        middle = np.where(low == -high, np.nextafter(np.float32(0), np.float32(-1)), only_upper)
+        return np.where(abs(high) < abs(low), low, middle)
+
     @cached_property
     def _thresholds(self) -> dict[tuple[str, str], NDArray[Any]]:
         """(mode, dtype) -> thresholds t with: x belongs to value i exactly when t[i-1] < x <= t[i], ties included."""

@@ -49,7 +49,7 @@ NF4 = Codebook(
 )
 DP4 = Codebook(
     "dp4",
-    # Found here for the directions of blocks of 16 under the best scale (`formats.design`): `refined` from nf4 with emphasis 5, 7 and 9,
+    # Found here for the directions of blocks of 16 under the best scale (`anybit formats design`): `refined` from nf4, emphasis 5, 7, 9,
     # then `optimise(Shape(8, 7), …, Objective(max=0, mean=1, p99=1), seed=3)`, rounded to multiples of 1/256. On 40 000 directions mean
     # 3.865 and 99 % angle 4.994 degrees; nf4 3.920 and 5.059, the mirrored alphabet of arXiv 2605.07662 4.285 and 5.333, e2m1 4.434
     # and 5.638. Its largest sampled angle, 6.14, is above that of nf4, 5.89.

@@ -1,4 +1,4 @@
-"""The fast path of `round`, `encode` and `decode`: float32 arrays on the CPU go through the native casts, with the same bits.
+"""The fast path of `round`, `encode` and `decode`: arrays on the CPU go through the native casts, with the same bits.
 
 `Format` asks here first. None means that the readable code in the formats does the work: for other types and devices, for what needs
 gradients, for small arrays, for formats and modes the kernels lack, for input they refuse (so that there is one place for error
@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anybit.formats import arrays
+from anybit.formats.ladder import Ladder
+from anybit.formats.rounding import RANDOM_MODES, StochasticKey
 
 SMALLEST = 1024
 """Elements from which a call of the kernels pays."""
@@ -48,37 +50,64 @@ def empty(count: int, dtype: Any) -> NDArray[Any]:
 def grid(fmt: Any) -> Any:
     """The native description of a format; None where the kernels lack it."""
     from anybit.formats.codebook import Codebook
-    from anybit.formats.floating import Float
+    from anybit.formats.fixed import FixedPoint
+    from anybit.formats.floating import Exponent, Float
     from anybit.formats.integer import Int
+    from anybit.formats.posit import Posit
 
     native = module()
     if native is None:
         return None
     if isinstance(fmt, Int):
         return native.Grid.integer(fmt.min, fmt.max, fmt.bits)
+    if isinstance(fmt, FixedPoint):
+        return native.Grid.integer(fmt.min, fmt.max, fmt.bits, fmt.eps)
+    if isinstance(fmt, Codebook):
+        return _table(native, fmt, fmt._ladder, None)
+    if isinstance(fmt, Posit):
+        codes = np.arange(len(fmt._ladder.levels)) - (len(fmt._ladder.levels) >> 1)
+        return _table(native, fmt, fmt._ladder, codes & (2**fmt.bits - 1))
+    if isinstance(fmt, Exponent):
+        return _ordered(native, fmt)
     if isinstance(fmt, Float):
         e, m, low = fmt.exponent_bits, fmt.mantissa_bits, fmt.min_exponent
         standard = fmt.specials in ("ieee", "fn", "none") and fmt.min == -fmt.max and fmt.bits == 1 + e + m <= 16
         if not standard or not (low == -126 if e == 8 else -120 <= low - m <= 0):
-            return None
+            return None if fmt.has_negative_zero or fmt.bits > 16 else _ordered(native, fmt)
         nan = int(fmt._encode(np, np.array([np.nan], np.float32), "nearest_even", None)[0]) if fmt.has_nan else None
         return native.Grid.floating(e, m, low, fmt.max, fmt.bits, nan)
-    if isinstance(fmt, Codebook):
-        levels = np.array(fmt.levels, np.float64)
-        narrow = levels.astype(np.float32)
-        if not np.all(np.diff(narrow) > 0):
-            return None
-        return native.Grid.table(narrow, thresholds(levels, "nearest_even"), thresholds(levels, "nearest_away"))
     return None
 
 
-def thresholds(levels: NDArray[np.float64], mode: str) -> NDArray[np.float32]:
-    """float32 t with: x belongs to level i exactly when t[i-1] < x <= t[i], ties of the nearest mode included."""
-    middle = (levels[:-1] + levels[1:]) / 2
-    up = np.arange(len(middle)) % 2 == 1 if mode == "nearest_even" else middle > 0
-    near = middle.astype(np.float32)
-    below = np.nextafter(near, np.float32(-np.inf))
-    return np.where((near > middle) | ((near == middle) & up), below, near)
+def _ordered(native: ModuleType, fmt: Any) -> Any:
+    """A format without -0 whose values part at their midpoints, as a table."""
+    from anybit.formats.floating import Float
+
+    codes = np.flatnonzero(np.isfinite(fmt._table))
+    codes = codes[np.argsort(fmt._table[codes])]
+    return _table(native, fmt, Ladder(fmt._table[codes], odd=codes % 2 == 1), codes, keeps_nan=isinstance(fmt, Float))
+
+
+def _table(native: ModuleType, fmt: Any, ladder: Ladder, codes: NDArray[Any] | None, keeps_nan: bool = False) -> Any:
+    from anybit.formats.posit import Posit
+
+    levels = ladder.levels.astype(np.float32)
+    if not np.all(np.diff(levels) > 0):
+        return None
+    thresholds = np.stack([ladder.thresholds(mode) for mode in native.CAST_MODES if mode not in RANDOM_MODES])
+    known = None if codes is None else codes.astype(np.int32)
+    if isinstance(fmt, Posit):  # only zero becomes zero, whatever happens to ties
+        zero = len(levels) >> 1
+        nearest = [mode.startswith("nearest") for mode in native.CAST_MODES if mode not in RANDOM_MODES]
+        thresholds[nearest, zero - 1 : zero + 1] = np.nextafter(np.float32(0), np.float32(-1)), 0
+    return native.Grid.table(levels, thresholds, known, fmt.bits, fmt.nan_code if fmt.has_nan else None, keeps_nan)
+
+
+def from_float64(fmt: Any, mode: str) -> bool:
+    """Are the kernels exact for float64 numbers? They round to odd first, which needs two bits between float32 and the grid's midpoints."""
+    from anybit.formats.codebook import Codebook
+
+    return mode not in RANDOM_MODES and not isinstance(fmt, Codebook) and fmt.bits <= 20
 
 
 def round(fmt: Any, x: Any, mode: str, key: Any) -> Any:
@@ -87,7 +116,7 @@ def round(fmt: Any, x: Any, mode: str, key: Any) -> Any:
     if found is None:
         return None
     work, native, settings = found
-    out = empty(work.size, np.float32)
+    out = empty(work.size, work.dtype)
     if native.cast_round(*settings[:2], work, out, *settings[2:]) and not fmt.has_nan:
         return None
     return arrays.restore(_like(out, x), x)
@@ -100,10 +129,13 @@ def encode(fmt: Any, x: Any, mode: str, key: Any) -> Any:
         return None
     work, native, settings = found
     wide = np.int32 if arrays.is_torch(x) else np.uint16
+    if fmt.bits > 16:
+        wide = np.int32
     out = empty(work.size, np.uint8 if fmt.bits <= 8 else wide)
     if native.cast_encode(*settings[:2], work, out, *settings[2:]) and not fmt.has_nan:
         return None
-    return _like(out, x)
+    codes = _like(out, x)
+    return codes if fmt.bits <= 16 else codes.long() if arrays.is_torch(x) else codes.view(np.uint32)
 
 
 def decode(fmt: Any, codes: Any, dtype: Any) -> Any:
@@ -126,10 +158,8 @@ def decode(fmt: Any, codes: Any, dtype: Any) -> Any:
 def _values(fmt: Any) -> NDArray[np.float32] | None:
     """What every code means; None for formats of more than 16 bits and where codes mean more than their table says."""
     from anybit.formats.codebook import Codebook
-    from anybit.formats.floating import Exponent, Float
-    from anybit.formats.integer import Int
 
-    if fmt.bits > 16 or not isinstance(fmt, Codebook | Exponent | Float | Int):
+    if fmt.bits > 16 or fmt.is_complex:
         return None
     codes = np.arange(len(fmt._table) if isinstance(fmt, Codebook) else 2**fmt.bits)
     values: NDArray[np.float32] = np.asarray(fmt._decode(np, codes, np.float32))
@@ -143,13 +173,14 @@ def _prepare(fmt: Any, x: Any, mode: str, key: Any) -> Any:
             return None
     elif not _plain(x) or x.size < SMALLEST or x.dtype.kind != "f":
         return None
-    if x.dtype == arrays.namespace(x).float64:
+    work = arrays.working(x)
+    if work.dtype == arrays.namespace(x).float64 and not (x.dtype == work.dtype and from_float64(fmt, mode)):
         return None
     found = prepare(fmt, mode, key)
     if found is None:
         return None
     native, known, seed, start = found
-    return _flat(arrays.working(x)), native, (known, native.CAST_MODES.index(mode), seed, start)
+    return _flat(work), native, (known, native.CAST_MODES.index(mode), seed, start)
 
 
 def prepare(fmt: Any, mode: str, key: Any) -> tuple[ModuleType, Any, int, int] | None:
@@ -157,16 +188,18 @@ def prepare(fmt: Any, mode: str, key: Any) -> tuple[ModuleType, Any, int, int] |
     native = module()
     if native is None or mode not in native.CAST_MODES:
         return None
-    seed, start = (key if isinstance(key, tuple) else (key, 0)) if mode == "stochastic" else (0, 0)
+    seed, start = _stream(key) if mode in RANDOM_MODES else (0, 0)
     if not (isinstance(seed, int) and isinstance(start, int) and 0 <= start < 2**62):
         return None
     known = grid(fmt)
-    if known is None or (hasattr(fmt, "levels") and mode not in _TABLE_MODES):
-        return None
-    return native, known, seed & (2**64 - 1), start
+    return None if known is None else (native, known, seed & (2**64 - 1), start)
 
 
-_TABLE_MODES = ("nearest_even", "nearest_away", "toward_zero", "up", "down", "stochastic")
+def _stream(key: Any) -> tuple[Any, Any]:
+    """(seed, position) of a key; (None, None) where it says how many bits a draw has."""
+    if isinstance(key, StochasticKey):
+        return (key.seed, key.offset) if key.bits is None else (None, None)
+    return key if isinstance(key, tuple) else (key, 0)
 
 
 def _plain(x: Any) -> bool:

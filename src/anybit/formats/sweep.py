@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anybit.errors import FormatError
+from anybit.formats.native import module
 
 Array = NDArray[np.float64]
+Tables = tuple[Array, Array, Array]
 
 CHUNK = 1 << 20
 """Breakpoints sorted at a time."""
@@ -68,29 +70,63 @@ def sweep(x: NDArray[Any], levels: Array, weights: NDArray[Any] | None = None) -
         )
     w = None if weights is None else np.broadcast_to(np.asarray(weights, np.float64), x.shape)
     up, down = sides(levels)
-    steps = max(len(up), len(down)) - 1
-    rows = max(1, CHUNK // max(1, x.shape[1] * steps))
+    tables = _steps(up, down)
+    if (fast := _sweep_native(x, weights, tables, up[0], down[0])) is not None:
+        return Sweep(*fast)
+    return Sweep(*_sweep_chunks(x, w, tables, up, down))
+
+
+def _sweep_chunks(x: Array, w: Array | None, tables: Tables, up: Array, down: Array) -> Array:
+    """`_sweep` of some blocks at a time."""
+    rows = max(1, CHUNK // max(1, x.shape[1] * tables[0].shape[1]))
     parts = [
-        _sweep(x[a : a + rows], None if w is None else w[a : a + rows], up, down, steps) for a in range(0, len(x), rows)
+        _sweep(x[a : a + rows], None if w is None else w[a : a + rows], tables, up, down)
+        for a in range(0, len(x), rows)
     ]
     if not parts:
         parts = [np.zeros((4, 0))]
-    return Sweep(*np.concatenate(parts, axis=1))
+    return np.concatenate(parts, axis=1)
 
 
-def _sweep(x: Array, w: Array | None, up: Array, down: Array, steps: int) -> Array:
-    """[4, blocks]: scale, projection, norm, energy."""
-    blocks = len(x)
-    wx = x if w is None else w * x
-    energy = np.einsum("bi,bi->b", wx, x)
-    # Tables [sign, step], the shorter side padded by steps that are never reached.
-    middle, gain, growth = (np.zeros((2, steps)) for _ in range(3))
+def _steps(up: Array, down: Array) -> Tables:
+    """(midpoint, step, step of the square) of every crossing, each [sign, step]; the shorter side padded by ones never reached."""
+    middle, gain, growth = (np.zeros((2, max(len(up), len(down)) - 1)) for _ in range(3))
     middle[:] = np.inf
     for sign, side in enumerate((up, down)):
         k = len(side) - 1
         middle[sign, :k] = np.abs(side[:-1] + side[1:]) / 2
         gain[sign, :k] = np.diff(side)
         growth[sign, :k] = np.diff(side**2)
+    return middle, gain, growth
+
+
+def _total(terms: Array) -> Array:
+    """Sums of rows from left to right, so that native code can give the same bits."""
+    sums: Array = np.cumsum(terms, axis=1)[:, -1]
+    return sums
+
+
+def _sweep_native(x: Array, weights: NDArray[Any] | None, tables: Tables, up: float, down: float) -> Array | None:
+    """What `_sweep` gives, from native code; None where that was not built, and for blocks or alphabets with nothing to cross."""
+    native = module()
+    if native is None or not x.shape[1] or not tables[0].shape[1]:
+        return None
+    w = None
+    if weights is not None:
+        w = np.ascontiguousarray(np.atleast_2d(np.asarray(weights, np.float64)))
+        if w.ndim != 2 or w.shape[1] != x.shape[1] or w.shape[0] not in (1, len(x)):
+            w = np.ascontiguousarray(np.broadcast_to(w, x.shape))
+    found = np.empty((4, len(x)))
+    native.sweep_scales(np.ascontiguousarray(x), w, *tables, up, down, found)
+    return found
+
+
+def _sweep(x: Array, w: Array | None, tables: Tables, up: Array, down: Array) -> Array:
+    """[4, blocks]: scale, projection, norm, energy. The readable form of `native/generic/sweep.cc`."""
+    blocks = len(x)
+    wx = x if w is None else w * x
+    energy = _total(wx * x)
+    middle, gain, growth = tables
     negative = (x < 0).astype(np.intp)
     size = np.abs(x)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -98,13 +134,13 @@ def _sweep(x: Array, w: Array | None, up: Array, down: Array, steps: int) -> Arr
     dot = (wx[..., None] * gain[negative]).reshape(blocks, -1)
     norm = growth[negative] if w is None else w[..., None] * growth[negative]
     norm = norm.reshape(blocks, -1)
-    order = np.argsort(points, axis=1)
+    order = np.argsort(points, axis=1, kind="stable")  # equal points by element: the sums have one order
     reached = np.isfinite(np.take_along_axis(points, order, 1))
     dot = np.where(reached, np.take_along_axis(dot, order, 1), 0)
     norm = np.where(reached, np.take_along_axis(norm, order, 1), 0)
     first = np.where(negative == 1, down[0], up[0])
-    start_dot = np.einsum("bi,bi->b", wx, first)
-    start_norm = np.einsum("bi,bi->b", first if w is None else w * first, first)
+    start_dot = _total(wx * first)
+    start_norm = _total((first if w is None else w * first) * first)
     dots = np.cumsum(np.concatenate([start_dot[:, None], dot], 1), axis=1)
     norms = np.cumsum(np.concatenate([start_norm[:, None], norm], 1), axis=1)
     # Sums of the same terms in another order leave a rest where the true sum is 0.

@@ -92,11 +92,19 @@ def emulated_matmul(
     weight = product.prepare(w.detach())
     module = None if reference else native.load()
     finite = product.rule == "exact" or bool(torch.isfinite(rows).all() & torch.isfinite(weight).all())
-    if module is None or x.device.type != "cpu" or not finite:
+    if module is None or x.device.type != "cpu" or not finite or not _native_sums(accumulator):
         y = _reference(rows, weight, product, accumulator)
     else:
         y = _native(module, rows, weight, product, accumulator)
     return y.reshape(*x.shape[:-1], w.shape[0])
+
+
+def _native_sums(accumulator: Accumulator) -> bool:
+    """Do the kernels round sums to this format?"""
+    if accumulator.format == "fp32":
+        return True
+    grid = native_formats.grid(formats.get(accumulator.format))
+    return grid is not None and bool(grid.is_floating)
 
 
 def _native(module: Any, x: Tensor, w: Tensor, product: Product, accumulator: Accumulator) -> Tensor:

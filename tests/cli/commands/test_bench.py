@@ -84,3 +84,48 @@ def test_bad_options(arguments, word, anybit):
     done = anybit("bench", *arguments, "--json")
     assert (done.code, done.out) == (2, "")
     assert word in done.err
+
+
+def test_formats(anybit):
+    done = anybit(
+        "bench", "formats", "--quick", "--rounds", 1, "--formats", "e5m2,mxfp4", "--modes", "nearest_even,up",
+        "--peers", "torch,cpfloat", "--threads", 1, "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    (found,) = done.json["results"]
+    assert found["rows"] == found["cols"] == 1024
+    assert list(found["versions"]) == ["torch"] and "C library" in found["absent"]["cpfloat"]
+    assert [(row["format"], row["mode"], list(row["libraries"])) for row in found["cases"]] == [
+        ("e5m2", "nearest_even", ["torch"]),
+        ("e5m2", "up", []),
+        ("mxfp4", "nearest_even", []),
+        ("mxfp4", "up", []),
+    ]
+    first = found["cases"][0]
+    assert first["elements"] == 1 << 20 and first["floor_seconds"] > 0
+    torch = first["libraries"]["torch"]
+    assert torch["anybit_is_faster"] == pytest.approx(torch["seconds"]["median"] / first["seconds"]["median"])
+
+
+def test_formats_prints_a_table(anybit, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "150")
+    done = anybit(
+        "bench", "formats", "--quick", "--rounds", 1, "--formats", "nvfp4", "--modes", "nearest_even",
+        "--peers", "cpfloat", "--threads", 1,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "ms for 10^6 numbers" in done.out and "cpfloat is not measured" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--formats", "e9m9"], "e9m9"),
+        (["--modes", "sideways"], "unknown rounding mode 'sideways'"),
+        (["--peers", "chop"], "unknown library 'chop'"),
+        (["--rounds", "0"], "--rounds"),
+    ],
+)
+def test_formats_refuses(anybit, arguments, message):
+    done = anybit("bench", "formats", *arguments)
+    assert done.code == 2 and message in done.err

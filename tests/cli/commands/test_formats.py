@@ -86,3 +86,21 @@ def test_unknown_name(capsys):
     assert "int17" in err or "17" in err
     assert main(["formats", "show", "e4m3f"]) == 2
     assert "e4m3fn" in capsys.readouterr().err
+
+
+def test_design_finds_what_it_prints(capsys):
+    assert main(["formats", "design", "ternary", "--block", "4", "--quick", "--emphasis", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    levels = found["levels"]
+    assert len(levels) == 3 and levels[1] == 0 and levels[0] < 0 < levels[2] and max(abs(v) for v in levels) == 1
+    assert found["name"].startswith("levels(") and set(found["angles"]) == {"ternary", "dp4", "found"}
+    assert all(256 * v == round(256 * v) for v in levels)
+    # in four dimensions 15 values on each side of nothing beat three by far
+    assert found["angles"]["dp4"]["mean"] < found["angles"]["found"]["mean"]
+
+
+def test_design_refuses(capsys):
+    assert main(["formats", "design", "bipolar2"]) == 2
+    assert "zero among them" in capsys.readouterr().err
+    assert main(["formats", "design", "nf4", "--objective", "1,2"]) == 2
+    assert "three weights" in capsys.readouterr().err

@@ -95,15 +95,19 @@ class Peer:
         last = self._log.read().decode(errors="replace").strip().splitlines()[-3:]
         raise RuntimeError(f"the peer {self.name} ended: {' / '.join(last) or 'it said nothing'}")
 
-    def round(self) -> Round:
-        """One measurement. RuntimeError with the peer's last words where it died."""
+    def ask(self, request: str) -> dict[str, Any]:
+        """The answer to one line. RuntimeError with the peer's last words where it died."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write("round\n")
+            self._process.stdin.write(f"{request}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # it died before: _read tells how
-        return Round(**self._read())
+        return self._read()
+
+    def round(self) -> Round:
+        """One measurement of a model."""
+        return Round(**self.ask("round"))
 
     def close(self) -> None:
         """End the process: at the end of its input, or by force after five seconds."""

@@ -15,10 +15,14 @@ from anybit.cli.console import Console
 from anybit.errors import AnybitError
 
 if TYPE_CHECKING:
+    from anybit.cli.bench.formats import Line as FormatLine
     from anybit.cli.bench.matmul import Line
     from anybit.cli.bench.model import Measured
 
-app = typer.Typer(help="Measure speed: matrix products, or whole models against other engines.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure speed: matrix products, roundings to number formats, or whole models, against other libraries and engines.",
+    no_args_is_help=True,
+)
 
 SHAPES = "1x4096x4096,1x11008x4096,4x4096x4096,16x4096x4096,256x4096x4096"
 FORMATS = "int8/row,int4/g128,int3/g128,int2/g64,nf4/g64,ternary/row"
@@ -240,3 +244,106 @@ def model_row(one: Measured, label: str, over: Mapping[str, float] | None) -> li
         f"{over['prefill']:.2f} ×" if over else None,
         f"{over['decode']:.2f} ×" if over else None,
     ]
+
+
+@app.command("formats")
+def formats(
+    peers: Annotated[
+        str,
+        typer.Option(
+            "--peers", help="Libraries to measure in turns with ours: all, or pychop, qtorch, gfloat, ml_dtypes, torch."
+        ),
+    ] = "torch",
+    formats: Annotated[
+        str | None,
+        typer.Option("--formats", help="Number formats, mxfp4 or nvfp4, with commas; all that are compared."),
+    ] = None,
+    modes: Annotated[str | None, typer.Option("--modes", help="Rounding modes, with commas; all by default.")] = None,
+    threads: ThreadList = None,
+    rounds: RoundsOption = 5,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="1024 x 1024 numbers and at most 3 rounds instead of 4096 x 4096.")
+    ] = False,
+    json: engines.JsonOption = False,
+) -> None:
+    """Rounding float32 numbers to formats in every mode, against libraries that do the same and the time of moving the bytes.
+
+    Figures are milliseconds for all numbers, medians over interleaved rounds; "× pychop" is how many times as fast anybit is.
+    Where a library would take longer than 0.4 s (0.15 s with --quick) it rounds a part of the numbers and its time is scaled
+    up: "of 1/64" says which part. The floor is bytes read and written over the read bandwidth measured before each case.
+    Libraries run in processes of their own, in .venv-peers (`make peers`); qtorch compiles its kernels when it is first started.
+    """
+    from anybit.cli.bench import format_peers, limits
+    from anybit.cli.bench import formats as bench
+    from anybit.formats import MODES, TensorFormat
+    from anybit.formats.rounding import check_mode
+    from anybit.reproduce.runner import checkout
+
+    positive(rounds, "--rounds")
+    names = tuple(listed(formats, "--formats", str)) if formats else bench.FORMATS
+    chosen = tuple(listed(modes, "--modes", str)) if modes else MODES
+    for name in names:
+        TensorFormat.parse(name)
+    for mode in chosen:
+        check_mode(mode, 0)
+    libraries = format_peers.wanted(peers)
+    side, rounds = (1024, min(rounds, 3)) if quick else (4096, rounds)
+    console = Console(json)
+    document: list[dict[str, Any]] = []
+    for count in thread_counts(threads):
+        job = {"rows": side, "cols": side, "threads": count, "seconds": 0.15 if quick else 0.4}
+        with ExitStack() as stack, limits.threads(count), console.progress(f"{count} threads") as tell:
+            tell("starting the libraries", 0, 0)
+            found = format_peers.start(libraries, checkout(), job, stack)
+            read = partial(limits.read_bandwidth, count)
+            lines = bench.measure(bench.cases(names, chosen), (side, side), rounds, found.running, read, tell)
+        title = f"{side} x {side} float32, {count} thread{'s' * (count > 1)}, medians of {rounds} interleaved rounds"
+        running = list(found.running)
+        columns = [*FORMAT_COLUMNS, *(f"× {name} {found.versions[name]}" for name in running)]
+        console.table(columns, [format_row(line, running) for line in lines], title=title)
+        console.say()
+        for verdict in bench.verdicts(lines):
+            bar = f", {verdict.met} of {verdict.cases} reach {verdict.bar:g} ×" if verdict.bar else ""
+            console.say(
+                f"{verdict.library}: median {verdict.median:.3g} ×, least {verdict.least:.3g} × "
+                f"({verdict.worst.format}, {verdict.worst.mode}){bar}"
+            )
+        for line in lines:
+            if line.case.block and line.case.mode == "nearest_even":
+                word = "within" if line.per_element <= bench.BLOCK_BAR else "above"
+                console.say(
+                    f"{line.case.format}: {1e9 * line.per_element:.2f} ms for 10^6 numbers, {word} {1e9 * bench.BLOCK_BAR:g} ms"
+                )
+        for reason in found.absent.values():
+            console.say(reason)
+        document.append(
+            {
+                "threads": count,
+                "rows": side,
+                "cols": side,
+                "versions": found.versions,
+                "absent": found.absent,
+                "cases": [line.as_dict() for line in lines],
+            }
+        )
+    console.result({"results": document})
+
+
+FORMAT_COLUMNS = ("format", "rounding", "median", "spread", "floor", "of floor")
+
+
+def format_row(line: FormatLine, libraries: list[str]) -> list[object]:
+    """The cells of `FORMAT_COLUMNS` and of the libraries."""
+    cells: list[object] = [
+        line.case.format,
+        line.case.mode,
+        numbers.seconds(line.seconds.median),
+        f"{100 * line.seconds.spread:.0f} %",
+        None if line.floor is None else numbers.seconds(line.floor),
+        percent(line.floor_share),
+    ]
+    for name in libraries:
+        one = line.theirs.get(name)
+        part = round(line.elements / one.elements) if one else 1
+        cells.append(f"{one.ratio:.3g}{f' of 1/{part}' if part > 1 else ''}" if one else None)
+    return cells
