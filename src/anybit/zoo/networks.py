@@ -20,9 +20,10 @@ from anybit.zoo.architectures.mlperf import DSCNN, ResNet8
 from anybit.zoo.architectures.mobilenet import MobileNetCifar, MobileNetV1, MobileNetV2
 from anybit.zoo.architectures.resnet import ResNet
 from anybit.zoo.architectures.silero import SileroVAD
-from anybit.zoo.architectures.unet import TextUNet, noise_error
+from anybit.zoo.architectures.unet import TextUNet
 from anybit.zoo.architectures.vit import VisionTransformer
 from anybit.zoo.data import data_file
+from anybit.zoo.pictures import agreement, likeness
 
 Progress = Callable[[str, float, float], None]
 """Called as progress(what, done, total)."""
@@ -40,12 +41,14 @@ class Network:
 
     names(name) -> the name in the weights file of one of the module's tensors.  calibration() -> what the module is called with
     by methods that look at inputs, apart from what it is scored on; None where there is no such data.
+    compare(module, unquantized, progress) -> more figures of a quantized module by name, where there are some.
     """
 
     build: Callable[[], nn.Module]
     score: Callable[[nn.Module, Progress], float]
     names: Callable[[str], str] = str
     calibration: Callable[[], Iterable[Any]] | None = None
+    compare: Callable[[nn.Module, nn.Module, Progress], Mapping[str, float]] | None = None
 
 
 def load(network: Network, path: Path) -> nn.Module:
@@ -174,7 +177,7 @@ NETWORKS: dict[str, Network] = {
     "moe": Network(ExpertsLM, language.perplexity, calibration=language.calibration),
     "mobilenet": Network(MobileNetCifar, cifar, calibration=cifar_calibration),
     "vit": Network(VisionTransformer, cifar, calibration=cifar_calibration),
-    "unet": Network(TextUNet, noise_error),
+    "unet": Network(TextUNet, agreement, compare=likeness),
     "resnet20": Network(lambda: ResNet(20), cifar, calibration=cifar_calibration),
     "resnet32": Network(lambda: ResNet(32), cifar, calibration=cifar_calibration),
     "resnet8": Network(ResNet8, raw_cifar, _padded, raw_cifar_calibration),

@@ -53,6 +53,7 @@ class Task:
 
     optimizer(model, lr) -> what steps it; a group's `pace` multiplies the rate.  clip: the largest norm of the gradient, 0 for any.
     average: decay a step of the averaged weights that are scored and exported, 0 for the weights themselves.
+    member(model) -> the part that is scored and exported, where the rest only helps to train it.
     """
 
     model: nn.Module
@@ -61,6 +62,7 @@ class Task:
     optimizer: Callable[[nn.Module, float], torch.optim.Optimizer]
     clip: float = 1.0
     average: float = 0.0
+    member: Callable[[nn.Module], nn.Module] = lambda model: model
 
 
 def learning_rate(step: int, options: Options) -> float:
@@ -133,7 +135,7 @@ def run(task: Task, options: Options, out: Path, say: Callable[[str], None] = pr
                 raise AnybitError(f"the loss of step {step} is {row['loss']}; lower --lr")
             seconds = spent + time.perf_counter() - began
             if step % options.save_every == 0 or step == last:
-                best = average.module if average is not None else model
+                best = task.member(average.module if average is not None else model)
                 best.eval()
                 with torch.no_grad():
                     scores = dict(task.score(best))
