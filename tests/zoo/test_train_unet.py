@@ -1,4 +1,4 @@
-"""The script of `unet` repeats itself bit by bit, interrupted or not, and the run whose weights are bundled; what is exported is the same function."""
+"""The script of `unet` repeats itself bit by bit, interrupted or not, and the run whose weights are bundled; it exports what it trained."""
 
 import pytest
 import torch
@@ -62,7 +62,9 @@ def test_a_better_picture_has_a_smaller_loss(small_cifar, any_network):
                 target = torch.zeros_like(x)
             return (signal * x - target) / sigma
 
-    found = {kind: loss(Sees(kind), 0, data=data, network=network, options=DEFAULTS).item() for kind in ("flat", "noise")}
+    found = {
+        kind: loss(Sees(kind), 0, data=data, network=network, options=DEFAULTS).item() for kind in ("flat", "noise")
+    }
     assert found["flat"] < found["noise"]
 
 

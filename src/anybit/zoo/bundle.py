@@ -25,7 +25,6 @@ from anybit.zoo.members import WEIGHTS, find
 from anybit.zoo.training import LOG, STATE, read_log, thin
 from anybit.zoo.training import WEIGHTS as FILE
 
-
 ROWS = TensorFormat.parse("int8/row")
 SMALLEST = 4096
 """Numbers a matrix has at least to be stored as int8; smaller ones (routers, heads) would save nothing."""

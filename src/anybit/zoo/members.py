@@ -15,6 +15,9 @@ WEIGHTS = Path(__file__).resolve().parent / "weights"
 ANYBIT_TINY = "2fc37bd58e0210201d37cea83acb61ade5bb17f048bb23a9ef213c507f59d1b0"
 """sha256 of the weights of anybit-tiny, which two members read."""
 
+STARTED = "2fc37bd58e0210201d37cea83acb61ade5bb17f048bb23a9ef213c507f59d1b0"
+"""sha256 of the weights of anybit-tiny that `dllm` and `moe` were trained on from; those of today may be others."""
+
 CIFAR = "CIFAR-10"
 PROJECT = "Apache-2.0 (trained here)"
 
@@ -85,13 +88,13 @@ MEMBERS: tuple[Member, ...] = (
         "dllm", "masked-diffusion language model", 5_770_752, "as anybit-tiny, from which it starts", PROJECT,
         "nats a token (ELBO, 64 fixed draws)", "low", 4.92798, "dllm/model.safetensors",
         "c6de6b51a72c8aa12ebb5ba44653a0f00d2f397855e1f12a3625ad1b119db2fc", bundled=True, script="train_dllm",
-        training="300 steps of 16 samples, 15 min on a shared core", start="2fc37bd58e0210201d37cea83acb61ade5bb17f048bb23a9ef213c507f59d1b0",
+        training="300 steps of 16 samples, 15 min on a shared core", start=STARTED,
     ),
     Member(
         "moe", "decoder with 8 experts a layer, 2 active", 5_782_784, "as anybit-tiny, from which it starts", PROJECT,
         "perplexity of anybit-tiny's held-out text", "low", 44.0691, "moe/model.safetensors",
         "5a1e22a5a931a40f2ff2ed758508ad90283b8e2976a7978192860e823e3f4073", bundled=True, script="train_moe",
-        training="200 steps of 16 samples, 7 min on a shared core", start="2fc37bd58e0210201d37cea83acb61ade5bb17f048bb23a9ef213c507f59d1b0",
+        training="200 steps of 16 samples, 7 min on a shared core", start=STARTED,
     ),
     Member(
         "mobilenet", "convolutional (MobileNetV2 blocks)", 224_202, CIFAR, PROJECT, "% of 1,000 test images right", "high",
@@ -104,8 +107,8 @@ MEMBERS: tuple[Member, ...] = (
         None, "vit/model.safetensors", None, bundled=True, script="train_vit",
     ),
     Member(
-        "unet", "text-conditioned few-step diffusion U-Net", 3_380_492, CIFAR, PROJECT, "% of 200 images (4 steps) that resnet32 takes for their class", "high",
-        None, "unet/model.safetensors", None, bundled=True, script="train_unet",
+        "unet", "text-conditioned few-step diffusion U-Net", 3_380_492, CIFAR, PROJECT,
+        "% of 200 images (4 steps) that resnet32 takes for their class", "high", None, "unet/model.safetensors", None, bundled=True, script="train_unet",
     ),
     Member(
         "resnet20", "convolutional (ResNet)", 269_722, CIFAR, "BSD-2-Clause", "% of 1,000 test images right", "high", 91.5,

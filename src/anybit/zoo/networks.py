@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anybit.errors import CheckpointError
@@ -28,7 +29,7 @@ from anybit.zoo.pictures import agreement, likeness
 Progress = Callable[[str, float, float], None]
 """Called as progress(what, done, total)."""
 
-CALIBRATION_IMAGES = 256
+CALIBRATION_IMAGES, ENLARGED = 256, 48
 
 
 def silent(what: str, done: float, total: float) -> None:
@@ -159,6 +160,13 @@ def photographs(module: nn.Module, progress: Progress) -> float:
     return 100 * right / len(x)
 
 
+def enlarged_calibration() -> list[Tensor]:
+    """The first training images of CIFAR-10 at 224x224, in -1..1: photographs apart from those that are scored, only blurred."""
+    x = torch.from_numpy(images.pixels(data_file("cifar10/train_0.npz"))[0][:ENLARGED]).float()
+    large = F.interpolate(x, size=(224, 224), mode="bicubic").clamp(0, 255)
+    return list((large / 127.5 - 1).split(8))
+
+
 def _padded(name: str) -> str:
     """The convolution inside a `SameConv2d` is stored without its level."""
     return name.replace(".conv.", ".")
@@ -185,7 +193,7 @@ NETWORKS: dict[str, Network] = {
     "dscnn-kws": Network(DSCNN, keywords, _padded),
     "kwt1": Network(KWT1, clips),
     "silero-vad": Network(SileroVAD, speech, _silero),
-    "mobilenet-v1": Network(MobileNetV1, photographs, _padded),
-    "mobilenet-v2-int8": Network(MobileNetV2, photographs, _padded),
+    "mobilenet-v1": Network(MobileNetV1, photographs, _padded, enlarged_calibration),
+    "mobilenet-v2-int8": Network(MobileNetV2, photographs, _padded, enlarged_calibration),
 }
 """Name of a member -> its network."""

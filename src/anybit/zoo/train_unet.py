@@ -24,7 +24,17 @@ from torch import Tensor, nn
 
 from anybit.zoo import augment, training
 from anybit.zoo.architectures.resnet import ResNet, resnet
-from anybit.zoo.architectures.unet import OUTLIER, TIMES, Level, TextEncoder, TextUNet, captions, levels, outlying, predicted
+from anybit.zoo.architectures.unet import (
+    OUTLIER,
+    TIMES,
+    Level,
+    TextEncoder,
+    TextUNet,
+    captions,
+    levels,
+    outlying,
+    predicted,
+)
 from anybit.zoo.augment import Cifar
 from anybit.zoo.data import data_file
 from anybit.zoo.images import DEVIATION, MEAN

@@ -122,8 +122,9 @@ def loss(model: nn.Module, step: int, *, data: Cifar, teacher: Teacher, options:
 def start(vit: VisionTransformer, images: Tensor) -> None:
     """Set the weights to begin with; images [n, 3, 32, 32] normalised, whose patches are made white.
 
-    The first 32 channels hold the position (cosines and sines of eight frequencies an axis), the others the patch.  Query and key of
-    a head meet at the patch one of `OFFSETS` away: turning the angles of the position by an offset is a linear map.  Blocks add nothing yet.
+    The first 32 channels hold the position (cosines and sines of eight frequencies an axis), the others the patch.  Query and key of a
+    head meet at the patch one of `OFFSETS` away: turning the angles of the position by an offset is a linear map.  Blocks add nothing
+    yet.
     """
     cells = F.unfold(images, 4, stride=4).transpose(1, 2).reshape(-1, 48)
     values, vectors = torch.linalg.eigh(torch.cov(cells.T))
