@@ -61,9 +61,8 @@ def bundle(name: str, run: Path, weights: Path = WEIGHTS, int8: bool = False) ->
     rows = thin([row for row in read_log(run / LOG) if row["step"] <= state["step"]])
     (out / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     digest = hashlib.sha256((out / FILE).read_bytes()).hexdigest()
-    steps = f"{state['step']:,} steps" + (
-        f" of {state['mark']['steps']:,}" if state["step"] < state["mark"]["steps"] else ""
-    )
+    whole = state["land"][1] if state.get("land") else state["mark"]["steps"]
+    steps = f"{state['step']:,} steps" + (f" of {whole:,}" if state["step"] < whole else "")
     figures = ", ".join(f"{key} {value:.5g}" for key, value in state["scores"].items())
     return (
         f'{member.name}: sha256 "{digest}"\ntraining "{steps} of {state["mark"]["batch"]} samples, '

@@ -108,7 +108,8 @@ MEMBERS: tuple[Member, ...] = (
     ),
     Member(
         "unet", "text-conditioned few-step diffusion U-Net", 3_380_492, CIFAR, PROJECT,
-        "% of 200 images (4 steps) that resnet32 takes for their class", "high", None, "unet/model.safetensors", None, bundled=True, script="train_unet",
+        "% of 200 images (4 steps) that resnet32 takes for their class", "high", None,
+        "unet/model.safetensors", None, bundled=True, script="train_unet",
     ),
     Member(
         "resnet20", "convolutional (ResNet)", 269_722, CIFAR, "BSD-2-Clause", "% of 1,000 test images right", "high", 91.5,

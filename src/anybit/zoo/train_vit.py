@@ -84,7 +84,7 @@ class Teacher:
 
 def window(step: int, options: Options) -> tuple[int, int]:
     """The side of the windows of a step, in patches, and how many an image."""
-    return next((side, count) for until, side, count in STAGES if step < until * options.steps or until == 1.0)
+    return next((side, count) for until, side, count in STAGES if step < until * options.end or until == 1.0)
 
 
 def patches(step: int, options: Options) -> Tensor:
