@@ -8,7 +8,7 @@ from torch import nn
 
 from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
-from anybit.models.module import collect, quantize_module
+from anybit.models.module import collect, quantize_module, uniform
 from anybit.nn import QConv2d, QEmbedding, QLinear
 
 INT4, INT8 = TensorFormat.parse("int4/g32"), TensorFormat.parse("int8/row")
@@ -52,6 +52,14 @@ def test_statistics_of_a_convolution_are_those_of_its_unfolded_patches():
     patches = nn.functional.unfold(x, 3, padding=1).transpose(1, 2).reshape(-1, 27).double()
     assert got.tokens == patches.shape[0] == 2 * 144
     torch.testing.assert_close(got.hessian.double(), 2 * patches.T @ patches / len(patches), rtol=1e-4, atol=1e-5)
+
+
+def test_a_whole_network_in_few_bits_keeps_its_depthwise_kernels_at_eight():
+    model = network()
+    assert uniform(model, INT4) == {"0": INT4, "2": INT8, "4": INT4, "8": INT4}
+    assert set(uniform(model, TensorFormat.parse("e4m3fn/row")).values()) == {TensorFormat.parse("e4m3fn/row")}
+    quantize_module(model, uniform(model, INT4))
+    assert [str(model[i].weight.format) for i in (0, 2, 4, 8)] == ["int4/g32", "int8/row", "int4/g32", "int4/g32"]
 
 
 def test_chooser_and_mapping_decide_layer_by_layer():

@@ -82,6 +82,8 @@ def as_logged(tmp_path: Path, shared_data: Path) -> Callable[[str, ModuleType], 
         member = members.find(name)
         if not member.trained:
             pytest.skip(f"{name} is {member.status}")
+        if member.start not in (None, members.ANYBIT_TINY):
+            pytest.skip(f"{name} was trained from another anybit-tiny, whose sha256 begins with {member.start[:12]}")
         logged = read_log(member.path().parent / LOG)[:50]
         script.main(["--out", str(tmp_path / "again"), "--stop", "50"])
         again = read_log(tmp_path / "again" / LOG)

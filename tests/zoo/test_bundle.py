@@ -4,10 +4,13 @@ import hashlib
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from anybit.errors import CheckpointError
-from anybit.zoo.bundle import bundle
+from anybit.zoo.architectures.vit import Block
+from anybit.zoo.bundle import bundle, in_rows
+from anybit.zoo.networks import Network, load
 from anybit.zoo.training import LOG, WEIGHTS, Options, Task, adamw, read_log, run
 
 
@@ -27,3 +30,29 @@ def test_bundle(tmp_path):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint"):
         bundle("vit", tmp_path, tmp_path / "weights")
+
+
+def test_matrices_in_rows_of_int8(tmp_path):
+    """Half the bytes of bfloat16; rows with the error of rounding to their own 127th, what is small or no matrix to the bit."""
+    torch.manual_seed(0)
+    block = Block(64, 2)
+    with torch.no_grad():
+        block.fc1.weight[3] *= 100  # rows have scales of their own
+        block.q.weight[5] = 0
+    run(Task(block, lambda m, s: m.o.bias.sum(), lambda m: {}, adamw), Options(1, 0.0, 1, 1), tmp_path / "run", str)
+    plain = load_file(tmp_path / "run" / WEIGHTS)
+    assert set(in_rows({"head.weight": torch.ones(3, 4), "x": torch.ones(99, 99)})) == {"head.weight", "x"}
+    bundle("vit", tmp_path / "run", tmp_path / "weights", int8=True)
+    stored = tmp_path / "weights" / "vit" / WEIGHTS
+    assert stored.stat().st_size < 0.55 * (tmp_path / "run" / WEIGHTS).stat().st_size
+    codes = load_file(stored)["fc1.weight_int8"]
+    assert codes.dtype == torch.int8 and codes.shape == (256, 64) and codes.abs().amax() >= 120
+    module = load(Network(lambda: Block(64, 2), lambda m, p: 0.0), stored)
+    for name, value in module.state_dict().items():
+        if name.endswith("weight") and value.dim() == 2:
+            step = plain[name].float().abs().amax(1) / 127
+            error = (value - plain[name].float()).square().mean(1).sqrt()
+            assert (error <= 1.15 * step / 12**0.5 + 1e-9).all(), name
+            assert not torch.equal(value, plain[name].float())
+        else:
+            assert torch.equal(value, plain[name].float()), name

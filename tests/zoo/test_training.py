@@ -126,3 +126,26 @@ def test_command_line_round_trip(tmp_path):
 def test_thin():
     rows = [{"step": s, "loss": 1.0, "lr": 0.1} | ({"score": 2.0} if s == 77 else {}) for s in range(1, 101)]
     assert [row["step"] for row in thin(rows)] == [*range(1, 51), 60, 70, 77, 80, 90, 100]
+
+
+def test_a_landing_follows_the_schedule_and_then_a_line_to_zero():
+    plain = Options(steps=110, lr=2.0, warmup=10, batch=1)
+    landing = replace(plain, land=(60, 80))
+    assert plain.end == 110 and landing.end == 80
+    assert [learning_rate(s, plain) for s in range(61)] == [learning_rate(s, landing) for s in range(61)]
+    at = learning_rate(60, plain)
+    assert learning_rate(70, landing) == pytest.approx(at / 2) and learning_rate(79, landing) == pytest.approx(at / 20)
+
+
+def test_a_run_lands_from_a_checkpoint_before_and_from_no_other(tmp_path):
+    landing = replace(OPTIONS, land=(6, 10))
+    run(task(), landing, tmp_path / "whole", quiet)
+    run(task(), replace(OPTIONS, stop=4), tmp_path / "parts", quiet)
+    run(task(), landing, tmp_path / "parts", quiet)
+    whole, parts = (read_log(tmp_path / name / LOG) for name in ("whole", "parts"))
+    assert whole == parts and len(whole) == 10 and whole[-1]["lr"] < whole[0]["lr"]
+    with pytest.raises(AnybitError, match="landed from another step, or not yet"):
+        run(task(), OPTIONS, tmp_path / "whole", quiet)
+    run(task(), replace(OPTIONS, stop=8), tmp_path / "late", quiet)
+    with pytest.raises(AnybitError, match="landed from another step, or not yet"):
+        run(task(), landing, tmp_path / "late", quiet)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,13 +27,17 @@ STORIES = "text/tinystories_train_excerpt.txt"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """member: whose metric.  target: what was scored, a name or a directory.  value: the metric.  bytes: of the weights stored."""
+    """member: whose metric.  target: what was scored, a name or a directory.  value: the metric.  bytes: of the weights stored.
+
+    more: other figures of a quantized member by name, beside the unquantized one.
+    """
 
     member: Member
     target: str
     value: float
     bytes: int
     seconds: float
+    more: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def gap(self) -> float:
@@ -47,6 +52,7 @@ def evaluate(target: str, progress: Progress = silent) -> Evaluation:
     Raises AnybitError where it is neither, or the data of the metric is missing.
     """
     started = time.perf_counter()
+    more: Mapping[str, float] = {}
     progress("loading", 0, 1)
     if Path(target).is_dir():
         member, model, size = _directory(Path(target))
@@ -56,8 +62,13 @@ def evaluate(target: str, progress: Progress = silent) -> Evaluation:
     if isinstance(model, Model):
         value = _decoder(member, model, progress)
     else:
-        value = NETWORKS[member.name].score(model, progress)
-    return Evaluation(member, target, value, size, time.perf_counter() - started)
+        network = NETWORKS[member.name]
+        value = network.score(model, progress)
+        if network.compare is not None and target != member.name:
+            whole = load(member.name)
+            assert isinstance(whole, nn.Module), "a network"
+            more = network.compare(model, whole, progress)
+    return Evaluation(member, target, value, size, time.perf_counter() - started, more)
 
 
 def _directory(path: Path) -> tuple[Member, Model | nn.Module, int]:

@@ -15,6 +15,9 @@ WEIGHTS = Path(__file__).resolve().parent / "weights"
 ANYBIT_TINY = "2fc37bd58e0210201d37cea83acb61ade5bb17f048bb23a9ef213c507f59d1b0"
 """sha256 of the weights of anybit-tiny, which two members read."""
 
+STARTED = "2fc37bd58e0210201d37cea83acb61ade5bb17f048bb23a9ef213c507f59d1b0"
+"""sha256 of the weights of anybit-tiny that `dllm` and `moe` were trained on from; those of today may be others."""
+
 CIFAR = "CIFAR-10"
 PROJECT = "Apache-2.0 (trained here)"
 
@@ -28,6 +31,7 @@ class Member:
     bar: what the unquantized member reaches by that metric; None while there are no weights.
     file: the weights, below the package's `weights` for our own (`bundled`) and below the shared data for third parties'.
     sha256: of that file; None while it is not trained.  script: the module that trains it.  training: how it was trained, and how long.
+    start: sha256 of the weights of another member that the training started from.
     decoder: whether it is a decoder that `anybit generate` and the recipes take, rather than an nn.Module.
     """
 
@@ -44,6 +48,7 @@ class Member:
     bundled: bool = False
     script: str | None = None
     training: str = ""
+    start: str | None = None
     decoder: bool = False
 
     @property
@@ -81,15 +86,15 @@ MEMBERS: tuple[Member, ...] = (
     ),
     Member(
         "dllm", "masked-diffusion language model", 5_770_752, "as anybit-tiny, from which it starts", PROJECT,
-        "nats a token (ELBO, 64 fixed draws)", "low", 4.92798, "dllm/model.safetensors",
-        "c6de6b51a72c8aa12ebb5ba44653a0f00d2f397855e1f12a3625ad1b119db2fc", bundled=True, script="train_dllm",
-        training="300 steps of 16 samples, 15 min on a shared core",
+        "nats a token (ELBO, 64 fixed draws)", "low", 4.92782, "dllm/model.safetensors",
+        "ef0d1220981a79c5f91a1ebe3e2a86767b1eac0314e93ae07f23c7328f0726a0", bundled=True, script="train_dllm",
+        training="300 steps of 16 samples, 15 min on a shared core", start=STARTED,
     ),
     Member(
         "moe", "decoder with 8 experts a layer, 2 active", 5_782_784, "as anybit-tiny, from which it starts", PROJECT,
-        "perplexity of anybit-tiny's held-out text", "low", 44.0691, "moe/model.safetensors",
-        "5a1e22a5a931a40f2ff2ed758508ad90283b8e2976a7978192860e823e3f4073", bundled=True, script="train_moe",
-        training="200 steps of 16 samples, 7 min on a shared core",
+        "perplexity of anybit-tiny's held-out text", "low", 44.0704, "moe/model.safetensors",
+        "8051b031e03c945367a4296763fe7fb0a5df3624566e676037a32f74f30278a2", bundled=True, script="train_moe",
+        training="200 steps of 16 samples, 7 min on a shared core", start=STARTED,
     ),
     Member(
         "mobilenet", "convolutional (MobileNetV2 blocks)", 224_202, CIFAR, PROJECT, "% of 1,000 test images right", "high",
@@ -98,12 +103,15 @@ MEMBERS: tuple[Member, ...] = (
         training="1,200 steps of 128 samples, 60 min on a shared core",
     ),
     Member(
-        "vit", "vision transformer", 2_693_578, CIFAR, PROJECT, "% of 1,000 test images right", "high",
-        None, "vit/model.safetensors", None, bundled=True, script="train_vit",
+        "vit", "vision transformer", 2_693_194, CIFAR, PROJECT, "% of 1,000 test images right", "high",
+        61.7, "vit/model.safetensors",
+        "8711105dc038187c9b1dbdd094158a1dbd2b3719a07fe50484bbac86f4d3557e", bundled=True, script="train_vit",
+        training="the first 400 steps of 1,600 of 128 samples, 25 min on a shared core",
     ),
     Member(
-        "unet", "text-conditioned diffusion U-Net", 3_159_299, CIFAR, PROJECT, "mean squared error of the noise (fixed draws)", "low",
-        None, "unet/model.safetensors", None, bundled=True, script="train_unet",
+        "unet", "text-conditioned few-step diffusion U-Net", 3_380_492, CIFAR, PROJECT,
+        "% of 200 images (4 steps) that resnet32 takes for their class", "high", None,
+        "unet/model.safetensors", None, bundled=True, script="train_unet",
     ),
     Member(
         "resnet20", "convolutional (ResNet)", 269_722, CIFAR, "BSD-2-Clause", "% of 1,000 test images right", "high", 91.5,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anybit.errors import CheckpointError
@@ -20,14 +21,15 @@ from anybit.zoo.architectures.mlperf import DSCNN, ResNet8
 from anybit.zoo.architectures.mobilenet import MobileNetCifar, MobileNetV1, MobileNetV2
 from anybit.zoo.architectures.resnet import ResNet
 from anybit.zoo.architectures.silero import SileroVAD
-from anybit.zoo.architectures.unet import TextUNet, noise_error
+from anybit.zoo.architectures.unet import TextUNet
 from anybit.zoo.architectures.vit import VisionTransformer
 from anybit.zoo.data import data_file
+from anybit.zoo.pictures import agreement, likeness
 
 Progress = Callable[[str, float, float], None]
 """Called as progress(what, done, total)."""
 
-CALIBRATION_IMAGES = 256
+CALIBRATION_IMAGES, ENLARGED = 256, 48
 
 
 def silent(what: str, done: float, total: float) -> None:
@@ -40,12 +42,14 @@ class Network:
 
     names(name) -> the name in the weights file of one of the module's tensors.  calibration() -> what the module is called with
     by methods that look at inputs, apart from what it is scored on; None where there is no such data.
+    compare(module, unquantized, progress) -> more figures of a quantized module by name, where there are some.
     """
 
     build: Callable[[], nn.Module]
     score: Callable[[nn.Module, Progress], float]
     names: Callable[[str], str] = str
     calibration: Callable[[], Iterable[Any]] | None = None
+    compare: Callable[[nn.Module, nn.Module, Progress], Mapping[str, float]] | None = None
 
 
 def load(network: Network, path: Path) -> nn.Module:
@@ -156,6 +160,13 @@ def photographs(module: nn.Module, progress: Progress) -> float:
     return 100 * right / len(x)
 
 
+def enlarged_calibration() -> list[Tensor]:
+    """The first training images of CIFAR-10 at 224x224, in -1..1: photographs apart from those that are scored, only blurred."""
+    x = torch.from_numpy(images.pixels(data_file("cifar10/train_0.npz"))[0][:ENLARGED]).float()
+    large = F.interpolate(x, size=(224, 224), mode="bicubic").clamp(0, 255)
+    return list((large / 127.5 - 1).split(8))
+
+
 def _padded(name: str) -> str:
     """The convolution inside a `SameConv2d` is stored without its level."""
     return name.replace(".conv.", ".")
@@ -174,7 +185,7 @@ NETWORKS: dict[str, Network] = {
     "moe": Network(ExpertsLM, language.perplexity, calibration=language.calibration),
     "mobilenet": Network(MobileNetCifar, cifar, calibration=cifar_calibration),
     "vit": Network(VisionTransformer, cifar, calibration=cifar_calibration),
-    "unet": Network(TextUNet, noise_error),
+    "unet": Network(TextUNet, agreement, compare=likeness),
     "resnet20": Network(lambda: ResNet(20), cifar, calibration=cifar_calibration),
     "resnet32": Network(lambda: ResNet(32), cifar, calibration=cifar_calibration),
     "resnet8": Network(ResNet8, raw_cifar, _padded, raw_cifar_calibration),
@@ -182,7 +193,7 @@ NETWORKS: dict[str, Network] = {
     "dscnn-kws": Network(DSCNN, keywords, _padded),
     "kwt1": Network(KWT1, clips),
     "silero-vad": Network(SileroVAD, speech, _silero),
-    "mobilenet-v1": Network(MobileNetV1, photographs, _padded),
-    "mobilenet-v2-int8": Network(MobileNetV2, photographs, _padded),
+    "mobilenet-v1": Network(MobileNetV1, photographs, _padded, enlarged_calibration),
+    "mobilenet-v2-int8": Network(MobileNetV2, photographs, _padded, enlarged_calibration),
 }
 """Name of a member -> its network."""

@@ -32,6 +32,7 @@ class Options:
 
     steps: of the whole schedule.  lr: its peak.  warmup: steps of linear rise, before a cosine to zero.  save_every: steps between
     checkpoints, which are scored.  stop: end after this step of the schedule (all of it where None).
+    land: (from, end), the first step from which the rate falls in a line to zero at the step `end`, to finish a schedule sooner.
     precision: of activations and matrix products, `fp32` or `bf16` (weights and optimizer stay float32).
     """
 
@@ -45,6 +46,12 @@ class Options:
     device: str = "cpu"
     precision: str = "fp32"
     stop: int | None = None
+    land: tuple[int, int] | None = None
+
+    @property
+    def end(self) -> int:
+        """The steps of the whole training."""
+        return self.steps if self.land is None else min(self.steps, self.land[1])
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class Task:
 
     optimizer(model, lr) -> what steps it; a group's `pace` multiplies the rate.  clip: the largest norm of the gradient, 0 for any.
     average: decay a step of the averaged weights that are scored and exported, 0 for the weights themselves.
+    member(model) -> the part that is scored and exported, where the rest only helps to train it.
     """
 
     model: nn.Module
@@ -61,10 +69,14 @@ class Task:
     optimizer: Callable[[nn.Module, float], torch.optim.Optimizer]
     clip: float = 1.0
     average: float = 0.0
+    member: Callable[[nn.Module], nn.Module] = lambda model: model
 
 
 def learning_rate(step: int, options: Options) -> float:
-    """The rate of a step: linear warm-up to `lr`, then half a cosine to zero at `steps`."""
+    """The rate of a step: linear warm-up to `lr`, then half a cosine to zero at `steps`, or a line to zero at the end of `land`."""
+    if options.land is not None and step > options.land[0]:
+        first, end = options.land
+        return learning_rate(first, options) * max(0.0, (end - step) / (end - first))
     if step < options.warmup:
         return options.lr * (step + 1) / options.warmup
     share = (step - options.warmup) / max(1, options.steps - options.warmup)
@@ -102,6 +114,8 @@ def run(task: Task, options: Options, out: Path, say: Callable[[str], None] = pr
         state = torch.load(out / STATE, map_location=device, weights_only=True)
         if state["mark"] != mark:
             raise AnybitError(f"{out} holds a run with the options {state['mark']}, not {mark}; choose another folder")
+        if state.get("land") != options.land and state["step"] > min(p[0] for p in (state.get("land"), options.land) if p):
+            raise AnybitError(f"{out} holds a run that landed from another step, or not yet; choose another folder")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         if average is not None:
@@ -109,7 +123,7 @@ def run(task: Task, options: Options, out: Path, say: Callable[[str], None] = pr
         step, spent, scores = state["step"], state["seconds"], state["scores"]
         say(f"going on after step {step}")
     _cut_log(out / LOG, step)
-    last = min(options.steps, options.stop or options.steps)
+    last = min(options.end, options.stop or options.end)
     began, first = time.perf_counter(), step
     with (out / LOG).open("a", encoding="utf-8") as log:
         while step < last:
@@ -133,13 +147,14 @@ def run(task: Task, options: Options, out: Path, say: Callable[[str], None] = pr
                 raise AnybitError(f"the loss of step {step} is {row['loss']}; lower --lr")
             seconds = spent + time.perf_counter() - began
             if step % options.save_every == 0 or step == last:
-                best = average.module if average is not None else model
+                best = task.member(average.module if average is not None else model)
                 best.eval()
                 with torch.no_grad():
                     scores = dict(task.score(best))
                 best.to(device)
                 row |= {name: round(value, 6) for name, value in scores.items()}
                 state = {"mark": mark, "step": step, "seconds": seconds, "scores": scores, "model": model.state_dict()}
+                state["land"] = options.land
                 state |= {"optimizer": optimizer.state_dict()}
                 if average is not None:
                     state["average"] = average.state_dict()
@@ -182,6 +197,15 @@ def parser(description: str | None, defaults: Options) -> argparse.ArgumentParse
     p.add_argument("--batch", type=int, default=defaults.batch, help=f"samples a step ({defaults.batch})")
     p.add_argument("--save-every", type=int, default=defaults.save_every, help="steps between checkpoints")
     p.add_argument("--stop", type=int, help="end after this step of the schedule")
+    p.add_argument(
+        "--land",
+        type=int,
+        nargs=2,
+        metavar=("FROM", "END"),
+        default=defaults.land,
+        help="let the rate fall in a line from one step to zero at another, to finish the schedule sooner"
+        + (" ({} {})".format(*defaults.land) if defaults.land else ""),
+    )
     p.add_argument("--seed", type=int, default=defaults.seed)
     p.add_argument("--threads", type=int, default=defaults.threads)
     p.add_argument("--device", default=defaults.device, help="cpu or cuda")
@@ -202,6 +226,7 @@ def options(args: argparse.Namespace) -> Options:
         device=args.device,
         precision=args.precision,
         stop=args.stop,
+        land=tuple(args.land) if args.land else None,
     )
 
 

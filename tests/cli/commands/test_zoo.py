@@ -30,22 +30,42 @@ def test_a_quantized_member_is_measured(anybit, shared_data, tmp_path):
     assert done.json["member"] == "dscnn-kws" and done.json["value"] > 90.5
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("weights", ["int8/row", "int4/g64"])
-@pytest.mark.parametrize("name", [m.name for m in MEMBERS])
-def test_every_member_comes_back_to_its_metric(anybit, shared_data, tmp_path, monkeypatch, name, weights):
-    """One command each way, whatever the member is."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+WORST = {"int8/row": 0.04, "int4/g64": 0.15}
+"""How much of its metric a member may lose."""
+WORST_FOUR_BIT_MOBILENET = 0.3
+"""MobileNets for photographs, whose calibration images are enlarged small ones; without calibration they lose all of it."""
+
+
+def there_and_back(anybit, out, name, weights):
+    """One command each way, whatever the member is; nothing is known of it here but how much of the metric may go."""
     member = members.find(name)
     if not member.trained:
         pytest.skip(f"{name} is {member.status}")
-    assert anybit("quantize", name, tmp_path / "out", "--weights", weights).code == 0
-    found = anybit("zoo", "eval", tmp_path / "out", "--json").json
+    assert anybit("quantize", name, out, "--weights", weights).code == 0
+    found = anybit("zoo", "eval", out, "--json").json
     assert found["member"] == name
-    worst = {"int8/row": 0.04, "int4/g64": 0.15}[weights]  # of the metric
-    if weights == "int4/g64" and name.startswith("mobilenet-v"):
-        worst = 1.0  # rounded to four bits without calibration, MobileNets know nothing any more; the way there and back is what counts
-    assert abs(min(found["gap"], 0)) <= worst * member.bar
+    photographs = name.startswith("mobilenet-v") and weights == "int4/g64"
+    assert abs(min(found["gap"], 0)) <= (WORST_FOUR_BIT_MOBILENET if photographs else WORST[weights]) * member.bar
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", WORST)
+@pytest.mark.parametrize("name", [m.name for m in MEMBERS])
+def test_every_member_comes_back_to_its_metric(anybit, shared_data, tmp_path, monkeypatch, name, weights):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    there_and_back(anybit, tmp_path / "out", name, weights)
+
+
+@pytest.mark.parametrize("weights", WORST)
+def test_the_two_smallest_members_come_back_to_their_metric(anybit, shared_data, tmp_path, weights):
+    for name in ("dscnn-kws", "resnet8"):
+        there_and_back(anybit, tmp_path / name, name, weights)
+
+
+def test_advice_is_printed(anybit, shared_data, tmp_path):
+    text = anybit("quantize", "dscnn-kws", tmp_path / "out", "--weights", "int4/g64").out
+    assert "note: 4 depthwise convolutions go to int8/row" in text and "--weights int8/row keeps more of it" in text
 
 
 def test_what_is_not_there_is_refused(anybit, tmp_path, monkeypatch):

@@ -43,5 +43,7 @@ def quantize_network(
         f"{result.bits_per_weight:.3f} bits a weight; {numbers.size(result.bytes)} in all",
         style="bold",
     )
+    for note in result.notes:
+        console.say(f"note: {note}")
     console.say(f"`anybit zoo eval {out}` measures it")
     console.result({"out": str(out), "member": name, "weights": weights} | asdict(result))

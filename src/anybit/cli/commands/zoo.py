@@ -66,6 +66,7 @@ def evaluate(
             ["metric", f"{member.metric} ({'higher' if member.better == 'high' else 'lower'} is better)"],
             ["value", f"{found.value:.5g}"],
             ["unquantized", f"{member.bar:g}"],
+            *([name, f"{value:.4g}"] for name, value in found.more.items()),
             ["size", numbers.size(found.bytes)],
             ["time", numbers.seconds(found.seconds)],
         ],
@@ -79,6 +80,7 @@ def evaluate(
             "value": found.value,
             "unquantized": member.bar,
             "gap": found.gap,
+            "more": dict(found.more),
             "bytes": found.bytes,
             "seconds": found.seconds,
         }

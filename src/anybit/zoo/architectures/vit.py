@@ -27,23 +27,31 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """A class token and learned positions; logits from the class token."""
+    """Learned positions; logits from the mean of the tokens (as in Beyer et al., arXiv 2205.01580)."""
 
     def __init__(self, width: int = 192, layers: int = 6, heads: int = 3, patch: int = 4, classes: int = 10) -> None:
         super().__init__()
-        tokens = (32 // patch) ** 2
+        self.side = 32 // patch
         self.embed = nn.Conv2d(3, width, patch, patch)
-        self.class_token = nn.Parameter(torch.zeros(width))
-        self.positions = nn.Parameter(0.02 * torch.randn(tokens + 1, width))
+        self.positions = nn.Parameter(0.02 * torch.randn(self.side**2, width))
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)
 
+    def tokens(self, x: Tensor) -> Tensor:
+        """[n, 3, 32, 32] normalised -> embedded patches [n, 64, width], row by row."""
+        return self.embed(x).flatten(2).transpose(1, 2) + self.positions  # type: ignore[no-any-return]
+
+    def states(self, tokens: Tensor) -> list[Tensor]:
+        """The tokens [n, k, width] behind every block, the last ones normalised; any k of an image's patches."""
+        found = []
+        for block in self.blocks:
+            tokens = block(tokens)
+            found.append(tokens)
+        found[-1] = self.norm(tokens)
+        return found
+
     def forward(self, x: Tensor) -> Tensor:
         """[n, 3, 32, 32] normalised -> logits [n, classes]."""
-        patches = self.embed(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.class_token.expand(len(x), 1, -1), patches], 1) + self.positions
-        for block in self.blocks:
-            x = block(x)
-        y: Tensor = self.head(self.norm(x[:, 0]))
+        y: Tensor = self.head(self.states(self.tokens(x))[-1].mean(1))
         return y
