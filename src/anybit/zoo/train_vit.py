@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from anybit.zoo import augment, training
 from anybit.zoo.architectures.resnet import ResNet, resnet
-from anybit.zoo.architectures.vit import VisionTransformer
+from anybit.zoo.architectures.vit import Block, VisionTransformer
 from anybit.zoo.augment import Cifar
 from anybit.zoo.data import data_file
 from anybit.zoo.images import normalise
@@ -142,7 +142,7 @@ def start(vit: VisionTransformer, images: Tensor) -> None:
     square = vit.tokens(images.cpu()).square().mean()  # which the norm divides by
     gain = (strength * PEAK * 8 * square / strength.sum()).sqrt()
     head = 0
-    for block in vit.blocks:
+    for block in cast(list[Block], vit.blocks):
         for linear in (block.q, block.k):
             linear.bias.zero_()
         for first in range(0, 192, 64):

@@ -114,7 +114,8 @@ def run(task: Task, options: Options, out: Path, say: Callable[[str], None] = pr
         state = torch.load(out / STATE, map_location=device, weights_only=True)
         if state["mark"] != mark:
             raise AnybitError(f"{out} holds a run with the options {state['mark']}, not {mark}; choose another folder")
-        if state.get("land") != options.land and state["step"] > min(p[0] for p in (state.get("land"), options.land) if p):
+        landings = [pair[0] for pair in (state.get("land"), options.land) if pair]
+        if state.get("land") != options.land and state["step"] > min(landings):
             raise AnybitError(f"{out} holds a run that landed from another step, or not yet; choose another folder")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])

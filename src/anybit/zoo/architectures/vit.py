@@ -40,7 +40,8 @@ class VisionTransformer(nn.Module):
 
     def tokens(self, x: Tensor) -> Tensor:
         """[n, 3, 32, 32] normalised -> embedded patches [n, 64, width], row by row."""
-        return self.embed(x).flatten(2).transpose(1, 2) + self.positions  # type: ignore[no-any-return]
+        patches: Tensor = self.embed(x).flatten(2).transpose(1, 2)
+        return patches + self.positions
 
     def states(self, tokens: Tensor) -> list[Tensor]:
         """The tokens [n, k, width] behind every block, the last ones normalised; any k of an image's patches."""
