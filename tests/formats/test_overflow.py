@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gfloat
+import gfloat.formats
 import ml_dtypes
 import numpy as np
 import pytest
