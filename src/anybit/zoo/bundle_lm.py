@@ -22,6 +22,8 @@ from anybit.zoo.train_lm import write_json
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 CALIBRATION_BYTES = 160_000
 HELDOUT_BYTES = 80_000
+SAMPLING = {"temperature": 0.5, "repetition_penalty": 1.1}
+"""How a model of this size writes best: near its likeliest words, without the turns it has just used."""
 
 CARD = """---
 license: apache-2.0
@@ -43,9 +45,11 @@ quantization, perplexity and speed can be tried offline on real trained weights.
 is needed there to use or pass on text or model |
 | held out | The Secret Garden and Ozma of Oz; {heldout_kb} kB of them are `heldout.txt`, the text `anybit demo` scores |
 | calibration | `calibration.txt`, {calibration_kb} kB from the training books |
-| training | {steps:,} steps of 4,096 tokens ({tokens:.1f} M tokens); Muon and AdamW; seed 0; on two CPU cores; `train_log.jsonl` |
+| training | {steps:,} steps of 4,096 tokens ({tokens:.1f} M tokens); Muon and AdamW; seed 0; on two CPU cores{average}; `train_log.jsonl` |
 | validation loss | {valid:.4f} nats a token (perplexity {perplexity:.2f}) on 40 windows of 512 tokens of the validation books |
 """
+
+AVERAGE = ", the last of them on single tales; the weights are {share:g} of the result and the rest of what these steps started from"
 
 
 def excerpt(books: list[str], size: int) -> str:
@@ -69,9 +73,7 @@ def bundle(run: Path, text: Path, valid: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copyfile(run / name, out / name)
-    write_json(
-        out / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 0, "do_sample": True, "temperature": 0.7}
-    )
+    write_json(out / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 0, "do_sample": True, **SAMPLING})
     calibration = excerpt(read_books(text), CALIBRATION_BYTES)
     heldout = excerpt(read_books(valid), HELDOUT_BYTES)
     (out / "calibration.txt").write_text(calibration, encoding="utf-8")
@@ -95,6 +97,7 @@ def bundle(run: Path, text: Path, valid: Path, out: Path) -> None:
         calibration_kb=len(calibration) // 1000,
         steps=rows[-1]["step"],
         tokens=rows[-1]["step"] * 4096 / 1e6,
+        average=AVERAGE.format(**rows[-1]) if "share" in rows[-1] else "",
         valid=scored[-1]["valid"],
         perplexity=math.exp(scored[-1]["valid"]),
     )
