@@ -1,8 +1,10 @@
 """Directories are recognised as what they were made from; strangers are refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 
 from anybit import models, zoo
 from anybit.errors import AnybitError, CheckpointError
@@ -10,6 +12,8 @@ from anybit.models.outliers import write
 from anybit.zoo import evaluation
 from anybit.zoo.evaluation import Evaluation, evaluate, member_of
 from anybit.zoo.members import find
+from anybit.zoo.networks import NETWORKS
+from anybit.zoo.quantizing import quantize
 
 
 @pytest.fixture
@@ -69,3 +73,14 @@ def test_the_gap_counts_in_the_good_direction():
     high, low = find("resnet20"), find("stories260k")
     assert Evaluation(high, "x", 90.5, 0, 0.0).gap == pytest.approx(-1.0)
     assert Evaluation(low, "x", low.bar + 1, 0, 0.0).gap == pytest.approx(-1.0)
+
+
+def test_a_quantized_member_is_compared_with_the_unquantized_one(shared_data, tmp_path, monkeypatch):
+    def compare(module, whole, progress):
+        x = torch.ones(1, 1, 49, 10)
+        return {"distance": (module(x) - whole(x)).norm().item()}
+
+    monkeypatch.setitem(NETWORKS, "dscnn-kws", replace(NETWORKS["dscnn-kws"], compare=compare))
+    quantize("dscnn-kws", tmp_path / "out", "int8/row")
+    assert 0 < evaluate(str(tmp_path / "out")).more["distance"] < 1
+    assert evaluate("dscnn-kws").more == {}
