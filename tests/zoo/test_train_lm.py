@@ -38,7 +38,8 @@ def text(tmp_path):
 def arguments(text, out, steps, **others):
     return argparse.Namespace(
         text=text, valid=text, out=out, layers=2, steps=steps, batch=2, lr=4e-3, warmup=2, decay=3, story_share=0.5,
-        save_every=2, seed=0, threads=1, device="cpu", precision="fp32", compile=False, **{"init": None, "tale_share": 0.0} | others,
+        save_every=2, seed=0, threads=1, device="cpu", precision="fp32", compile=False,
+        **{"init": None, "tale_share": 0.0, "composed_share": 0.0} | others,
     )  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(text, tmp_path, monkeypatch
 
 def test_training_goes_on_from_finished_weights(text, tmp_path, monkeypatch):
     monkeypatch.setattr(train_lm, "Config", lambda **_: TINY)
-    first, second, wordless = tmp_path / "first", tmp_path / "second", tmp_path / "third"
+    first, second, wordless, composed = (tmp_path / name for name in ("first", "second", "third", "fourth"))
     train_lm.train(arguments(text, first, steps=6))
     train_lm.train(arguments(text, second, steps=4, init=first, tale_share=1.0))
     steps = [json.loads(line)["step"] for line in (second / "train_log.jsonl").read_text().splitlines()]
@@ -79,6 +80,9 @@ def test_training_goes_on_from_finished_weights(text, tmp_path, monkeypatch):
     assert losses(second)[6] < losses(first)[0] - 0.1  # not from scratch
     train_lm.train(arguments(text, wordless, steps=4, init=first))
     assert losses(wordless)[6:] != losses(second)[6:]  # other windows
+    monkeypatch.setattr(train_lm, "COMPOSED", 20)
+    train_lm.train(arguments(text, composed, steps=4, init=first, composed_share=0.5))
+    assert len({tuple(losses(out)[6:]) for out in (second, wordless, composed)}) == 3
 
 
 def test_tales_begin_at_their_first_word():
