@@ -48,6 +48,8 @@ class Config:
     rms_norm_eps: float = 1e-5
 
 
+MIXTURE_FILE = "mixture.json"
+"""In a run that goes on from other weights: after which step, and the shares of the two kinds of whole stories."""
 TALE_OPENINGS = 0.4
 """Of the windows from tales, the share that starts where a tale does."""
 COMPOSED = 20_000
@@ -351,6 +353,10 @@ def train(args: argparse.Namespace) -> None:
     if args.init is not None:
         before = steps_of(args.init / "train_log.jsonl")
         load_weights(model, args.init / "model.safetensors")
+        write_json(
+            args.out / MIXTURE_FILE,
+            {"after": before, "tale_share": args.tale_share, "composed_share": args.composed_share},
+        )
     if state_file.exists():
         state = torch.load(state_file, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
