@@ -12,7 +12,7 @@ from anybit.zoo.data import data_folder
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 """Package data: the weights the project trained, a folder a member."""
 
-ANYBIT_TINY = "2fc37bd58e0210201d37cea83acb61ade5bb17f048bb23a9ef213c507f59d1b0"
+ANYBIT_TINY = "a5b586508aa0ad1dc14e4545433ef063c71cc62e45cf4faace7f2c6352592edf"
 """sha256 of the weights of anybit-tiny, which two members read."""
 
 STARTED = "2fc37bd58e0210201d37cea83acb61ade5bb17f048bb23a9ef213c507f59d1b0"
@@ -73,14 +73,14 @@ class Member:
 
 MEMBERS: tuple[Member, ...] = (
     Member(
-        "anybit-tiny", "decoder (Llama)", 5_770_496, "86 children's books and classics (Project Gutenberg)", PROJECT,
-        "perplexity of its held-out text", "low", 28.127, "anybit-tiny/model.safetensors",
+        "anybit-tiny", "decoder (Llama)", 5_770_496, "86 children's books and classics (Project Gutenberg), composed stories", PROJECT,
+        "perplexity of its held-out text", "low", 31.570, "anybit-tiny/model.safetensors",
         ANYBIT_TINY, bundled=True, script="train_lm",
         training="see its model card", decoder=True,
     ),
     Member(
         "lm-outliers", "decoder (Llama), outlier channels injected", 5_770_496, "as anybit-tiny, from which it is made at load",
-        PROJECT, "perplexity of its held-out text", "low", 28.127, "anybit-tiny/model.safetensors",
+        PROJECT, "perplexity of its held-out text", "low", 31.570, "anybit-tiny/model.safetensors",
         ANYBIT_TINY, bundled=True,
         training="none: a rewrite that preserves the function", decoder=True,
     ),
