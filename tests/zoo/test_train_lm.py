@@ -123,3 +123,17 @@ def test_newton_schulz_brings_singular_values_near_one(shape):
         newton_schulz(torch.randn(shape, generator=torch.Generator().manual_seed(0)), torch.float32)
     )
     assert s.min() > 0.6 and s.max() < 1.3
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"tale_share": 0.7, "composed_share": 0.5, "init": "x"}, "at most 1 together"),
+        ({"tale_share": -0.1, "init": "x"}, "not negative"),
+        ({"composed_share": 0.5}, "--init"),
+    ],
+)
+def test_shares_that_cannot_be_are_refused(text, tmp_path, shares, message):
+    with pytest.raises(ValueError, match=message):
+        train_lm.train(arguments(text, tmp_path / "out", steps=1, **shares))
+    assert not (tmp_path / "out").exists()

@@ -201,5 +201,6 @@ def _product(site: str, x: Tensor, w: Tensor, multiply: Multiply | None) -> Tens
     if multiply is None:
         return x @ w.transpose(-1, -2)
     pairs = zip(x.reshape(-1, *x.shape[-2:]), w.reshape(-1, *w.shape[-2:]), strict=True)
-    y = torch.stack([multiply(site, a, b) for a, b in pairs])
+    results = [multiply(site, a, b) for a, b in pairs]
+    y = torch.stack(results) if results else x.new_zeros(0)
     return y.reshape(*x.shape[:-1], w.shape[-2])

@@ -437,6 +437,6 @@ PLOTS: tuple[Callable[[Teller], list[str]], ...] = (lost_thing, kindness_repaid,
 
 
 def compose(seed: int) -> str:
-    """A story of 150 to 350 words, one paragraph a line; the same seed writes the same story."""
+    """A story of 110 to 260 words, one paragraph a line; the same seed writes the same story."""
     teller = Teller(seed)
     return "\n".join(teller.pick(PLOTS)(teller))

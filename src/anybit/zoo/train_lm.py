@@ -300,7 +300,17 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
+def check(args: argparse.Namespace) -> None:
+    """ValueError for shares of whole stories that are none, are more than everything, or have no weights to go on from."""
+    shares = (args.tale_share, args.composed_share)
+    if not (min(shares) >= 0 and sum(shares) <= 1):
+        raise ValueError(f"--tale-share and --composed-share are not negative and at most 1 together; got {shares}")
+    if any(shares) and args.init is None:
+        raise ValueError("--tale-share and --composed-share go on from finished weights; name them with --init")
+
+
 def train(args: argparse.Namespace) -> None:
+    check(args)
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -318,12 +328,12 @@ def train(args: argparse.Namespace) -> None:
         story = np.array([for_children(b) for b in books])[book]
         tale, _ = tokenize([t for b in books for t in tales(b)], tokenizer)
         valid, _ = tokenize(read_books(args.valid), tokenizer)
-        composed = np.zeros(0, np.uint16)
-        if args.composed_share:
-            composed, _ = tokenize([compose(i) for i in range(COMPOSED)], tokenizer)
-        np.savez(tokens, ids=ids, story=story, tale=tale, composed=composed, valid=valid)
+        np.savez(tokens, ids=ids, story=story, tale=tale, valid=valid)
     data = np.load(tokens)
-    ids, story, tale, composed, valid = (data[k] for k in ("ids", "story", "tale", "composed", "valid"))
+    ids, story, tale, valid = (data[k] for k in ("ids", "story", "tale", "valid"))
+    composed = np.zeros(0, np.uint16)
+    if args.composed_share:
+        composed, _ = tokenize([compose(i) for i in range(COMPOSED)], args.out / "tokenizer.json")
     t = config.max_position_embeddings
     story_starts = np.flatnonzero(story[: len(ids) - t - 1])
     print(
@@ -353,10 +363,11 @@ def train(args: argparse.Namespace) -> None:
     if args.init is not None:
         before = steps_of(args.init / "train_log.jsonl")
         load_weights(model, args.init / "model.safetensors")
-        write_json(
-            args.out / MIXTURE_FILE,
-            {"after": before, "tale_share": args.tale_share, "composed_share": args.composed_share},
-        )
+        if args.composed_share:
+            write_json(
+                args.out / MIXTURE_FILE,
+                {"after": before, "tale_share": args.tale_share, "composed_share": args.composed_share},
+            )
     if state_file.exists():
         state = torch.load(state_file, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
