@@ -15,11 +15,11 @@ def draw(layout: Layout, rows: int = 16, columns: int = 16) -> str:
     A cell is the number along every axis, `thread:slot` for registers; of replicas the first. LayoutError for more dimensions.
 
         >>> print(draw(Layout.parse("local(2, 1).spatial(2, 2).local(1, 2)")))
-            0    1    2    3
-        0   0:0  0:1  1:0  1:1
-        1   2:0  2:1  3:0  3:1
-        2   0:2  0:3  1:2  1:3
-        3   2:2  2:3  3:2  3:3
+           0    1    2    3
+        0  0:0  0:1  1:0  1:1
+        1  2:0  2:1  3:0  3:1
+        2  0:2  0:3  1:2  1:3
+        3  2:2  2:3  3:2  3:3
     """
     if not 1 <= len(layout.shape) <= 2:
         raise LayoutError(f"tiles of one or two dimensions can be drawn; got {layout.shape} (reshape joins dimensions)")
