@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from anybit.errors import FormatError
 from anybit.formats import Format, TensorFormat
 from anybit.tensors import blocks
 from anybit.tensors.packing import row_bytes, unpack_bits
+
+if TYPE_CHECKING:
+    from anybit.tensors.slicing import Slice
 
 SCALE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Scale formats that torch can hold; the others are stored as uint8 codes."""
@@ -141,6 +145,12 @@ class QTensor:
             zero=None if self.zero is None else self.zero[first:last],
             shape=(stop - start, *self.shape[1:]),
         )
+
+    def at_bits(self, bits: int, mode: Slice = "round") -> QTensor:
+        """The same numbers at fewer bits (`tensors.slicing`)."""
+        from anybit.tensors.slicing import at_bits  # it makes QTensors
+
+        return at_bits(self, bits, mode)
 
     def to(self, device: torch.device | str) -> QTensor:
         """The same value on another device."""
