@@ -1,5 +1,6 @@
 """Floor 3: what is computed on numbers in memory. One readable reference an op, and fast kernels tested against it."""
 
+from anybit.ops.bitserial import bitserial_linear, bitserial_matmul
 from anybit.ops.dispatch import Choice, Kernel, Problem
 from anybit.ops.embedding import embedding
 from anybit.ops.emulated import Accumulator, emulated_matmul
@@ -16,6 +17,8 @@ __all__ = [
     "Problem",
     "Product",
     "TreeWeight",
+    "bitserial_linear",
+    "bitserial_matmul",
     "calibrated_gain",
     "embedding",
     "emulated_matmul",
