@@ -13,6 +13,7 @@ EXPERIMENTS: dict[str, str] = {
     "fp32_or_death": "anybit.reproduce.fp32_or_death",
     "l_mul": "anybit.reproduce.l_mul",
     "pychop": "anybit.reproduce.pychop",
+    "tilus": "anybit.reproduce.tilus",
 }
 
 
