@@ -9,6 +9,7 @@ from anybit.reproduce.catalogue import find
 from anybit.reproduce.experiment import Experiment
 
 EXPERIMENTS: dict[str, str] = {
+    "apmm": "anybit.reproduce.apmm",
     "direction_preserving": "anybit.reproduce.direction_preserving",
     "fp32_or_death": "anybit.reproduce.fp32_or_death",
     "l_mul": "anybit.reproduce.l_mul",

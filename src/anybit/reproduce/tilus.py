@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -172,7 +173,7 @@ def _speed(context: Context, rounds: int) -> dict[str, Any]:
         context.progress("packing", bits - 1, len(WIDTHS))
         packed[bits] = ops.prepack(quantize(weight, TensorFormat.parse(f"int{bits}/g128")))
     with one_thread():
-        cases = {str(bits): (lambda w=w: ops.matmul(x, w, act=ACT)) for bits, w in packed.items()}
+        cases = {str(bits): partial(ops.matmul, x, w, act=ACT) for bits, w in packed.items()}
         seconds = medians(cases, rounds, EVICT, "product of one row", context.progress)
         bandwidth = float(module.probe_bandwidth(EVICT, 1, 3)) if module else math.nan
     time = {bits: seconds[str(bits)] for bits in WIDTHS}
