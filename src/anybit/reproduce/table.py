@@ -10,6 +10,7 @@ from anybit.reproduce.experiment import Experiment
 
 EXPERIMENTS: dict[str, str] = {
     "apmm": "anybit.reproduce.apmm",
+    "ascend_w4a16": "anybit.reproduce.ascend_w4a16",
     "direction_preserving": "anybit.reproduce.direction_preserving",
     "fp32_or_death": "anybit.reproduce.fp32_or_death",
     "l_mul": "anybit.reproduce.l_mul",
