@@ -31,7 +31,7 @@ def test_all_variants_compute_the_same_product(m):
     weight, x = torch.randn(n, k, generator=generator), torch.randn(m, k, generator=generator)
     q = quantize(weight, TensorFormat.parse("int4/g128"))
     true = x.double() @ q.dequantize().double().T
-    halves = ascend._Halves.of(weight)
+    halves = ascend.Halves.of(weight)
     for size in (k, 100 * k + 7, n * k):
         y = halves.product(x, torch.zeros(size))
         assert torch.allclose(y.double(), true, rtol=1e-4, atol=1e-4)

@@ -144,18 +144,18 @@ def _simulated(context: Context, shapes: tuple[tuple[int, int], ...]) -> dict[st
 
 
 @dataclass(frozen=True)
-class _Halves:
+class Halves:
     """int4 codes plus 8 with the two halves of each group in the nibbles of its 64 bytes, so that widening writes runs of 64 numbers."""
 
     data: Tensor  # uint8 [n, groups, 64]
     scale: Tensor  # float32 [n, groups, 1, 1]
 
     @staticmethod
-    def of(weight: Tensor) -> _Halves:
+    def of(weight: Tensor) -> Halves:
         q = quantize(weight, TensorFormat.parse(f"int4/g{GROUP}"))
         n, groups = weight.shape[0], weight.shape[1] // GROUP
         codes = q.unpacked() ^ 8  # two's complement as offset 8
-        return _Halves(HALVES.pack(codes).reshape(n, groups, GROUP // 2), q.scales().reshape(n, groups, 1, 1))
+        return Halves(HALVES.pack(codes).reshape(n, groups, GROUP // 2), q.scales().reshape(n, groups, 1, 1))
 
     def widen(self, first: int, last: int, out: Tensor) -> Tensor:
         """Rows [first, last) as float32 [rows, k] in the memory of `out`."""
@@ -183,7 +183,7 @@ def _cases(n: int, k: int, m: int, seed: int) -> dict[str, Callable[[], object]]
     generator = torch.Generator().manual_seed(seed)
     weight, x = torch.randn(n, k, generator=generator), torch.randn(m, k, generator=generator)
     packed = ops.prepack(quantize(weight, TensorFormat.parse(f"int4/g{GROUP}")))
-    halves = _Halves.of(weight)
+    halves = Halves.of(weight)
     cases: dict[str, Callable[[], object]] = {
         "fp32": partial(torch.nn.functional.linear, x, weight),
         "fused": partial(ops.matmul, x, packed),

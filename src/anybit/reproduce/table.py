@@ -14,6 +14,7 @@ EXPERIMENTS: dict[str, str] = {
     "direction_preserving": "anybit.reproduce.direction_preserving",
     "fp32_or_death": "anybit.reproduce.fp32_or_death",
     "l_mul": "anybit.reproduce.l_mul",
+    "marlin": "anybit.reproduce.marlin",
     "pychop": "anybit.reproduce.pychop",
     "tilus": "anybit.reproduce.tilus",
 }

@@ -79,29 +79,41 @@ def _algebra(count: int) -> dict[str, int]:
 
 def _packings() -> dict[str, int]:
     """Codes of a real weight that a derived packing puts elsewhere than it should, by question."""
-    weight = models.load("anybit-tiny").weights.get("model.layers.0.mlp.up_proj.weight")
-    assert isinstance(weight, torch.Tensor)
-    rows, cols = (size // 64 * 64 for size in weight.shape)
+    weight = _weight()
+    rows, cols = weight.shape
     lost = straying = native_lost = 0
     for bits in WIDTHS:
-        codes = quantize(weight[:rows, :cols].float(), TensorFormat.parse(f"uint{bits}/g64+z")).unpacked()
+        codes = quantize(weight, TensorFormat.parse(f"uint{bits}/g64+z")).unpacked()
         packing = tilus(bits)
         data = packing.pack(codes)
         lost += int((packing.unpack(data, rows, cols) != codes).sum())
         straying += _straying(packing, bits)
         order = panels(bits)
         native_lost += int((order.unpack(order.pack(codes), rows, cols) != codes).sum())
-    codes = quantize(weight[:rows, :cols].float(), TensorFormat.parse("uint4/g64+z")).unpacked()
-    ours = marlin().pack(codes).numpy().view("<u4")
     return {
         "lost": lost,
         "straying": straying,
         "native_lost": native_lost,
-        "marlin": int((ours != _marlin(codes.numpy().T).reshape(-1)).sum()),
+        "marlin": marlin_mismatches(),
         "fragments": _fragments(),
         "refused": _refusals(),
         "codes": rows * cols,
     }
+
+
+def _weight() -> torch.Tensor:
+    """A real matrix, cut to whole tiles of 64 x 64."""
+    weight = models.load("anybit-tiny").weights.get("model.layers.0.mlp.up_proj.weight")
+    assert isinstance(weight, torch.Tensor)
+    rows, cols = (size // 64 * 64 for size in weight.shape)
+    return weight[:rows, :cols].float()
+
+
+def marlin_mismatches() -> int:
+    """Words of a real weight's 4-bit codes that the derived packing of MARLIN and the published permutation give different values."""
+    codes = quantize(_weight(), TensorFormat.parse("uint4/g64+z")).unpacked()
+    ours = marlin().pack(codes).numpy().view("<u4")
+    return int((ours != _marlin(codes.numpy().T).reshape(-1)).sum())
 
 
 def _straying(packing: Packing, bits: int) -> int:
