@@ -178,6 +178,6 @@ EXPERIMENT = Experiment(
         "M=8": "speed.m8",
         "bit planes over int8, M=1": "speed.planes",
     },
-    notes="Round to nearest, no training. W6 over W8 is of the native kernel that unpacks to bytes; bit planes are the numpy reference: the "
-    "1-bit tensor cores of the claim are not here. Outliers: 2 % of the channels, 16 times larger.",
+    notes="Round to nearest, no training. W6 over W8 is of the native kernel that unpacks to bytes; bit planes are the numpy reference, the"
+    " 1-bit tensor cores of the claim are not here. Outliers: 2 % of the channels, 16 times larger.",
 )
