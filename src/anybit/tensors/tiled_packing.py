@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -122,6 +122,10 @@ class Packing:
         return sum(p.bits for p in self.planes)
 
     @property
+    def _dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.uint8 if self.bits <= 8 else np.int64)
+
+    @property
     def tile(self) -> tuple[int, int]:
         """Rows and columns of a tile."""
         rows, cols, _ = self.planes[0].layout.shape
@@ -150,14 +154,16 @@ class Packing:
             )
         down, across = self.grid(*codes.shape)
         high, wide = self.tile
-        padded = np.full((down * high, across * wide), pad, np.int64)
+        padded = np.full((down * high, across * wide), pad, self._dtype)
         padded[: codes.shape[0], : codes.shape[1]] = codes.cpu().numpy()
         tiles = padded.reshape(down, high, across, wide).transpose(0, 2, 1, 3)
         parts = []
         for p in self.planes:
-            fields = (tiles >> p.position)[..., None] >> np.arange(p.bits) & 1
-            bits = fields.astype(np.uint8).reshape(down, across, 8 * p.nbytes)[..., p.source()]
-            parts.append(np.packbits(bits, axis=-1, bitorder="little"))
+            bits = np.empty((*tiles.shape, p.bits), np.uint8)
+            for i in range(p.bits):
+                bits[..., i] = tiles >> p.position + i & 1
+            ordered = np.take(bits.reshape(down, across, 8 * p.nbytes), p.source(), axis=-1)
+            parts.append(np.packbits(ordered, axis=-1, bitorder="little"))
         return torch.from_numpy(self._joined(parts))
 
     def unpack(self, data: Tensor, rows: int, cols: int) -> Tensor:
@@ -169,16 +175,14 @@ class Packing:
             )
         down, across = self.grid(rows, cols)
         high, wide = self.tile
-        codes = np.zeros((down, across, high * wide), np.int64)
+        codes = np.zeros((down, across, high * wide), self._dtype)
         for p, part in zip(self.planes, self._split(data.cpu().numpy().reshape(-1), down, across), strict=True):
             found = np.unpackbits(part, axis=-1, bitorder="little")
-            bits = np.empty_like(found)
-            bits[..., p.source()] = found
-            fields = bits.reshape(down, across, high * wide, p.bits).astype(np.int64)
-            codes |= (fields << np.arange(p.bits)).sum(-1) << p.position
+            fields = np.take(found, np.argsort(p.source()), axis=-1).reshape(down, across, high * wide, p.bits)
+            for i in range(p.bits):
+                codes |= np.left_shift(fields[..., i].astype(self._dtype), p.position + i)
         whole = codes.reshape(down, across, high, wide).transpose(0, 2, 1, 3).reshape(down * high, across * wide)
-        cut = np.ascontiguousarray(whole[:rows, :cols])
-        return torch.from_numpy(cut.astype(np.uint8) if self.bits <= 8 else cut)
+        return torch.from_numpy(np.ascontiguousarray(whole[:rows, :cols]))
 
     def _joined(self, parts: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """[down, across, bytes] of every plane as one stream."""
