@@ -5,6 +5,7 @@ from anybit.ops.dispatch import Choice, Kernel, Problem
 from anybit.ops.embedding import embedding
 from anybit.ops.emulated import Accumulator, emulated_matmul
 from anybit.ops.invariant import TreeWeight, invariant_matmul, layercast_matmul
+from anybit.ops.lookup import lookup_linear
 from anybit.ops.matmul import explain, matmul
 from anybit.ops.packed import Packed, prepack
 from anybit.ops.product import Product, calibrated_gain
@@ -25,6 +26,7 @@ __all__ = [
     "explain",
     "invariant_matmul",
     "layercast_matmul",
+    "lookup_linear",
     "matmul",
     "prepack",
 ]
