@@ -9,6 +9,10 @@ class FormatError(AnybitError):
     """An unknown or impossible number format or spec string."""
 
 
+class LayoutError(AnybitError):
+    """Layouts that do not multiply, divide or compose, or data that does not fit one."""
+
+
 class CheckpointError(AnybitError):
     """A checkpoint that is missing, truncated, of a wrong shape, or not to be trusted."""
 

@@ -155,3 +155,19 @@ def test_parts_that_the_format_lacks_are_refused() -> None:
         QTensor(**parts(), shape=(4, 16), format=TensorFormat.parse("int4/g8"))  # type: ignore[arg-type]
     with pytest.raises(FormatError, match=r"the shape \(\)"):
         QTensor(**parts(), shape=(), format=TensorFormat.parse("int4/g8+z+t"))  # type: ignore[arg-type]
+
+
+def test_columns_of_a_quantized_matrix() -> None:
+    w = torch.randn(6, 300)
+    for spec in ("int4/g32", "uint3/g8+z", "int8/row", "e2m1/g16:e4m3fn+t", "bf16"):
+        q = quantize(w, TensorFormat.parse(spec))
+        values = q.dequantize()
+        for start, stop in ((0, 300), (32, 96), (64, 300), (96, 96)):
+            assert torch.equal(q.columns(start, stop).dequantize(), values[:, start:stop])
+    q = quantize(w, TensorFormat.parse("int3/g8"))
+    with pytest.raises(FormatError, match="columns 4 to 16 cut a block of 8 columns of int3/g8"):
+        q.columns(4, 16)
+    with pytest.raises(FormatError, match="not within the 300 columns"):
+        q.columns(0, 301)
+    with pytest.raises(FormatError, match="3 bits do not begin and end at whole bytes"):
+        quantize(w, TensorFormat.parse("int3/row")).columns(4, 16)

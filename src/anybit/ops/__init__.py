@@ -1,9 +1,11 @@
 """Floor 3: what is computed on numbers in memory. One readable reference an op, and fast kernels tested against it."""
 
+from anybit.ops.bitserial import bitserial_linear, bitserial_matmul
 from anybit.ops.dispatch import Choice, Kernel, Problem
 from anybit.ops.embedding import embedding
 from anybit.ops.emulated import Accumulator, emulated_matmul
 from anybit.ops.invariant import TreeWeight, invariant_matmul, layercast_matmul
+from anybit.ops.lookup import lookup_linear
 from anybit.ops.matmul import explain, matmul
 from anybit.ops.packed import Packed, prepack
 from anybit.ops.product import Product, calibrated_gain
@@ -16,12 +18,15 @@ __all__ = [
     "Problem",
     "Product",
     "TreeWeight",
+    "bitserial_linear",
+    "bitserial_matmul",
     "calibrated_gain",
     "embedding",
     "emulated_matmul",
     "explain",
     "invariant_matmul",
     "layercast_matmul",
+    "lookup_linear",
     "matmul",
     "prepack",
 ]

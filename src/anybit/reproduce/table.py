@@ -9,10 +9,15 @@ from anybit.reproduce.catalogue import find
 from anybit.reproduce.experiment import Experiment
 
 EXPERIMENTS: dict[str, str] = {
+    "apmm": "anybit.reproduce.apmm",
+    "ascend_w4a16": "anybit.reproduce.ascend_w4a16",
     "direction_preserving": "anybit.reproduce.direction_preserving",
+    "flexq": "anybit.reproduce.flexq",
     "fp32_or_death": "anybit.reproduce.fp32_or_death",
     "l_mul": "anybit.reproduce.l_mul",
+    "marlin": "anybit.reproduce.marlin",
     "pychop": "anybit.reproduce.pychop",
+    "tilus": "anybit.reproduce.tilus",
 }
 
 

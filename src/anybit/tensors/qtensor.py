@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from anybit.errors import FormatError
 from anybit.formats import Format, TensorFormat
 from anybit.tensors import blocks
 from anybit.tensors.packing import row_bytes, unpack_bits
+
+if TYPE_CHECKING:
+    from anybit.tensors.slicing import Slice
 
 SCALE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Scale formats that torch can hold; the others are stored as uint8 codes."""
@@ -141,6 +145,33 @@ class QTensor:
             zero=None if self.zero is None else self.zero[first:last],
             shape=(stop - start, *self.shape[1:]),
         )
+
+    def columns(self, start: int, stop: int) -> QTensor:
+        """Columns [start, stop) of the matrix view as a matrix, a view of the same storage.
+
+        FormatError where a block or a byte of codes would be cut or the range is outside.
+        """
+        if not 0 <= start <= stop <= self.col_count:
+            raise FormatError(f"columns {start} to {stop} are not within the {self.col_count} columns of the tensor")
+        bits, wide = self.format.bits, self.format.block[1]
+        if wide and (start % wide or (stop % wide and stop != self.col_count)):
+            raise FormatError(f"columns {start} to {stop} cut a block of {wide} columns of {self.format}")
+        if start * bits % 8 or (stop * bits % 8 and stop != self.col_count):
+            raise FormatError(f"columns {start} to {stop} of {bits} bits do not begin and end at whole bytes")
+        first, last = (start // wide, -(-stop // wide)) if wide else (0, 1 if stop > start else 0)
+        return replace(
+            self,
+            codes=self.codes[:, start * bits // 8 : start * bits // 8 + row_bytes(stop - start, bits)],
+            scale=None if self.scale is None else self.scale[:, first:last],
+            zero=None if self.zero is None else self.zero[:, first:last],
+            shape=(self.row_count, stop - start),
+        )
+
+    def at_bits(self, bits: int, mode: Slice = "round") -> QTensor:
+        """The same numbers at fewer bits (`tensors.slicing`)."""
+        from anybit.tensors.slicing import at_bits  # it makes QTensors
+
+        return at_bits(self, bits, mode)
 
     def to(self, device: torch.device | str) -> QTensor:
         """The same value on another device."""

@@ -1,0 +1,1 @@
+"""Machines, each described in one file."""
