@@ -16,6 +16,7 @@ LONGEST_FILE = 600
 # docs/architecture.md. A folder may import from lower floors, and from itself.
 FLOORS = {
     "errors": 0,
+    "options": 0,
     "_native": 0,  # compiled code, which imports nothing of anybit
     "formats": 1,
     "tensors": 2,

@@ -21,6 +21,7 @@ def recipe(
     samples: int | None,
     length: int | None,
     scale_rule: str | None = None,
+    transforms: str | None = None,
 ) -> Recipe:
     """The recipe of a file, or the one the options spell out; the calibration options hold for both.
 
@@ -30,7 +31,7 @@ def recipe(
 
     if file is not None:
         given = {"--weights": weights, "--bits": bits, "--method": method, "--embeddings": embeddings}
-        given["--scale-rule"] = scale_rule
+        given |= {"--scale-rule": scale_rule, "--transforms": transforms}
         clash = [option for option, value in given.items() if value is not None]
         if clash:
             raise RecipeError(f"{clash[0]} and --recipe cannot stand together; write it into {file}")
@@ -44,6 +45,9 @@ def recipe(
             raise RecipeError("--weights (one format) and --bits (a budget) cannot stand together; give one of them")
         document = {"weights": weights, "bits": bits, "method": method, "embeddings": embeddings}
         document = {key: value for key, value in document.items() if value is not None}
+        if transforms is not None:
+            names = [name.strip() for name in transforms.split(",") if name.strip()]
+            document["transforms"] = [] if names == ["none"] else names
         if scale_rule is not None:
             document["options"] = {"scale_rule": scale_rule}
     wanted = {"text": None if calibration is None else str(calibration), "samples": samples, "length": length}

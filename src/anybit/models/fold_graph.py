@@ -164,7 +164,8 @@ def _qk(plan: Plan, attention: Op, q: Sequence[Op], k: Sequence[Op]) -> list[Sit
             continue
         if all(norms):  # one gain for all heads; what comes before a norm's scale is lost in it
             key_norm, query_norm = norms[0][0], norms[1][0]
-            made, read = (gain(key_norm, units),), (gain(query_norm, units),)
+            made: tuple[Part, ...] = (gain(key_norm, units),)
+            read: tuple[Part, ...] = (gain(query_norm, units),)
             found.append(Site("qk", key_norm.weights[0].name, len(units), made, read))
             continue
         for head in range(kv_heads):

@@ -31,11 +31,12 @@ from anybit.recipes.quantizer import Quantizer
 from anybit.recipes.recipe import KEEP, Recipe
 from anybit.recipes.sensitivity import Sensitivity
 from anybit.recipes.threads import each_on_a_thread
+from anybit.recipes.transforming import transformed
 from anybit.recipes.walk import Held, Walk, segments
 from anybit.tensors import QTensor
 
-_MEASURE, _WRITE = 0.6, 0.96
-"""Shares of the whole job after which measuring for a budget, and quantizing, are done."""
+_TRANSFORM, _MEASURE, _WRITE = 0.02, 0.6, 0.96
+"""Shares of the whole job after which transforms, measuring for a budget, and quantizing are done."""
 
 
 class Progress(Protocol):
@@ -90,8 +91,9 @@ def run(
             raise RecipeError(f"the output {job.out} exists; choose another folder or give --overwrite")
         resumed = pages.count()
         try:
+            job = transformed(job, pages, say.stage(0.0, _TRANSFORM))
             formats, expected = _formats(job, pages, say)
-            if Quantizer(recipe.method, recipe.options).method.needs == "hessian":
+            if Quantizer(recipe.method, recipe.options).method.needs != "weights":
                 reports = _calibrated(job, formats, pages, say)
             else:
                 reports = _streamed(job, formats, pages, say)
@@ -134,7 +136,7 @@ def _formats(job: Job, pages: Journal, say: _Scaled) -> tuple[dict[str, str], fl
     if not job.free:
         return chosen, None
     if not pages.has("allocation"):
-        costs = _measure(job, pages, say.stage(0.02, _MEASURE))
+        costs = _measure(job, pages, say.stage(_TRANSFORM, _MEASURE))
         sizes = np.array(
             [[items.size(item, choice, job.accounting) for choice in job.recipe.choices] for item in job.free]
         )
@@ -171,7 +173,7 @@ def _measure(job: Job, pages: Journal, say: _Scaled) -> np.ndarray:
 
 def _streamed(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scaled) -> dict[str, Mapping[str, Any]]:
     """Matrix by matrix from the file, one on each thread; nothing else is in memory."""
-    say = say.stage(0.02 if job.recipe.uniform else _MEASURE, _WRITE)
+    say = say.stage(_TRANSFORM if job.recipe.uniform else _MEASURE, _WRITE)
     quantizer = Quantizer(job.recipe.method, job.recipe.options)
     todo = [item for item in job.items if formats[item.name] != KEEP]
     waiting = [item for item in todo if not pages.has_weight(item.name)]
@@ -194,7 +196,7 @@ def _calibrated(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scal
     quantized.
     """
     assert job.windows is not None, "the method needs calibration"
-    say = say.stage(0.02 if job.recipe.uniform else _MEASURE, _WRITE)
+    say = say.stage(_TRANSFORM if job.recipe.uniform else _MEASURE, _WRITE)
     quantizer = Quantizer(job.recipe.method, job.recipe.options)
     plan = job.model.plan
     replaced: dict[str, Weight] = {}

@@ -14,6 +14,38 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+
+@dataclass(frozen=True)
+class Options:
+    """Where a model is rotated, and how.
+
+    residual: the residual stream, folded into the matrices around it.  values: the values of each head, folded.  down: the input of the
+    down projection, online.  block: order of the diagonal blocks of the residual stream and of `down`, 0 for the largest; seed: of the
+    random signs.
+    """
+
+    residual: bool = True
+    values: bool = True
+    down: bool = True
+    block: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """The input of every linear layer is rotated online in blocks of `block`, or the largest order below that divides its width.
+
+    seed: of the random signs, -1 for none.
+    """
+
+    block: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.block < 1 or self.block & (self.block - 1):
+            raise ValueError(f"a block is a power of two; got {self.block}")
+
+
 PALEY = {12: 11, 20: 19, 28: 27}
 """Order of a Hadamard matrix -> the prime power q = order - 1 of Paley's first construction; 27 is built over GF(3^3)."""
 
