@@ -39,6 +39,7 @@ FLOORS = {
 
 # Imports between folders of one floor: (importer, imported), one way only.
 SAME_FLOOR = {
+    ("options", "errors"),
     ("quantize", "transforms"),  # quantizers that rotate or smooth first
     ("recipes", "runtime"),  # a recipe evaluates what it made
     ("recipes", "zoo"),  # the name of a bundled model stands for its directory

@@ -27,6 +27,7 @@ def recipe(
 
     Raises RecipeError where options and file contradict, and where neither says what the weights become.
     """
+    from anybit.quantize.table import get
     from anybit.recipes import Recipe
 
     if file is not None:
@@ -37,7 +38,7 @@ def recipe(
             raise RecipeError(f"{clash[0]} and --recipe cannot stand together; write it into {file}")
         document: dict[str, Any] = Recipe.read(file).model_dump(mode="json")
     else:
-        if weights is None and bits is None:
+        if weights is None and bits is None and (method is None or get(method).weights is None):
             raise RecipeError(
                 "say what the weights become: --weights FORMAT (such as int4/g128), --bits NUMBER, or --recipe FILE"
             )

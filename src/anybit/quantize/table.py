@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from anybit import options, tensors
 from anybit.errors import RecipeError
-from anybit.quantize import gptq, rtn
+from anybit.quantize import awq, gptq, itq3_s, matgptq, nf4, rtn, smoothquant
 from anybit.quantize.result import Quantized
 from anybit.quantize.rule import POWERS
 
@@ -19,6 +19,7 @@ class Method:
 
     needs: "weights" alone, the "inputs" of the layer too (statistics), or their "hessian", factored.  options: its frozen
     dataclass of options, all with defaults.  transforms: those that belong to it (`transforms.table`), where a recipe names none.
+    weights: the format it is made for, where a recipe names neither a format nor a budget.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Method:
     paper: str
     options: type
     transforms: tuple[str, ...] = ()
+    weights: str | None = None
 
     def parse(self, given: Mapping[str, Any]) -> Any:
         """An options value from a mapping; RecipeError naming an unknown option or a value that is not allowed."""
@@ -44,6 +46,27 @@ METHODS: Mapping[str, Method] = {
     for method in (
         Method("rtn", rtn.quantize, "weights", "round to nearest", rtn.Options),
         Method("gptq", gptq.quantize, "hessian", "Frantar et al. 2022, arXiv 2210.17323", gptq.Options),
+        Method("awq", awq.quantize, "inputs", "Lin et al. 2023, arXiv 2306.00978", awq.Options, ("awq",), awq.FORMAT),
+        Method(
+            "smoothquant",
+            smoothquant.quantize,
+            "weights",
+            "Xiao et al. 2022, arXiv 2211.10438",
+            smoothquant.Options,
+            ("smooth",),
+            smoothquant.FORMAT,
+        ),
+        Method("nf4", nf4.quantize, "weights", "Dettmers et al. 2023, arXiv 2305.14314", nf4.Options, (), nf4.FORMAT),
+        Method("matgptq", matgptq.quantize, "hessian", "arXiv 2602.03537", matgptq.Options, (), matgptq.FORMAT),
+        Method(
+            "itq3_s",
+            itq3_s.quantize,
+            "hessian",
+            "Yoon 2026, arXiv 2603.27914",
+            itq3_s.Options,
+            ("rotate_inputs",),
+            itq3_s.FORMAT,
+        ),
     )
 }
 

@@ -136,6 +136,16 @@ class Recipe(_Strict):
             raise RecipeError("a budget needs at least one format to choose from")
         return tuple(dict.fromkeys(check_spec(choice) for choice in choices))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_method(cls, given: Any) -> Any:
+        """A method made for one format stands for it."""
+        if isinstance(given, dict) and given.get("weights") is None and given.get("bits") is None:
+            method = table.METHODS.get(given.get("method", ""))
+            if method is not None and method.weights is not None:
+                return {**given, "weights": method.weights}
+        return given
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if (self.weights is None) == (self.bits is None):

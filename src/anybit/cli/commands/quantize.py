@@ -30,7 +30,9 @@ def quantize(
         float | None,
         typer.Option("--bits", help="A budget: average bits a weight over everything stored, such as 3.5."),
     ] = None,
-    method: Annotated[str | None, typer.Option("--method", help="gptq (the default) or rtn.")] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="gptq (the default), rtn, awq, smoothquant, nf4, matgptq, itq3_s.")
+    ] = None,
     scale_rule: Annotated[
         str | None,
         typer.Option(
