@@ -1,8 +1,8 @@
 """ITQ3_S (Yoon, arXiv 2603.27914): three bits a weight in a rotated basis.
 
 Blocks of 256 input channels are multiplied by a Hadamard matrix, which makes heavy-tailed weights nearly normal, so that one small fixed
-grid fits all blocks.  `transforms.rotate_inputs` does that: the weights are rotated beforehand and the activations as they come, which is the
-same product as the paper's rotation of every weight block while it is loaded, Σ (H q)·x = Σ q·(H x), at a fraction of the work.
+grid fits all blocks.  `transforms.rotate_inputs` does that: the weights are rotated beforehand and the activations as they come, which
+is the same product as the paper's rotation of every weight block while it is loaded, Σ (H q)·x = Σ q·(H x), at a fraction of the work.
 Differs from the paper: the grid is that of Lloyd and Max for normal numbers, 8 levels (the paper leaves its own grid open, and a plain
 ternary one is worse than ordinary 3-bit integers on normal weights); random signs stand before the transform, so that a constant block is
 no worst case; codes are chosen by GPTQ in the rotated basis.

@@ -1,8 +1,8 @@
 """NF4 (Dettmers et al., QLoRA, arXiv 2305.14314): 16 levels at the quantiles of a normal distribution, absmax in blocks of 64, and the
 block scales quantized to 8 bits themselves ("double quantization").
 
-Differs from the paper: scales are 8-bit floats (e4m3fn) under one float32 scale of the tensor, where the paper subtracts their mean and uses
-a dynamic map under a scale for every 256 of them: 4.125 bits a weight in place of 4.127.
+Differs from the paper: scales are 8-bit floats (e4m3fn) under one float32 scale of the tensor, where the paper subtracts their mean and
+uses a dynamic map under a scale for every 256 of them: 4.125 bits a weight in place of 4.127.
 """
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ def _measured(job: Job, name: str, options: Any, say: Say) -> Numbers:
         say((part + 1) / len(parts), f"{name}: measured part {part + 1} of {len(parts)}")
     residual = next((number for number, site in enumerate(sites(plan)) if site.kind == "residual"), None)
     if name == "permute" and options.residual and residual is not None and stream.total is not None:
-        found[str(residual)] = order.descending(stream.total)
+        found[str(residual)] = _order(stream.total, stream.spec, options)
     return found
 
 
@@ -199,8 +199,10 @@ class _Stream:
 
     def __init__(self) -> None:
         self.total: Tensor | None = None
+        self.spec = KEEP
 
-    def add(self, importance: Tensor) -> None:
+    def add(self, importance: Tensor, spec: str) -> None:
+        self.spec = spec if self.spec == KEEP else self.spec
         share = importance / importance.mean().clamp(min=1e-30)
         self.total = share if self.total is None else self.total + share
 
@@ -219,9 +221,9 @@ def _find(name: str, options: Any, at: _At, stream: _Stream) -> Tensor | None:
     if name == "permute":
         importance = at.of_units(at.stats.second_moment.float())
         if at.site.kind == "norm":
-            stream.add(importance)
+            stream.add(importance, at.formats[0])
             return None
-        return order.descending(importance)
+        return _order(importance, at.formats[0], options)
     rounded = [(w, spec) for w, spec in zip(at.weights, at.formats, strict=True) if spec != KEEP]
     if not rounded:
         return None
@@ -233,6 +235,13 @@ def _find(name: str, options: Any, at: _At, stream: _Stream) -> Tensor | None:
 
     mean = at.of_units(at.stats.mean_absolute)
     return awq.search(mean, at.index, [w for w, _ in rounded], at.stats.hessian, rounding, options.steps).scales
+
+
+def _order(importance: Tensor, spec: str, options: order.Options) -> Tensor:
+    wide = 0 if spec == KEEP else TensorFormat.parse(spec).block[1]
+    if options.order == "sorted" or wide == 0:
+        return order.descending(importance)
+    return order.dealt(importance, max(1, -(-len(importance) // wide)))
 
 
 def _by_members(at: _At) -> list[Tensor]:
