@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from anybit import options, tensors
 from anybit.errors import RecipeError
-from anybit.quantize import awq, gptq, itq3_s, matgptq, nf4, rtn, smoothquant
+from anybit.quantize import awq, gptq, gradient_ptq, itq3_s, matgptq, nf4, rtn, smoothquant
+from anybit.quantize.reconstruct import Reconstructed
 from anybit.quantize.result import Quantized
 from anybit.quantize.rule import POWERS
 
@@ -20,6 +21,7 @@ class Method:
     needs: "weights" alone, the "inputs" of the layer too (statistics), or their "hessian", factored.  options: its frozen
     dataclass of options, all with defaults.  transforms: those that belong to it (`transforms.table`), where a recipe names none.
     weights: the format it is made for, where a recipe names neither a format nor a budget.
+    refine: refine(parts, forward, targets, windows, options, name) learns a whole block from where `quantize` left it.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Method:
     options: type
     transforms: tuple[str, ...] = ()
     weights: str | None = None
+    refine: Callable[..., Reconstructed] | None = None
 
     def parse(self, given: Mapping[str, Any]) -> Any:
         """An options value from a mapping; RecipeError naming an unknown option or a value that is not allowed."""
@@ -46,6 +49,14 @@ METHODS: Mapping[str, Method] = {
     for method in (
         Method("rtn", rtn.quantize, "weights", "round to nearest", rtn.Options),
         Method("gptq", gptq.quantize, "hessian", "Frantar et al. 2022, arXiv 2210.17323", gptq.Options),
+        Method(
+            "gradient_ptq",
+            gradient_ptq.quantize,
+            "hessian",
+            "Yvinec et al. 2023, arXiv 2308.07662",
+            gradient_ptq.Options,
+            refine=gradient_ptq.refine,
+        ),
         Method("awq", awq.quantize, "inputs", "Lin et al. 2023, arXiv 2306.00978", awq.Options, ("awq",), awq.FORMAT),
         Method(
             "smoothquant",

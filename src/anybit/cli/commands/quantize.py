@@ -31,7 +31,8 @@ def quantize(
         typer.Option("--bits", help="A budget: average bits a weight over everything stored, such as 3.5."),
     ] = None,
     method: Annotated[
-        str | None, typer.Option("--method", help="gptq (the default), rtn, awq, smoothquant, nf4, matgptq, itq3_s.")
+        str | None,
+        typer.Option("--method", help="gptq (the default), gradient_ptq, rtn, awq, smoothquant, nf4, matgptq, itq3_s."),
     ] = None,
     scale_rule: Annotated[
         str | None,
