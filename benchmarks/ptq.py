@@ -23,6 +23,7 @@ from anybit.models import TorchExecutor, evaluation
 from anybit.models.weights import Overlay
 from anybit.quantize.matgptq import at_bits
 from anybit.recipes import journal
+from anybit.reproduce.subject import Remembering
 from anybit.tensors import QTensor
 from anybit.zoo import loading
 
@@ -45,6 +46,7 @@ def rows(bits: int) -> dict[str, dict[str, Any]]:
         "gptq, awq": {"weights": fmt, "transforms": ["awq"]},
         "gptq, hadamard": {"weights": fmt, "transforms": ["hadamard"]},
         "gptq, rotate_inputs": {"weights": fmt, "transforms": ["rotate_inputs"]},
+        "gradient_ptq, rotate_inputs": {"weights": fmt, "method": "gradient_ptq", "transforms": ["rotate_inputs"]},
         "gradient_ptq": {"weights": fmt, "method": "gradient_ptq"},
         "gptq, awq, hadamard": {"weights": fmt, "transforms": ["awq", "hadamard"]},
     }
@@ -87,23 +89,6 @@ def sliced(model: models.Model, bits: int) -> tuple[Overlay, int]:
             value = replaced[name] = at_bits(value, bits)
         total += value.nbytes
     return Overlay(model.weights, replaced), total
-
-
-class Remembering:
-    """An executor that runs each sequence once."""
-
-    def __init__(self, inner: TorchExecutor) -> None:
-        self.inner = inner
-        self.seen: dict[tuple[int, ...], torch.Tensor] = {}
-
-    def reset(self) -> None:
-        self.inner.reset()
-
-    def forward(self, ids: Any, logits: Any = "last") -> torch.Tensor:
-        key = tuple(ids)
-        if key not in self.seen:
-            self.seen[key] = self.inner.forward(ids, logits)
-        return self.seen[key]
 
 
 REFERENCES: dict[Path, Remembering] = {}

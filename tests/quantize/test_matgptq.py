@@ -44,7 +44,7 @@ def test_the_envelope_finds_the_best_of_all_codes(targets: str, weights: str | N
 def test_one_target_of_eight_bits_is_gptq() -> None:
     weight, stats = problem()
     fmt = TensorFormat.parse("int8/g16")
-    ours = matgptq.quantize(weight, fmt, stats, Options(bits="8", weights="1"))
+    ours = matgptq.quantize(weight, fmt, stats, Options(bits="8", weights="1", search=False))
     plain = gptq.quantize(weight, fmt, stats, gptq.Options(scale_rule="absmax"))
     assert torch.equal(ours.qtensor.codes, plain.qtensor.codes) and torch.equal(ours.qtensor.scale, plain.qtensor.scale)
     assert ours.report.relative_error == pytest.approx(plain.report.relative_error, rel=1e-6)
@@ -54,7 +54,7 @@ def test_one_target_of_eight_bits_is_gptq() -> None:
 def test_same_codes_as_enumeration_with_the_explicit_inverse(weighted: bool) -> None:
     weight, stats = problem(rows=10, columns=40, seed=3)
     fmt = TensorFormat.parse("int8/g8")
-    options = Options(bits="2,4,8", weights="0.2,0.5,1", weighted=weighted)
+    options = Options(bits="2,4,8", weights="0.2,0.5,1", weighted=weighted, search=False)
     done = matgptq.quantize(weight, fmt, stats, options, factor=obs.factorize(stats.hessian))
     hessian = stats.hessian.double().numpy()
     order = np.argsort(-hessian.diagonal(), kind="stable")
@@ -88,6 +88,30 @@ def test_low_slices_gain_over_slices_of_gptq() -> None:
         error = rtn.relative_error(weight, at_bits(ours.qtensor, bits), stats)
         assert error < rtn.relative_error(weight, at_bits(plain, bits), stats)
         assert ours.report.details[f"error_{bits}_bits"] == pytest.approx(error, rel=1e-4)
+
+
+@pytest.mark.parametrize("spec", ["int8/g16", "int8/row", "int8/g16:e4m3fn+t", "int8/b4x16"])
+def test_searched_scales_are_the_best_of_the_shares(spec: str) -> None:
+    weight, stats = problem(rows=8, columns=40, seed=4)
+    fmt = TensorFormat.parse(spec)
+    options = Options(bits="2,4,8", weights="1,0.5,0.2")
+    got = matgptq.quantize(weight, fmt, stats, options).qtensor.scales().double()
+    first, _, t = tensors.block_scales(weight.float(), fmt, "absmax")
+    t = torch.ones(()) if t is None else t
+    tall, wide = fmt.block[0], fmt.block[1] or 40
+    importance = stats.hessian.diagonal().double()
+    for i in range(got.shape[0]):
+        for j in range(got.shape[1]):
+            w = weight[i * tall : (i + 1) * tall, j * wide : (j + 1) * wide]
+            errors = {}
+            for k in range(14):
+                s = float(fmt.scale.round(first[i, j] * (1 - 0.05 * k)) * t)
+                cost = torch.zeros(256, *w.shape, dtype=torch.float64)
+                for b, weight_b in options.targets():
+                    value = slice_codes(ALL, b).double() * 2.0 ** (8 - b) * s
+                    cost += weight_b * (w[None] - value[:, None, None]).square()
+                errors[s] = float((cost.amin(0) * importance[j * wide : (j + 1) * wide]).sum())
+            assert errors[min(errors, key=lambda s: abs(s - float(got[i, j])))] <= min(errors.values()) * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("spec", ["int8/g16", "int8/row", "int8/g16:e4m3fn+t", "int8/tensor", "int8/b4x16"])

@@ -6,8 +6,9 @@ the columns still to come.
 
 The best of all 256 codes is found without trying them: Σ λ_r (u - v_r(q))² is, less a term that all codes share, the line
 b(q) - 2 a(q) u of u = w / s, so the best code is read off the lower envelope of 256 lines, by bisection.
-Differs from the paper: the mean error carried on is weighted by λ as the choice is (`weighted` off: plain), which suits the 8-bit slice;
-codes are two's complement, the same numbers as its offset ones.
+Differs from the paper: scales are searched for the least weighted error of all slices (`search` off: as the rule gives them), because the
+grid of the low slices is coarse and wants to clip what the 8-bit one need not; the mean error carried on is weighted by λ as the choice is
+(`weighted` off: plain), which suits the 8-bit slice; codes are two's complement, the same numbers as the paper's offset ones.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from anybit.quantize.gptq import effective
 from anybit.quantize.result import Quantized, Report
 from anybit.quantize.rule import Power, power_for
 from anybit.quantize.statistics import Statistics
-from anybit.tensors import QTensor
+from anybit.tensors import QTensor, blocks
 from anybit.tensors.packing import pack_bits
 
 MASTER = 8
@@ -35,18 +36,23 @@ MASTER = 8
 
 FORMAT = "int8/g128"
 
+SHARES = tuple(1 - 0.05 * i for i in range(14))
+"""Of the scale that puts the largest weight on the largest code."""
+
 
 @dataclass(frozen=True)
 class Options:
     """bits: the widths to be served, as "3,4,8".  weights: λ of each, in the same order.
 
     weighted: carry on the λ-weighted mean error of the slices, else their plain mean (the paper).  scale_rule: of the 8-bit grid, which all
-    slices share.  damping, block, act_order: as of `gptq.Options`.
+    slices share.  search: shrink it block by block where the slices then err less, λ and the Hessian's diagonal weighing.
+    damping, block, act_order: as of `gptq.Options`.
     """
 
     bits: str = "3,4,8"
     weights: str = "1,1,1"
     weighted: bool = True
+    search: bool = True
     damping: float = 0.01
     block: int = 128
     act_order: bool = True
@@ -137,6 +143,8 @@ def quantize(
     rule = options.scale_rule
     scale, _, tensor_scale = tensors.block_scales(start.float(), fmt, rule, importance, power_for(options.power, fmt))
     envelope = Envelope(options.targets(), options.weighted, dtype)
+    if options.search:
+        scale = _searched(start, fmt, scale, tensor_scale, envelope, importance)
     rows, columns = start.shape
     wide = fmt.block[1] or columns
     each = effective(scale, tensor_scale).to(dtype).repeat_interleave(fmt.block[0] or rows, 0)[:rows].T.contiguous()
@@ -154,6 +162,26 @@ def quantize(
     errors = {f"error_{bits}_bits": rtn.relative_error(start, at_bits(q, bits), stats) for bits, _ in options.targets()}
     details = {"damping": factor.damping, "escalations": factor.escalations, "dead_columns": int(factor.dead.sum())}
     return Quantized(q, Report("matgptq", str(fmt), rtn.relative_error(start, q, stats), {**details, **errors}))
+
+
+def _searched(
+    w: Tensor, fmt: TensorFormat, scale: Tensor, tensor_scale: Tensor | None, envelope: Envelope, importance: Tensor
+) -> Tensor:
+    """The scales [row blocks, column blocks], each shrunk to the share in `SHARES` at which its block's slices err least."""
+    assert fmt.scale is not None, "an int8 format with blocks has scales"
+    cut = blocks.blocked(w, fmt.block)
+    weighing = blocks.blocked(importance.to(w.dtype).expand(w.shape), fmt.block)
+    best = scale
+    lowest = torch.full_like(scale, float("inf"), dtype=w.dtype)
+    for share in SHARES:
+        tried = fmt.scale.round(scale * share)
+        each = effective(tried, tensor_scale).to(w.dtype)[:, None, :, None]
+        u = cut / torch.where(each == 0, torch.ones((), dtype=w.dtype), each)
+        total = (envelope.error(u) * each.square() * weighing).sum((1, 3))
+        better = total < lowest
+        lowest = torch.where(better, total, lowest)
+        best = torch.where(better, tried, best)
+    return best
 
 
 class Envelope:
@@ -179,10 +207,16 @@ class Envelope:
         self._cuts = torch.tensor(cuts, dtype=dtype)
         self._kept = torch.tensor(kept) - 128
         self.mean = (a if weighted else plain).to(dtype)
+        self._a, self._b = a.to(dtype), b.to(dtype)
 
     def codes(self, u: Tensor) -> Tensor:
         """The codes (int64, -128..127) of least weighted error."""
         return self._kept[torch.bucketize(u, self._cuts)]
+
+    def error(self, u: Tensor) -> Tensor:
+        """The λ-weighted mean squared error of the slices of the best codes, in units of the squared scale."""
+        index = self.codes(u) + 128
+        return u.square() - 2 * self._a[index] * u + self._b[index]
 
 
 def _lower_envelope(a: list[float], b: list[float]) -> list[int]:

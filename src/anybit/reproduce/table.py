@@ -11,7 +11,10 @@ from anybit.reproduce.experiment import Experiment
 EXPERIMENTS: dict[str, str] = {
     "direction_preserving": "anybit.reproduce.direction_preserving",
     "fp32_or_death": "anybit.reproduce.fp32_or_death",
+    "gradient_ptq": "anybit.reproduce.gradient_ptq",
+    "itq3s": "anybit.reproduce.itq3s",
     "l_mul": "anybit.reproduce.l_mul",
+    "matgptq": "anybit.reproduce.matgptq",
     "pychop": "anybit.reproduce.pychop",
 }
 
