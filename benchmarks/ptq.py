@@ -57,11 +57,11 @@ def rows(bits: int) -> dict[str, dict[str, Any]]:
         found["itq3_s"] = {"weights": f"{LLOYD_MAX}/{block}", "method": "itq3_s"}
         found["gptq of its levels"] = {"weights": f"{LLOYD_MAX}/{block}"}
     found["gptq-8, sliced"] = {"weights": f"int8/{block}", "options": {"scale_rule": "absmax"}, "slice": bits}
-    found["matgptq 3,4,8"] = {"weights": f"int8/{block}", "method": "matgptq", "slice": bits}
-    found["matgptq 2,4,8"] = {
+    shared = {"bits": "2,3,4,8", "weights": "0.01,0.1,0.3,1"}
+    found["matgptq, one file for all"] = {
         "weights": f"int8/{block}",
         "method": "matgptq",
-        "options": {"bits": "2,4,8"},
+        "options": shared,
         "slice": bits,
     }
     return found
