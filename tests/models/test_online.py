@@ -9,7 +9,7 @@ from tests.models.conftest import MODELS
 from anybit import models
 from anybit.errors import CheckpointError
 from anybit.models import TorchExecutor, online
-from anybit.models.online import Online
+from anybit.models.online import Online, Split
 from anybit.models.rewriting import Rewrite
 from anybit.runtime.executor import NativeExecutor
 from anybit.transforms.hadamard import Rotation, block_size
@@ -86,6 +86,8 @@ def test_a_rotation_and_its_inverse_cancel(tiny_model):
         ({"transform": "fourier"}, "'fourier', which is not known"),
         ({"transform": "hadamard", "block": 9, "seed": 1, "inverse": False, "before": [], "after": []}, "malformed"),
         ({"transform": "hadamard", "block": 8}, "malformed"),
+        ({"transform": "split", "columns": [], "weights": []}, "malformed"),
+        ({"transform": "split", "columns": [2, 2], "weights": []}, "malformed"),
     ],
 )
 def test_bad_entries_are_refused(entry, message):
@@ -99,3 +101,8 @@ def test_a_transform_without_its_place_is_refused(tiny_model):
         online.insert(plan, [Online(Rotation(4), before=("nowhere",))])
     with pytest.raises(CheckpointError, match="width is 48"):
         online.insert(plan, [Online(Rotation(32), before=("model.layers.0.self_attn.q_proj.weight",))])
+    down, up = (f"model.layers.0.mlp.{name}_proj.weight" for name in ("down", "up"))
+    with pytest.raises(CheckpointError, match="splits column 76"):
+        online.insert(plan, [Split((3, 76), (down,))])
+    with pytest.raises(CheckpointError, match="read another value"):
+        online.insert(plan, [Split((3,), (down, up))])

@@ -10,11 +10,12 @@ from anybit.formats import TensorFormat
 from anybit.quantize import awq, rtn
 
 
+@pytest.mark.parametrize("rule", ["absmax", "mse"])
 @pytest.mark.parametrize("spec", ["int3/g16", "int4/g16+z", "int2/row", "int3/b4x16"])
-def test_every_group_takes_the_range_of_least_output_error(spec: str) -> None:
+def test_every_group_takes_the_range_of_least_output_error(spec: str, rule: str) -> None:
     weight, stats = problem(rows=12, columns=40, seed=2)
     w, fmt = weight.float(), TensorFormat.parse(spec)
-    got = awq.quantize(w, fmt, stats).qtensor
+    got = awq.quantize(w, fmt, stats, awq.Options(scale_rule=rule)).qtensor  # type: ignore[arg-type]
     h = stats.hessian.float()
     tall, wide = fmt.block[0], fmt.block[1] or 40
     candidates = []
@@ -25,7 +26,7 @@ def test_every_group_takes_the_range_of_least_output_error(spec: str) -> None:
                 block = clipped[a : a + tall, b : b + wide]
                 top = float(block.abs().max()) * (1 - i * 0.045)
                 block.clamp_(-top, top)
-        candidates.append(tensors.quantize(clipped, fmt).dequantize())
+        candidates.append(tensors.quantize(clipped, fmt, rule, importance=stats.second_moment.float()).dequantize())  # type: ignore[arg-type]
     for a in range(0, 12, tall):
         for b in range(0, 40, wide):
             where = slice(a, a + tall), slice(b, b + wide)
@@ -38,8 +39,8 @@ def test_every_group_takes_the_range_of_least_output_error(spec: str) -> None:
 def test_clipping_never_errs_more_than_not_clipping_within_groups_and_can_be_off() -> None:
     weight, stats = problem(rows=32, columns=64, seed=5)
     fmt = TensorFormat.parse("int3/g64")  # one group: the group's error is the whole
-    clipped = awq.quantize(weight, fmt, stats)
-    plain = awq.quantize(weight, fmt, stats, awq.Options(clip=False))
+    clipped = awq.quantize(weight, fmt, stats, awq.Options(scale_rule="absmax"))
+    plain = awq.quantize(weight, fmt, stats, awq.Options(scale_rule="absmax", clip=False))
     assert clipped.report.relative_error < plain.report.relative_error
     assert torch.equal(plain.qtensor.codes, tensors.quantize(weight.float(), fmt).codes)
     assert plain.report.relative_error == pytest.approx(rtn.relative_error(weight, plain.qtensor, stats))

@@ -41,5 +41,5 @@ def test_bad_options_are_refused(given: dict[str, object], sentence: str) -> Non
 
 
 def test_unknown_method() -> None:
-    with pytest.raises(RecipeError, match=r"'best'; known: rtn, gptq, awq"):
+    with pytest.raises(RecipeError, match=r"'best'; known: rtn, gptq, gradient_ptq"):
         table.get("best")

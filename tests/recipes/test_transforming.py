@@ -10,13 +10,15 @@ import torch
 from tests.models.conftest import MODELS, tiny_model  # noqa: F401 (a fixture)
 
 from anybit import models, recipes
-from anybit.errors import RecipeError
+from anybit.errors import CheckpointError, RecipeError
+from anybit.formats import TensorFormat
 from anybit.models import TorchExecutor
 from anybit.models.activations import activation_tails
 from anybit.models.transformers_executor import TransformersExecutor
 from anybit.recipes import calibration, items, job, journal
 from anybit.recipes.transforming import transformed
 from anybit.runtime.executor import NativeExecutor
+from anybit.tensors import quantize
 
 from .conftest import write_model
 from .test_pipeline import digest
@@ -50,6 +52,40 @@ def job_of(path: Path, steps: list[object], out: Path) -> job.Job:
     windows = calibration.Windows(ids, 256, "")
     formats = items.fixed_formats(recipe, found)
     return job.Job(model, recipe, out, found, formats, items.account(model, found), windows, None)
+
+
+def outlying(model: models.Model) -> models.Model:
+    return models.inject_outliers(model, 0.03, 64.0, ("norm", "ud", "vo"))
+
+
+SPLIT = {"name": "split", "options": {"threshold": 0.0, "ratio": 4.0, "most": 0.2}}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_split_columns_are_read_by_matrices_of_their_own(tiny_model, name, tmp_path) -> None:  # noqa: F811
+    start = job_of(tiny_model(name)[1], [SPLIT], tmp_path / "out")
+    start = replace(start, model=outlying(start.model))
+    done = transformed(start, Pieces(), lambda share, what: None)
+    before, after = logits(start.model), logits(done.model)
+    assert (after - before).norm() <= 1e-5 * before.norm()
+    assert len(done.online) >= start.model.plan.layers
+    assert [item.name for item in done.items] == [item.name for item in start.items]
+    assert done.accounting.parameters == start.accounting.parameters == done.model.parameters
+    native = NativeExecutor(done.model.plan, done.model.weights, act=None, kv="fp32").forward(IDS, "all")
+    assert (native - before).norm() <= 2e-5 * before.norm()
+    for each in done.online:
+        for weight in each.weights:
+            assert not done.model.weights.get(weight)[:, list(each.columns)].any()
+    # With rounded activations the split pays, which is what it is for.
+    act = TensorFormat.parse("int8/row")
+    errors = []
+    for job_ in (start, done):
+        weights = {}
+        for item in job_.items:
+            weights[item.name] = quantize(job_.model.weights.get(item.name).float(), act)
+        executor = TorchExecutor(job_.model.plan, models.Overlay(job_.model.weights, weights), act=act)
+        errors.append(float((executor.forward(IDS, "all") - before).norm()))
+    assert errors[1] < errors[0]
 
 
 def logits(model: models.Model) -> torch.Tensor:
@@ -134,6 +170,18 @@ def test_norms_stay_as_small_as_they_were(model: Path, text: Path, tmp_path: Pat
     plain = recipes.run(model, recipe_of([], text), tmp_path / "plain")
     for step in EVERY:
         assert recipes.run(model, recipe_of([step], text), tmp_path / step).bytes == plain.bytes
+
+
+def test_a_written_split_loads_and_transformers_is_refused(model: Path, text: Path, tmp_path: Path) -> None:
+    result = recipes.run(model, recipe_of([SPLIT, "rotate_inputs"], text, "llm_int8"), tmp_path / "out")
+    made = models.load(tmp_path / "out", verify=True)
+    assert result.bytes == made.nbytes and result.parameters == made.parameters
+    assert any(name.endswith(".outliers") for name in made.weights.names())
+    wanted = TorchExecutor(made.plan, made.weights).forward([256, *IDS], "all")
+    native = NativeExecutor(made.plan, made.weights, act=None, kv="fp32").forward([256, *IDS], "all")
+    assert (native - wanted).norm() <= 1e-4 * wanted.norm()
+    with pytest.raises(CheckpointError, match="outlier columns in matrices of their own"):
+        TransformersExecutor(tmp_path / "out")
 
 
 class Stopped(Exception):

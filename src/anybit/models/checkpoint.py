@@ -29,7 +29,7 @@ from torch import Tensor
 import anybit
 from anybit.errors import CheckpointError
 from anybit.models.config import read_json
-from anybit.models.online import KEY, Online
+from anybit.models.online import KEY, AtRunTime
 from anybit.models.safetensors_file import write_file
 from anybit.models.weights import INDEX, MANIFEST, SINGLE, Weight, open_store
 from anybit.tensors import QTensor
@@ -70,7 +70,7 @@ class CheckpointWriter:
         overwrite: bool = False,
         shard_bytes: int = SHARD_BYTES,
         config: Mapping[str, Any] | None = None,
-        online: Sequence[Online] = (),
+        online: Sequence[AtRunTime] = (),
     ) -> None:
         """source: the directory whose config.json and tokenizer files go along; it may not be `out` itself.
 

@@ -18,7 +18,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from anybit.errors import CheckpointError
 from anybit.formats import TensorFormat
 from anybit.models.module import replace_layer
-from anybit.models.online import KEY
+from anybit.models.online import KEY, Online, Split
 from anybit.models.online import read as read_online
 from anybit.nn import Holder, QEmbedding, QLinear
 
@@ -44,6 +44,10 @@ class AnybitConfig(QuantizationConfigMixin):
         self.formats = formats or {}
         self.act = act
         self.online = online or []
+        if any(isinstance(each, Split) for each in read_online({KEY: self.online})):
+            raise CheckpointError(
+                "the checkpoint keeps outlier columns in matrices of their own, which transformers has no place for; run it with anybit"
+            )
         if not self.formats:
             raise CheckpointError("config.json: quantization_config of anybit lists no formats")
 
@@ -91,6 +95,7 @@ class AnybitQuantizer(HfQuantizer):
         if tied and isinstance(embedding, QEmbedding) and isinstance(head, QLinear):
             model.set_output_embeddings(QLinear(embedding.weight, None, head.act))
         for each in read_online({KEY: self.quantization_config.online}):
+            assert isinstance(each, Online), "refused before loading"
             turn = each.rotation.inverse if each.inverse else each.rotation.forward
             for weight in each.before:
                 _submodule(model, weight.removesuffix(".weight")).register_forward_pre_hook(_TurnInput(turn))

@@ -95,6 +95,12 @@ def run(
         elif op.kind == "hadamard":
             turn = rotation(op)
             buffers[op.output] = turn.inverse(inputs[0]) if op.attrs.get("inverse") else turn.forward(inputs[0])
+        elif op.kind == "gather":
+            buffers[op.output] = inputs[0][..., plan.constants[str(op.attrs["table"])].long()]
+        elif op.kind == "scatter":
+            places = plan.constants[str(op.attrs["table"])].long()
+            empty = inputs[0].new_zeros(*inputs[0].shape[:-1], plan.buffers[op.output])
+            buffers[op.output] = empty.index_copy(-1, places, inputs[0] * float(op.attrs["factor"]))
         elif op.kind == "last":
             buffers[op.output] = inputs[0][..., -1:, :] if last_only else inputs[0]
         else:

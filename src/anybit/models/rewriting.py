@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anybit.errors import RecipeError
 from anybit.models.fold_graph import Part, Site, columns, gain, looked_up, origin, readers, stream
-from anybit.models.online import Online
+from anybit.models.online import Online, outliers_name
 from anybit.models.plan import Plan
 from anybit.models.weights import MemoryEntry, Stored, WeightStore
 from anybit.transforms.hadamard import Rotation
@@ -60,6 +60,7 @@ class Rewrite:
     def __init__(self, base: WeightStore) -> None:
         self.base = base
         self.steps: dict[str, list[Step]] = {}
+        self.added: dict[str, Stored] = {}
 
     def scale(self, site: Site, factors: Tensor, snug: bool = False) -> Tensor:
         """Multiply what is made by factors [units] and divide what is read by them; returns the factors used.
@@ -113,6 +114,15 @@ class Rewrite:
 
         self._add(name, step)
 
+    def split(self, name: str, columns: Tensor) -> None:
+        """Move columns (int64) of a matrix to one of their own, in its dtype where that holds them exactly, and leave zeros."""
+        known = self._known(name)
+        moved = _apply(self.base.entries[known].read(), tuple(self.steps.get(known, ())))[:, columns]
+        cast = moved.to(self.base.entries[known].dtype)
+        exact = torch.equal(cast.float(), moved)
+        self.added[outliers_name(name)] = MemoryEntry((cast if exact else moved).contiguous())
+        self._add(name, lambda value: value.index_fill_(1, columns, 0.0))
+
     def vector(self, name: str) -> Tensor:
         """The values of a tensor so far, float32."""
         name = self._known(name)
@@ -135,7 +145,7 @@ class Rewrite:
             cast = value.to(entry.dtype)
             exact = bool(torch.isfinite(cast).all()) and torch.equal(cast.float(), value)
             entries[name] = MemoryEntry(cast if exact else value)
-        return WeightStore(entries, self.base.formats, self.base.aliases)
+        return WeightStore({**entries, **self.added}, self.base.formats, self.base.aliases)
 
     def _snug(self, part: Part, factors: Tensor) -> Tensor:
         """Scale a gain within its own dtype; the factors that this really multiplied it by."""

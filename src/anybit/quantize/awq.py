@@ -8,6 +8,7 @@ Differs from the authors' code: queries and keys are clipped too (`clip` off swi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +25,12 @@ FORMAT = "int4/g128+z"
 
 @dataclass(frozen=True)
 class Options:
-    """clip: search how far each group's range is clipped.  steps, least: ranges tried, evenly between the whole and `least` of it."""
+    """clip: search how far each group's range is clipped.  steps, least: ranges tried, evenly between the whole and `least` of it.
 
+    scale_rule: how the scale of a clipped group is found; "absmax" is the authors', "mse" searches it, weighing by the inputs' squares.
+    """
+
+    scale_rule: tensors.ScaleRule = "mse"
     clip: bool = True
     steps: int = 10
     least: float = 0.55
@@ -50,14 +55,21 @@ def quantize(
     check.weight(weight, name)
     stats = check.statistics(stats, weight.shape[1], "awq", name)
     w = weight.float()
+    importance = stats.second_moment.float()
+
+    def rounding(x: Tensor) -> tensors.QTensor:
+        return tensors.quantize(x, fmt, options.scale_rule, importance=importance)
+
     if options.clip and fmt.scale is not None:
-        best, share = _clipped(w, fmt, stats, options)
+        best, share = _clipped(w, fmt, stats, options, rounding)
     else:
-        best, share = tensors.quantize(w, fmt), 1.0
+        best, share = rounding(w), 1.0
     return Quantized(best, Report("awq", str(fmt), rtn.relative_error(w, best, stats), {"mean_range": share}))
 
 
-def _clipped(w: Tensor, fmt: TensorFormat, stats: Statistics, options: Options) -> tuple[tensors.QTensor, float]:
+def _clipped(
+    w: Tensor, fmt: TensorFormat, stats: Statistics, options: Options, rounding: Callable[[Tensor], tensors.QTensor]
+) -> tuple[tensors.QTensor, float]:
     """The best of the ranges for every group, and the mean share of the range kept."""
     rows, columns = w.shape
     tall, wide = fmt.block[0] or rows, fmt.block[1] or columns
@@ -66,7 +78,7 @@ def _clipped(w: Tensor, fmt: TensorFormat, stats: Statistics, options: Options) 
     lowest = torch.full(fmt.grid((rows, columns)), float("inf"))
     chosen = torch.ones_like(lowest)
     for share in shares:
-        error = w - tensors.quantize(_limited(w, fmt, torch.full_like(lowest, share)), fmt).dequantize()
+        error = w - rounding(_limited(w, fmt, torch.full_like(lowest, share))).dequantize()
         loss = torch.empty(rows, lowest.shape[1])
         for g in range(lowest.shape[1]):
             part = error[:, g * wide : (g + 1) * wide]
@@ -76,7 +88,7 @@ def _clipped(w: Tensor, fmt: TensorFormat, stats: Statistics, options: Options) 
         better = total < lowest
         lowest = torch.where(better, total, lowest)
         chosen = torch.where(better, torch.full_like(chosen, share), chosen)
-    return tensors.quantize(_limited(w, fmt, chosen), fmt), float(chosen.mean())
+    return rounding(_limited(w, fmt, chosen)), float(chosen.mean())
 
 
 def _limited(w: Tensor, fmt: TensorFormat, share: Tensor) -> Tensor:

@@ -17,17 +17,17 @@ from anybit.formats import TensorFormat
 from anybit.models import Model, online
 from anybit.models.fold_graph import Site, looked_up, sites
 from anybit.models.interpreter import as_float
-from anybit.models.online import Online
+from anybit.models.online import AtRunTime, Online, Split
+from anybit.models.plan import Plan
 from anybit.models.rewriting import Rewrite, rotate_residual
 from anybit.quantize import rtn
 from anybit.quantize.statistics import Statistics
 from anybit.recipes import items
-from anybit.recipes.inputs import Inputs
-from anybit.recipes.items import Item
+from anybit.recipes.inputs import Inputs, sources
 from anybit.recipes.job import Job
 from anybit.recipes.recipe import KEEP
 from anybit.recipes.walk import Held, Walk, segments
-from anybit.transforms import awq, hadamard, order, smooth, table
+from anybit.transforms import awq, hadamard, order, smooth, split, table
 from anybit.transforms.hadamard import Rotation
 
 Numbers = dict[str, Tensor]
@@ -92,19 +92,21 @@ def transformed(job: Job, pieces: Pieces, say: Say) -> Job:
 def _applied(job: Job, name: str, options: Any, found: Numbers) -> Job:
     model = job.model
     rewrite = Rewrite(model.weights)
-    left: list[Online] = []
+    left: list[AtRunTime] = []
     here = sites(model.plan)
-    if name in ("smooth", "awq"):
+    if name == "split":
+        left += _split(model, rewrite, found)
+    elif name in ("smooth", "awq"):
         for key, scales in found.items():
             rewrite.scale(here[int(key)], 1 / scales, snug=True)
     elif name == "permute":
         for key, wanted in found.items():
             rewrite.permute(here[int(key)], wanted)
     elif name == "hadamard":
-        left = _hadamard(model, rewrite, options)
+        left += _hadamard(model, rewrite, options)
     else:
-        left = _rotate_inputs(model, rewrite, options)
-    if not rewrite.steps and not left:
+        left += _rotate_inputs(model, rewrite, options)
+    if not rewrite.steps and not left and name != "split":  # a model may have no outliers
         raise RecipeError(f"{model.path}: the transform {name} finds nothing that it could change")
     changed = replace(model, weights=rewrite.store(), plan=online.insert(model.plan, left))
     now = tuple(items.quantizable(changed))
@@ -132,6 +134,23 @@ def _hadamard(model: Model, rewrite: Rewrite, options: hadamard.Options) -> list
         block = options.block or hadamard.block_size(width)
         left += rotate_residual(plan, rewrite, _rotation(block, width, options.seed))
     return left
+
+
+def _split(model: Model, rewrite: Rewrite, found: Numbers) -> list[AtRunTime]:
+    """The linears that read a value with outlier channels, by the first of them in the plan."""
+    left: list[AtRunTime] = []
+    for key, columns in found.items():
+        names = dict.fromkeys(model.plan.ops[op].weights[0].name for op in _sharing(model.plan, int(key)))
+        for each in names:
+            rewrite.split(each, columns)
+        left.append(Split(tuple(columns.tolist()), tuple(names)))
+    return left
+
+
+def _sharing(plan: Plan, op: int) -> list[int]:
+    """The linears that read the value that linear `op` reads."""
+    read = sources(plan)
+    return [other for other, source in read.items() if source == read[op]]
 
 
 def _rotation(block: int, width: int, seed: int) -> Rotation:
@@ -167,13 +186,23 @@ def _measured(job: Job, name: str, options: Any, say: Say) -> Numbers:
     here = [(number, site) for number, site in enumerate(sites(plan)) if _wanted(site, options)]
     stream = _Stream()
     found: Numbers = {}
+    tables = looked_up(plan)
     held = Held(weights)
     walk = Walk(plan, job.windows.ids)
     parts = segments(plan)
     for part, (start, stop) in enumerate(parts):
         inside = [(number, site) for number, site in here if site.readers and start <= site.readers[0] < stop]
-        if inside:
-            wanted: dict[str, Item] = {by_op[r].name: by_op[r] for _, site in inside for r in site.readers}
+        if name == "split":
+            wanted = {item.name: item for op, item in by_op.items() if start <= op < stop and item.name not in tables}
+            inputs = Inputs(plan, wanted.values())
+            walk.visit(stop, held, inputs)
+            for item in wanted.values():
+                if _sharing(plan, item.ops[0])[0] == item.ops[0]:
+                    outliers = split.outlier_columns(inputs.of(item).largest, options)
+                    if len(outliers):
+                        found[str(item.ops[0])] = outliers
+        elif inside:
+            wanted = {by_op[r].name: by_op[r] for _, site in inside for r in site.readers}
             inputs = Inputs(plan, wanted.values())
             walk.visit(stop, held, inputs)
             for number, site in inside:
@@ -208,6 +237,8 @@ class _Stream:
 
 
 def _wanted(site: Site, options: Any) -> bool:
+    if isinstance(options, split.Options):
+        return False
     if site.kind == "norm":
         return bool(getattr(options, "norm", True))
     return bool({"vo": options.values, "ud": options.down}.get(site.kind, False))

@@ -32,7 +32,9 @@ def quantize(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option("--method", help="gptq (the default), gradient_ptq, rtn, awq, smoothquant, nf4, matgptq, itq3_s."),
+        typer.Option(
+            "--method", help="gptq (the default), gradient_ptq, rtn, awq, smoothquant, llm_int8, nf4, matgptq, itq3_s."
+        ),
     ] = None,
     scale_rule: Annotated[
         str | None,
@@ -45,7 +47,7 @@ def quantize(
         str | None,
         typer.Option(
             "--transforms",
-            help="Rewrites before quantization, in order, by commas: smooth, awq, permute, hadamard, rotate_inputs; none for none.",
+            help="Rewrites before quantization, in order, by commas: smooth, awq, permute, split, hadamard, rotate_inputs; none for none.",
         ),
     ] = None,
     embeddings: Annotated[
