@@ -14,6 +14,7 @@ EXPERIMENTS: dict[str, str] = {
     "gradient_ptq": "anybit.reproduce.gradient_ptq",
     "itq3s": "anybit.reproduce.itq3s",
     "l_mul": "anybit.reproduce.l_mul",
+    "llm_int8": "anybit.reproduce.llm_int8",
     "matgptq": "anybit.reproduce.matgptq",
     "pychop": "anybit.reproduce.pychop",
 }
