@@ -3,7 +3,7 @@
     python benchmarks/ptq.py --work DIR [--models anybit-tiny,lm-outliers,stories260k] [--data DIR] [--bits 8,4,3,2] > table.md
 
 Every cell is one `recipes.run`, scored with exact activations (or those named in the row); it is kept in DIR by its recipe, model and
-text, so that the script goes on where it was and measures only what has changed.
+text, so that the script goes on where it was and measures only what has changed. After a change of the code itself, take another DIR.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ import torch
 from anybit import models, recipes
 from anybit.formats import TensorFormat
 from anybit.models import TorchExecutor, evaluation
-from anybit.models.weights import Overlay
-from anybit.quantize.matgptq import at_bits
+from anybit.models.slices import at_bits
 from anybit.recipes import journal
 from anybit.reproduce.subject import Remembering
-from anybit.tensors import QTensor
 from anybit.zoo import loading
 
 LLOYD_MAX = "levels(-2.152,-1.344,-0.756,-0.2451,0.2451,0.756,1.344,2.152)"
@@ -80,17 +78,6 @@ def texts(folder: Path, data: Path | None, work: Path) -> tuple[Path, Path]:
     return made
 
 
-def sliced(model: models.Model, bits: int) -> tuple[Overlay, int]:
-    """The weights with every int8 group format cut to `bits`, and the bytes of all."""
-    replaced, total = {}, 0
-    for name in model.plan.weight_names():
-        value = model.weights.get(name)
-        if isinstance(value, QTensor) and value.format.block[1]:
-            value = replaced[name] = at_bits(value, bits)
-        total += value.nbytes
-    return Overlay(model.weights, replaced), total
-
-
 REFERENCES: dict[Path, Remembering] = {}
 
 
@@ -117,10 +104,10 @@ def measure(folder: Path, row: dict[str, Any], calibration: Path, heldout: Path,
     if not out.exists():
         recipes.run(folder, recipe, out)
     original, made = models.load(folder), models.load(out)
-    weights, nbytes = sliced(made, cut_to) if cut_to else (made.weights, made.nbytes)
+    made = at_bits(made, cut_to) if cut_to else made
     ids = original.tokenizer.encode(scored)
     windows = evaluation.cut(ids, WINDOW, original.tokenizer.bos, SCORED)
-    executor = Remembering(TorchExecutor(made.plan, weights, act=TensorFormat.parse(act) if act else None))
+    executor = Remembering(TorchExecutor(made.plan, made.weights, act=TensorFormat.parse(act) if act else None))
     score = evaluation.perplexity(executor, windows)
     far = evaluation.divergence(executor, reference(folder), windows)
     found = {
@@ -128,7 +115,7 @@ def measure(folder: Path, row: dict[str, Any], calibration: Path, heldout: Path,
         "kl": far.kl,
         "stderr": far.stderr,
         "agreement": far.agreement,
-        "bits": 8 * nbytes / original.parameters,
+        "bits": made.bits_per_weight,
     }
     kept.write_text(json.dumps(found))
     if not cut_to:

@@ -96,8 +96,8 @@ def at_bits(q: QTensor, bits: int) -> QTensor:
     """
     if str(q.format.element.name) != f"int{MASTER}" or q.format.zero is not None:
         raise RecipeError(f"slices are taken of int8 tensors without zero points; got {q.format}")
-    fmt = TensorFormat.parse(str(q.format).replace(f"int{MASTER}", f"int{bits}", 1))
     codes = slice_codes(_signed(q.unpacked()), bits)
+    fmt = TensorFormat.parse(str(q.format).replace(f"int{MASTER}", f"int{bits}", 1))
     factor = 2.0 ** (MASTER - bits)
     scale, tensor_scale = q.scale, q.tensor_scale
     if tensor_scale is not None:

@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 
-from anybit.models import Model, Overlay
-from anybit.quantize.matgptq import Envelope, at_bits, slice_codes
+from anybit.models.slices import at_bits
+from anybit.quantize.matgptq import Envelope, slice_codes
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import Subject
-from anybit.tensors import QTensor
 
 WIDTHS = (2, 3, 4, 6, 8)
 BLOCK = "g64:e4m3fn+t"
@@ -73,7 +72,8 @@ def _model(context: Context, subject: Subject) -> dict[str, Any]:
         master = subject.quantized({"weights": f"int8/{BLOCK}", **recipe}, context.work)
         figures[label] = {}
         for width in WIDTHS:
-            figures[label][f"at{width}"] = subject.score(master.plan, served(master, width))
+            served = at_bits(master, width)
+            figures[label][f"at{width}"] = subject.score(served.plan, served.weights)
             told()
     for label in MASTERS:
         for width in WIDTHS:
@@ -82,16 +82,6 @@ def _model(context: Context, subject: Subject) -> dict[str, Any]:
             )
         figures[label]["rise8"] = figures[label]["at8"]["perplexity"] / figures["perplexity"] - 1
     return figures
-
-
-def served(master: Model, bits: int) -> Overlay:
-    """The weights with the linear layers cut to `bits`; embeddings keep their 8 bits."""
-    replaced = {}
-    for name in master.plan.weight_names():
-        value = master.weights.get(name)
-        if isinstance(value, QTensor) and value.format.block[1]:
-            replaced[name] = at_bits(value, bits)
-    return Overlay(master.weights, replaced)
 
 
 EXPERIMENT = Experiment(
