@@ -12,6 +12,7 @@ from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
 from anybit.models import Model
 from anybit.models.checkpoint import check_output
+from anybit.models.online import AtRunTime
 from anybit.recipes import calibration, items, journal
 from anybit.recipes.items import Accounting, Item
 from anybit.recipes.recipe import Recipe
@@ -33,6 +34,8 @@ class Job:
     accounting: Accounting
     windows: calibration.Windows | None
     text: Path | None
+    online: tuple[AtRunTime, ...] = ()
+    """Transforms that the quantized model needs at run time."""
 
     @property
     def free(self) -> list[Item]:

@@ -14,8 +14,12 @@ EXPERIMENTS: dict[str, str] = {
     "direction_preserving": "anybit.reproduce.direction_preserving",
     "flexq": "anybit.reproduce.flexq",
     "fp32_or_death": "anybit.reproduce.fp32_or_death",
+    "gradient_ptq": "anybit.reproduce.gradient_ptq",
+    "itq3s": "anybit.reproduce.itq3s",
     "l_mul": "anybit.reproduce.l_mul",
+    "llm_int8": "anybit.reproduce.llm_int8",
     "marlin": "anybit.reproduce.marlin",
+    "matgptq": "anybit.reproduce.matgptq",
     "pychop": "anybit.reproduce.pychop",
     "tilus": "anybit.reproduce.tilus",
 }
