@@ -5,7 +5,8 @@
 
 constexpr int64_t kTileX = 16;       // rows of x a tile
 constexpr int kSumsStride = 2 * 64;  // bytes from one row's sums to the next one's
-constexpr int64_t kTilePass = 256, kTilePassBytes = 1 << 20;  // rows, and bytes of x, a pass over the weights: half of an L2
+constexpr int64_t kTileChunk = 256;  // slots unpacked at a time
+constexpr int64_t kTilePass = 128, kTilePassBytes = 1 << 20;  // rows, and bytes of x, a pass over the weights: half of an L2
 
 // The shapes of tiles in force on this thread.
 class Tiles {
@@ -111,7 +112,7 @@ template <class W, int NP>
 __attribute__((noinline)) void tile_strip(const Problem& p, const W& w, Tiles& tiles, int64_t panel, int64_t row, int64_t rows, float* acc) {
   using U = typename UnpackedOf<W::kWord, W::kMax>::Type;
   alignas(64) uint8_t chunk[2 * kHighDigits];
-  const int64_t step = p.block * (kChunkSlots / p.block), row_tiles = (rows + 2 * kTileX - 1) / (2 * kTileX);
+  const int64_t step = chunk_step(p, kTileChunk), row_tiles = (rows + 2 * kTileX - 1) / (2 * kTileX);
   const int64_t depth = ((p.block | p.slots) & 63) == 0 ? 64 : 32;
   const uint8_t* codes = p.codes + panel * p.panel_bytes;
   for (int64_t i = 0; i < rows * NP; ++i) store_f(acc + 16 * i, zero_f());
@@ -126,6 +127,7 @@ __attribute__((noinline)) void tile_strip(const Problem& p, const W& w, Tiles& t
     for (int64_t i = 0; i < rows; i += 2 * kTileX) {
       const int64_t count = rows - i < 2 * kTileX ? rows - i : 2 * kTileX;
       tiles.shape(count, depth);
+      if (end == p.slots) prefetch_results(p, panel, NP, row + i, count);
       if (count > kTileX) tile_micro<U, NP, 2>(p, chunk, panel, k, end, depth, row + i, count, acc + 16 * NP * i, ahead);
       else tile_micro<U, NP, 1>(p, chunk, panel, k, end, depth, row + i, count, acc + 16 * NP * i, ahead);
     }

@@ -23,7 +23,7 @@ namespace anybit::avx512 {
 namespace {
 
 constexpr const char* kName = "avx512";
-constexpr int kPrefetch = 4096;  // bytes ahead in the weight stream
+constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 8, kMostFused = 8;
 constexpr int kTileRows = 8, kTilePanels = 3;  // 24 sums in registers: 11 loads for 24 instructions
 constexpr int64_t kMostRows = 256, kPassBytes = 512 << 10;  // of x a pass over the weights: half of an L2
@@ -71,11 +71,11 @@ template <int J> ANYBIT_INLINE I byte(B b) {
 }
 ANYBIT_INLINE int32_t reduce_max(I a) { return _mm512_reduce_max_epi32(a.v); }
 ANYBIT_INLINE int32_t reduce_add(I a) {
-  alignas(64) int32_t v[16];
-  _mm512_store_si512(v, a.v);
-  int32_t sum = 0;
-  for (int x : v) sum += x;
-  return sum;
+  __m256i h = _mm256_add_epi32(_mm512_castsi512_si256(a.v), _mm512_extracti64x4_epi64(a.v, 1));
+  __m128i q = _mm_add_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+  q = _mm_add_epi32(q, _mm_shuffle_epi32(q, 0x4e));
+  q = _mm_add_epi32(q, _mm_shuffle_epi32(q, 0xb1));
+  return _mm_cvtsi128_si32(q);
 }
 
 ANYBIT_INLINE F zero_f() { return {_mm512_setzero_ps()}; }

@@ -151,6 +151,9 @@ ANYBIT_INLINE void int8_scale_rows(const Problem& p, int64_t panel, const Block&
   }
 }
 
+// Slots to unpack at a time: whole blocks, about `most` in all.
+ANYBIT_INLINE int64_t chunk_step(const Problem& p, int64_t most) { return p.block >= most ? p.block : p.block * (most / p.block); }
+
 // Packed bytes wanted soon, fetched a few lines at a time between other work.
 struct Ahead {
   const uint8_t *at, *end;
@@ -206,12 +209,19 @@ template <class W> __attribute__((noinline)) void int8_unpack(const W& w, const 
   }
 }
 
+// Results of rows [row, row + rows) that will be written after the last chunk: every row lies on a page of its own.
+ANYBIT_INLINE void prefetch_results(const Problem& p, int64_t panel, int panels, int64_t row, int64_t rows) {
+  for (int64_t i = row; i < row + rows; ++i) {
+    for (int j = 0; j < panels; ++j) __builtin_prefetch(p.y + i * p.ldy + (panel + j) * 16, 1);
+  }
+}
+
 // Rows [row, row + rows) times NP panels from `panel` on.
 template <class W, int NP>
 __attribute__((noinline)) void int8_strip(const Problem& p, const W& w, int64_t panel, int64_t row, int64_t rows, float* acc) {
   using U = typename UnpackedOf<W::kWord, W::kMax>::Type;
   alignas(64) uint8_t chunk[NP * U::kChunkBytes];
-  const int64_t step = p.block * (kChunkSlots / p.block), row_tiles = (rows + kTileRows - 1) / kTileRows;
+  const int64_t step = chunk_step(p, kChunkSlots), row_tiles = (rows + kTileRows - 1) / kTileRows;
   const uint8_t* codes = p.codes + panel * p.panel_bytes;
   for (int64_t i = 0; i < rows * NP; ++i) store_f(acc + 16 * i, zero_f());
   for (int64_t k = 0; k < p.slots; k += step) {
@@ -223,6 +233,7 @@ __attribute__((noinline)) void int8_strip(const Problem& p, const W& w, int64_t 
     const uint8_t* next = end < p.slots ? codes + end / 32 * W::kTileBytes : codes + NP * p.panel_bytes;
     const int64_t bytes = step / 32 * W::kTileBytes, parts = row_tiles * ((end - k + p.block - 1) / p.block);
     Ahead ahead{next, next + bytes, p.panel_bytes, NP, (bytes / parts + 63) / 64 * 64};
+    if (end == p.slots) prefetch_results(p, panel, NP, row, rows);
     int8_micro_rows<U, NP, kTileRows>(p, chunk, panel, k, end, row, rows, acc, ahead);
   }
   for (int64_t i = 0; i < rows; ++i) {

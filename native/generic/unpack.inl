@@ -24,7 +24,7 @@ template <int Bits, int Q> ANYBIT_INLINE B codes_quad(const uint8_t* tile) {
 }
 
 // What a weight offers the integer kernels: quads of unsigned bytes (or of byte pairs), and how to sum them against x.
-constexpr int64_t kChunkSlots = 512;  // unpacked at a time: 8 KiB a panel, so that two and the x of a tile leave room in a small L1
+constexpr int64_t kChunkSlots = 512;  // unpacked at a time at most: the largest block
 constexpr int max_class(int max) { return max <= 15 ? 15 : max <= 31 ? 31 : max <= 63 ? 63 : max <= 127 ? 127 : 255; }
 
 template <int Bits> struct IntegerCodes {
