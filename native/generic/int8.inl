@@ -9,6 +9,15 @@
 
 constexpr int smaller_tile(int rows) { return rows > 8 ? 8 : rows > 4 ? 4 : rows > 2 ? 2 : 1; }
 
+// Sums apart for every result of a tile of so many: a few would wait for their own latency, more than four cost more than they hide.
+constexpr int chains(int results) {
+  const int parts = kChains / results < 4 ? kChains / results : 4;
+  return parts > 1 ? parts : 1;
+}
+
+// Bytes to read ahead in the weight stream: less where tiles are several planes (measured).
+template <class W> constexpr int kAhead = W::kTileBytes & (W::kTileBytes - 1) ? kPrefetch / 4 * 3 : kPrefetch;
+
 template <class W> constexpr int kTakenOff = W::kWord ? -kWordBias : W::kMax == 255 ? kByteOffset : 0;  // by the accumulator from every level
 
 // Whether the sums of a block can start at their correction: it is the same for all 16 rows and comes before no shift.
@@ -50,7 +59,7 @@ template <class Body> ANYBIT_INLINE void each_block(const Problem& p, int64_t be
 // Few rows of x: unpack in registers, use at once for MR rows.
 template <class W, int MR> __attribute__((noinline)) void int8_fused(const Problem& p, const W& w, int64_t panel, int64_t row) {
   using Accumulator = typename UnpackedOf<W::kWord, W::kMax>::Accumulator;
-  constexpr int kParts = kChains / MR > 1 ? kChains / MR : 1;  // few rows would wait for their own sums
+  constexpr int kParts = chains(MR);
   F acc[MR];
 #pragma GCC unroll 16
   for (int m = 0; m < MR; ++m) acc[m] = zero_f();
@@ -64,7 +73,7 @@ template <class W, int MR> __attribute__((noinline)) void int8_fused(const Probl
 #pragma GCC unroll 16
     for (int m = 0; m < MR * kParts; ++m) dot[m].start(m < MR ? splat_i(level * block.sum(m)) : zero_i());
     for (int64_t t = block.begin; t < block.end; t += 32, tile += W::kTileBytes, x += 32) {
-      for (int line = 0; line < W::kTileBytes; line += 64) prefetch(tile + kPrefetch + line);
+      for (int line = 0; line < W::kTileBytes; line += 64) prefetch(tile + kAhead<W> + line);
       each_quad([&]<int Q>() ANYBIT_UNROLLED {
         const auto quad = w.template quad<Q>(tile);
 #pragma GCC unroll 16
@@ -102,7 +111,7 @@ template <class W, int MR> ANYBIT_INLINE void int8_fused_rows(const Problem& p, 
 template <class U, int NP, int MR>
 __attribute__((noinline)) void int8_dots(const uint8_t* chunk, int64_t tiles, const int8_t* x, int64_t ldc, const int32_t* start, int32_t* out) {
   using Accumulator = typename UnpackedOf<U::kWord, U::kMax>::Accumulator;
-  constexpr int kTile = MR * NP, kParts = kChains / kTile > 1 ? kChains / kTile : 1;
+  constexpr int kTile = MR * NP, kParts = chains(kTile);
   Accumulator dot[kTile * kParts];
 #pragma GCC unroll 32
   for (int i = 0; i < kTile * kParts; ++i) dot[i].start(i < kTile ? splat_i(start[i / NP]) : zero_i());
