@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "generic/number.inl"
 
@@ -139,6 +140,8 @@ ANYBIT_INLINE F bf16_odd(B b) {
   ANYBIT_BOTH(F, _mm256_castsi256_ps(_mm256_and_si256(b.v[h], _mm256_set1_epi32(static_cast<int>(0xffff0000u)))))
 }
 struct T { __m256 low, high; };
+constexpr bool kRawLookup = false;
+template <int Shift> F lookup_raw(T, B);
 ANYBIT_INLINE T table_f(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 ANYBIT_INLINE F lookup_f(T t, I i) {  // bit 3 of the index, moved to the sign, picks the half
   ANYBIT_BOTH(F, _mm256_blendv_ps(_mm256_permutevar8x32_ps(t.low, i.v[h]), _mm256_permutevar8x32_ps(t.high, i.v[h]),

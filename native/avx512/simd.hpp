@@ -8,6 +8,7 @@
 #endif
 
 #include <cstdint>
+#include <type_traits>
 
 #include "generic/number.inl"
 
@@ -109,6 +110,8 @@ ANYBIT_INLINE F bf16_odd(B b) {
 struct T { __m512 v; };
 ANYBIT_INLINE T table_f(const float* p) { return {_mm512_loadu_ps(p)}; }
 ANYBIT_INLINE F lookup_f(T t, I i) { return {_mm512_permutexvar_ps(i.v, t.v)}; }
+constexpr bool kRawLookup = true;  // vpermps takes four bits of an index
+template <int Shift> ANYBIT_INLINE F lookup_raw(T t, B b) { return {_mm512_permutexvar_ps(_mm512_srli_epi32(b.v, Shift), t.v)}; }
 
 ANYBIT_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 

@@ -4,6 +4,7 @@
 #include <arm_neon.h>
 
 #include <cstdint>
+#include <type_traits>
 #include <cstring>
 
 #include "generic/number.inl"
@@ -108,6 +109,8 @@ ANYBIT_INLINE F bf16_odd(B b) {
   ANYBIT_FOUR(F, vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_u8(b.v[h]), vdupq_n_u32(0xffff0000u))))
 }
 struct T { uint8x16x4_t v; };
+constexpr bool kRawLookup = false;
+template <int Shift> F lookup_raw(T, B);
 ANYBIT_INLINE T table_f(const float* p) {
   T t;
   for (int i = 0; i < 4; ++i) t.v.val[i] = vreinterpretq_u8_f32(vld1q_f32(p + 4 * i));

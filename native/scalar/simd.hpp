@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 #include <cstring>
 
 #include "generic/number.inl"
@@ -97,6 +98,8 @@ ANYBIT_INLINE F bf16_odd(B b) {
 }
 // 16-entry table of floats indexed by lanes 0..15
 struct T { float v[16]; };
+constexpr bool kRawLookup = false;
+template <int Shift> F lookup_raw(T, B);
 ANYBIT_INLINE T table_f(const float* p) { T t; std::memcpy(t.v, p, 64); return t; }
 ANYBIT_INLINE F lookup_f(T t, I index) { return lanes16<F>([&](int i) { return t.v[index.v[i] & 15]; }); }
 
