@@ -12,7 +12,7 @@ namespace anybit {
 namespace {
 
 EmulateFn emulate_active() {
-  const std::string_view isa = active_isa().name;
+  const std::string_view isa = active_isa().vectors;
 #ifdef ANYBIT_HAVE_AVX512
   if (isa == "avx512" && emulate_avx512()) return emulate_avx512();
 #endif
