@@ -110,8 +110,9 @@ MEMBERS: tuple[Member, ...] = (
     ),
     Member(
         "unet", "text-conditioned few-step diffusion U-Net", 3_380_492, CIFAR, PROJECT,
-        "% of 200 images (4 steps) that resnet32 takes for their class", "high", None,
-        "unet/model.safetensors", None, bundled=True, script="train_unet",
+        "% of 200 images (4 steps) that resnet32 takes for their class", "high", 43.5,
+        "unet/model.safetensors", "af3c1356122adfbb22c96a90e16071b613f04ad178496a46ee87b842c2180e90", bundled=True, script="train_unet",
+        training="2,000 steps of 32 samples, 71 min on a part of a core (bf16)",
     ),
     Member(
         "resnet20", "convolutional (ResNet)", 269_722, CIFAR, "BSD-2-Clause", "% of 1,000 test images right", "high", 91.5,
