@@ -24,7 +24,7 @@ from anybit.errors import FormatError
 from anybit.formats import Float
 from anybit.formats import native as native_formats
 from anybit.ops import native
-from anybit.ops.product import Product, multiply, named
+from anybit.ops.product import Product, finite, multiply, named
 
 Order = Literal["sequential", "chunked", "tree"]
 ORDERS: tuple[str, ...] = get_args(Order)
@@ -91,8 +91,8 @@ def emulated_matmul(
     rows = product.prepare(x.detach().reshape(prod(x.shape[:-1]), x.shape[-1]))
     weight = product.prepare(w.detach())
     module = None if reference else native.load()
-    finite = product.rule == "exact" or bool(torch.isfinite(rows).all() & torch.isfinite(weight).all())
-    if module is None or x.device.type != "cpu" or not finite or not _native_sums(accumulator):
+    usual = product.rule == "exact" or (finite(rows) and finite(weight))
+    if module is None or x.device.type != "cpu" or not usual or not _native_sums(accumulator):
         y = _reference(rows, weight, product, accumulator)
     else:
         y = _native(module, rows, weight, product, accumulator)

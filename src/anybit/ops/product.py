@@ -93,9 +93,19 @@ class Product:
         x = x.float()
         if self.rule == "exact":
             return formats.get(self.operands).round(x) if self.operands else x
-        # Rounding saturates infinities; they are products' business here.
-        rounded = torch.where(x.isinf(), x, self.format.round(x))
-        return torch.where(rounded.abs() < self.smallest, torch.zeros_like(rounded).copysign(rounded), rounded)
+        rounded = self.format.round(x)
+        if not finite(x):  # rounding saturates infinities; they are products' business here
+            rounded = torch.where(x.isinf(), x, rounded)
+        low = rounded.abs() < self.smallest
+        return torch.where(low, rounded * 0.0, rounded)  # zeros keep their sign
+
+
+def finite(x: Tensor) -> bool:
+    """Is every element finite? One pass; NaN is seen because it is the extreme of whatever holds it."""
+    if not x.numel():
+        return True
+    low, high = x.aminmax()
+    return math.isfinite(float(low)) and math.isfinite(float(high))
 
 
 def named(multiply: str | Product) -> Product:

@@ -65,7 +65,7 @@ def test_the_two_smallest_members_come_back_to_their_metric(anybit, shared_data,
 
 def test_advice_is_printed(anybit, shared_data, tmp_path):
     text = anybit("quantize", "dscnn-kws", tmp_path / "out", "--weights", "int4/g64").out
-    assert "note: 4 depthwise convolutions go to int8/row" in text and "--weights int8/row keeps more of it" in text
+    assert "note: 4 grouped convolutions go to int8/row" in text and "--weights int8/row keeps more of it" in text
 
 
 def test_what_is_not_there_is_refused(anybit, tmp_path, monkeypatch):
