@@ -81,6 +81,8 @@ def _products(mantissa: int, pairs: int) -> dict[str, dict[str, float]]:
 def _float8(name: str, seed: int, pairs: int) -> dict[str, dict[str, float]]:
     """The same errors with operands in an 8-bit float, whose small products underflow: multiplied exactly, and then rounded to it."""
     a, b = _normal(pairs, seed)
+    nonzero = (a != 0) & (b != 0)
+    a, b = a[nonzero], b[nonzero]
     true = a.double() * b.double()
     fmt = formats.get(name)
     product = fmt.round(a).double() * fmt.round(b).double()
