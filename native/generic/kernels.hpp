@@ -46,7 +46,7 @@ struct Problem {
   bool one_order;  // exact: a row has the same bits alone and among others
 };
 
-constexpr int64_t kFewestBf16 = 5;
+constexpr int64_t kFewestBf16 = 2;
 
 // Computes panels [first, last).
 using PanelFn = void (*)(const Problem&, int64_t first, int64_t last);
