@@ -1,4 +1,4 @@
-// AVX-512 with AMX: integer products of more than a few rows on tiles; everything else is the table of AVX-512.
+// AVX-512 with AMX: products of more than a few rows with int8 and bf16 x on tiles; everything else is the table of AVX-512.
 #include <immintrin.h>
 
 #include "avx512/simd.hpp"
@@ -15,25 +15,42 @@ using namespace anybit::avx512;
 
 #include "generic/int8.inl"
 
+#include "generic/exact.inl"
+
 #include "amx/tiles.inl"
+
+#include "amx/bf16.inl"
 
 Kernels make_table() {
   Kernels k = avx512::kMatmulKernels;
   k.name = "amx";
-  k.int8_integer[1] = tile_panels<IntegerCodes<1>>;
-  k.int8_integer[2] = tile_panels<IntegerCodes<2>>;
-  k.int8_integer[3] = tile_panels<IntegerCodes<3>>;
-  k.int8_integer[4] = tile_panels<IntegerCodes<4>>;
-  k.int8_integer[5] = tile_panels<IntegerCodes<5>>;
-  k.int8_integer[6] = tile_panels<IntegerCodes<6>>;
-  k.int8_integer[7] = tile_panels<IntegerCodes<7>>;
-  k.int8_integer[8] = tile_panels<IntegerCodes<8>>;
-  k.int8_codebook_byte[2] = tile_panels<CodebookBytes<2>>;
-  k.int8_codebook_byte[3] = tile_panels<CodebookBytes<3>>;
-  k.int8_codebook_byte[4] = tile_panels<CodebookBytes<4>>;
-  k.int8_codebook_word[2] = tile_panels<CodebookWords<2>>;
-  k.int8_codebook_word[3] = tile_panels<CodebookWords<3>>;
-  k.int8_codebook_word[4] = tile_panels<CodebookWords<4>>;
+  k.int8_integer[1] = tile_int8<IntegerCodes<1>>;
+  k.int8_integer[2] = tile_int8<IntegerCodes<2>>;
+  k.int8_integer[3] = tile_int8<IntegerCodes<3>>;
+  k.int8_integer[4] = tile_int8<IntegerCodes<4>>;
+  k.int8_integer[5] = tile_int8<IntegerCodes<5>>;
+  k.int8_integer[6] = tile_int8<IntegerCodes<6>>;
+  k.int8_integer[7] = tile_int8<IntegerCodes<7>>;
+  k.int8_integer[8] = tile_int8<IntegerCodes<8>>;
+  k.int8_codebook_byte[2] = tile_int8<CodebookBytes<2>>;
+  k.int8_codebook_byte[3] = tile_int8<CodebookBytes<3>>;
+  k.int8_codebook_byte[4] = tile_int8<CodebookBytes<4>>;
+  k.int8_codebook_word[2] = tile_int8<CodebookWords<2>>;
+  k.int8_codebook_word[3] = tile_int8<CodebookWords<3>>;
+  k.int8_codebook_word[4] = tile_int8<CodebookWords<4>>;
+  k.bf16_integer[1] = tile_bf16<IntegerNumbers<1>>;
+  k.bf16_integer[2] = tile_bf16<IntegerNumbers<2>>;
+  k.bf16_integer[3] = tile_bf16<IntegerNumbers<3>>;
+  k.bf16_integer[4] = tile_bf16<IntegerNumbers<4>>;
+  k.bf16_integer[5] = tile_bf16<IntegerNumbers<5>>;
+  k.bf16_integer[6] = tile_bf16<IntegerNumbers<6>>;
+  k.bf16_integer[7] = tile_bf16<IntegerNumbers<7>>;
+  k.bf16_integer[8] = tile_bf16<IntegerNumbers<8>>;
+  k.bf16_codebook[2] = tile_bf16<CodebookNumbers<2>>;
+  k.bf16_codebook[3] = tile_bf16<CodebookNumbers<3>>;
+  k.bf16_codebook[4] = tile_bf16<CodebookNumbers<4>>;
+  k.to_bf16 = to_bf16;
+  k.bf16_bf16 = tile_bf16<Bf16Numbers>;
   return k;
 }
 }  // namespace

@@ -108,54 +108,75 @@ __attribute__((noinline)) void tile_micro(const Problem& p, const uint8_t* chunk
   scale(last, sums[turn ^ 1]);
 }
 
-template <class W, int NP>
-__attribute__((noinline)) void tile_strip(const Problem& p, const W& w, Tiles& tiles, int64_t panel, int64_t row, int64_t rows, float* acc) {
+// What differs between kinds of weights: how a chunk is unpacked (kPanelBytes apart for two panels) and multiplied.
+template <class W> struct Int8Work {
   using U = typename UnpackedOf<W::kWord, W::kMax>::Type;
-  alignas(64) uint8_t chunk[2 * kHighDigits];
+  static constexpr int kPanels = W::kWord ? 1 : 2, kTileBytes = W::kTileBytes, kPanelBytes = kHighDigits;
+  static constexpr int64_t kXBytes = 1;  // of a number of x
+  const W w;
+  explicit Int8Work(const Problem& p) : w(p) {}
+  static int64_t depth(const Problem& p) { return ((p.block | p.slots) & 63) == 0 ? 64 : 32; }
+  static float factor(const Problem& p, int64_t row) { return int8_factor(p, row); }
+  const uint8_t* unpack(const Problem& p, int64_t panel, int64_t begin, int64_t end, uint8_t* chunk) const {
+    int8_unpack(w, p.codes + panel * p.panel_bytes + begin / 32 * W::kTileBytes, (end - begin) / 32, chunk);
+    return chunk;
+  }
+  template <int NP, int XTiles>
+  static void micro(const Problem& p, const uint8_t* chunk, int64_t, int64_t panel, int64_t begin, int64_t end, int64_t row, int64_t rows,
+                    float* acc, Ahead& ahead) {
+    tile_micro<U, NP, XTiles>(p, chunk, panel, begin, end, depth(p), row, rows, acc, ahead);
+  }
+};
+
+// Rows [row, row + rows) times NP panels from `panel` on.
+template <class Work, int NP>
+__attribute__((noinline)) void tile_strip(const Problem& p, const Work& work, Tiles& tiles, int64_t panel, int64_t row, int64_t rows,
+                                          float* acc) {
+  alignas(64) uint8_t chunk[2 * Work::kPanelBytes];
   const int64_t step = chunk_step(p, kTileChunk), row_tiles = (rows + 2 * kTileX - 1) / (2 * kTileX);
-  const int64_t depth = ((p.block | p.slots) & 63) == 0 ? 64 : 32;
   const uint8_t* codes = p.codes + panel * p.panel_bytes;
   for (int64_t i = 0; i < rows * NP; ++i) store_f(acc + 16 * i, zero_f());
   for (int64_t k = 0; k < p.slots; k += step) {
     const int64_t end = k + step < p.slots ? k + step : p.slots;
-    for (int i = 0; i < NP; ++i) {
-      int8_unpack(w, codes + i * p.panel_bytes + k / 32 * W::kTileBytes, (end - k) / 32, chunk + i * kHighDigits);
-    }
-    const uint8_t* next = end < p.slots ? codes + end / 32 * W::kTileBytes : codes + NP * p.panel_bytes;
-    const int64_t bytes = step / 32 * W::kTileBytes, parts = row_tiles * ((end - k + p.block - 1) / p.block);
+    const uint8_t* first = work.unpack(p, panel, k, end, chunk);
+    const int64_t apart = NP > 1 ? work.unpack(p, panel + 1, k, end, chunk + Work::kPanelBytes) - first : 0;
+    const uint8_t* next = end < p.slots ? codes + end / 32 * Work::kTileBytes : codes + NP * p.panel_bytes;
+    const int64_t bytes = step / 32 * Work::kTileBytes, parts = row_tiles * ((end - k + p.block - 1) / p.block);
     Ahead ahead{next, next + bytes, p.panel_bytes, NP, (bytes / parts + 63) / 64 * 64};
     for (int64_t i = 0; i < rows; i += 2 * kTileX) {
       const int64_t count = rows - i < 2 * kTileX ? rows - i : 2 * kTileX;
-      tiles.shape(count, depth);
+      tiles.shape(count, Work::depth(p));
       if (end == p.slots) prefetch_results(p, panel, NP, row + i, count);
-      if (count > kTileX) tile_micro<U, NP, 2>(p, chunk, panel, k, end, depth, row + i, count, acc + 16 * NP * i, ahead);
-      else tile_micro<U, NP, 1>(p, chunk, panel, k, end, depth, row + i, count, acc + 16 * NP * i, ahead);
+      float* to = acc + 16 * NP * i;
+      if (count > kTileX) Work::template micro<NP, 2>(p, first, apart, panel, k, end, row + i, count, to, ahead);
+      else Work::template micro<NP, 1>(p, first, apart, panel, k, end, row + i, count, to, ahead);
     }
   }
   for (int64_t i = 0; i < rows; ++i) {
-    for (int j = 0; j < NP; ++j) write_row(p, panel + j, row + i, load_f(acc + 16 * (i * NP + j)), int8_factor(p, row + i));
+    for (int j = 0; j < NP; ++j) write_row(p, panel + j, row + i, load_f(acc + 16 * (i * NP + j)), Work::factor(p, row + i));
+  }
+}
+
+template <class Work> void tile_panels(const Problem& p, int64_t first, int64_t last) {
+  const Work work(p);
+  alignas(64) float acc[kTilePass * Work::kPanels * 16];
+  Tiles tiles;
+  int64_t pass = kTilePassBytes / (p.slots * Work::kXBytes) / (2 * kTileX) * (2 * kTileX);
+  pass = pass < 2 * kTileX ? 2 * kTileX : pass > kTilePass ? kTilePass : pass;
+  for (int64_t row = 0; row < p.m; row += pass) {
+    const int64_t rows = row + pass < p.m ? pass : p.m - row;
+    int64_t panel = first;
+    for (; panel + Work::kPanels <= last; panel += Work::kPanels) tile_strip<Work, Work::kPanels>(p, work, tiles, panel, row, rows, acc);
+    if constexpr (Work::kPanels > 1) {
+      if (panel < last) tile_strip<Work, 1>(p, work, tiles, panel, row, rows, acc);
+    }
   }
 }
 
 constexpr int64_t kFewForTiles = 4;  // rows up to which vectors are as fast
 
-template <class W> void tile_panels(const Problem& p, int64_t first, int64_t last) {
+template <class W> void tile_int8(const Problem& p, int64_t first, int64_t last) {
+  if (p.m > kFewForTiles) return tile_panels<Int8Work<W>>(p, first, last);
   const W w(p);
-  if (p.m <= kFewForTiles) {
-    for (int64_t panel = first; panel < last; ++panel) int8_fused_rows<W, 4>(p, w, panel, 0);
-    return;
-  }
-  constexpr int kPanels = W::kWord ? 1 : 2;
-  alignas(64) float acc[kTilePass * kPanels * 16];
-  Tiles tiles;
-  int64_t pass = kTilePassBytes / p.slots / (2 * kTileX) * (2 * kTileX);
-  pass = pass < 2 * kTileX ? 2 * kTileX : pass > kTilePass ? kTilePass : pass;
-  for (int64_t row = 0; row < p.m; row += pass) {
-    const int64_t rows = row + pass < p.m ? pass : p.m - row;
-    int64_t panel = first;
-    for (; panel + kPanels <= last; panel += kPanels) tile_strip<W, kPanels>(p, w, tiles, panel, row, rows, acc);
-    if constexpr (kPanels > 1) {
-      if (panel < last) tile_strip<W, 1>(p, w, tiles, panel, row, rows, acc);
-    }
-  }
+  for (int64_t panel = first; panel < last; ++panel) int8_fused_rows<W, 4>(p, w, panel, 0);
 }

@@ -55,6 +55,11 @@ ANYBIT_INLINE B table16(const uint8_t* table) {
   return {{t, t}};
 }
 ANYBIT_INLINE B lookup(B table, B index) { ANYBIT_BOTH(B, _mm256_shuffle_epi8(table.v[h], index.v[h])) }
+// The same value, of which the compiler knows nothing.
+ANYBIT_INLINE B opaque(B b) {
+  asm volatile("" : "+x"(b.v[0]), "+x"(b.v[1]));
+  return b;
+}
 ANYBIT_INLINE B broadcast4(const int8_t* x) {
   int32_t word;
   __builtin_memcpy(&word, x, 4);

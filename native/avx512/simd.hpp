@@ -48,6 +48,13 @@ ANYBIT_INLINE B table16(const uint8_t* table) {
   return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)))};
 }
 ANYBIT_INLINE B lookup(B table, B index) { return {_mm512_shuffle_epi8(table.v, index.v)}; }
+// The same value, of which the compiler knows nothing.
+ANYBIT_INLINE B opaque(B b) {
+#ifndef ANYBIT_SIMDE
+  asm volatile("" : "+v"(b.v));
+#endif
+  return b;
+}
 ANYBIT_INLINE B broadcast4(const int8_t* x) {
   int32_t word;
   __builtin_memcpy(&word, x, 4);

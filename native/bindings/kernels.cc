@@ -78,7 +78,7 @@ WeightPtr pack_plain(Bytes values, int64_t n, int64_t k, const std::string& type
   return pack_dense(*default_pool(), s);
 }
 
-// act_group < 0: exact; 0: int8 a row; else int8 a group
+// act_group -1: exact; -2: the same, and all of x is bf16; 0: int8 a row; else int8 a group
 void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<float, 2> out, std::optional<In<float, 1>> bias,
                  bool accumulate, bool one_order) {
   const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
@@ -86,7 +86,7 @@ void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<floa
   require(out.shape(0) == x.shape(0) && static_cast<int64_t>(out.shape(1)) == w->n, "the output has the wrong shape");
   require(!bias || static_cast<int64_t>(bias->shape(0)) == w->n, "the bias has the wrong length");
   ActSpec spec;
-  spec.act = act_group < 0 ? Act::exact : Act::int8;
+  spec.act = act_group < -1 ? Act::bf16 : act_group < 0 ? Act::exact : Act::int8;
   spec.group = act_group > 0 && act_group < k ? act_group : 0;
   spec.geometry = w->geometry;
   spec.values = act_group >= 0 && !has_integer_form(*w);
@@ -183,7 +183,7 @@ std::vector<double> time_matmul(const std::vector<WeightPtr>& weights, In<float,
     require(w->k == k && w->geometry == Geometry{}, "timing needs weights of x's width with groups that are multiples of 32");
     if (y.size() < static_cast<size_t>(m * w->n)) y.resize(static_cast<size_t>(m * w->n));
   }
-  const ActSpec spec{act_group < 0 ? Act::exact : Act::int8, act_group > 0 ? act_group : 0, {}, false};
+  const ActSpec spec{act_group < -1 ? Act::bf16 : act_group < 0 ? Act::exact : Act::int8, act_group > 0 ? act_group : 0, {}, false};
   nb::gil_scoped_release release;
   const auto pool = default_pool();
   Activations activations;

@@ -61,9 +61,9 @@ bool has_avx512() {
 bool has_amx() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-  constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25;
+  constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25, kBf16 = 1u << 22;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  return (d & kTile) && (d & kInt8) && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return (d & kTile) && (d & kInt8) && (d & kBf16) && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 #endif
 #if defined(__aarch64__)
@@ -73,7 +73,7 @@ bool has_dotprod() { return (getauxval(AT_HWCAP) & (1ul << 20)) != 0; }  // HWCA
 // Best first.
 const IsaInfo kIsas[] = {
 #if ANYBIT_HAVE_AMX
-    {"amx", "avx512", "AVX-512 and AMX with int8", has_amx, &amx::matmul_kernels()},
+    {"amx", "avx512", "AVX-512 and AMX with int8 and bf16", has_amx, &amx::matmul_kernels()},
 #endif
 #if ANYBIT_HAVE_AVX512
     {"avx512", "avx512", "AVX-512 F, BW, DQ, VL, VNNI, VBMI, VBMI2, BF16", has_avx512, &avx512::kMatmulKernels},

@@ -30,6 +30,8 @@ struct Problem {
   int64_t ldx;
   const int8_t* xcodes;
   int64_t ldc;
+  const uint16_t* xhalves;  // bf16
+  int64_t ldh;
   const float* xscales;
   int64_t xgroup, xgroups;  // xgroup in slots
   const int32_t* sums;  // of row i up to slot 32 * t at sums[t * lds + i]
@@ -44,6 +46,8 @@ struct Problem {
   bool one_order;  // exact: a row has the same bits alone and among others
 };
 
+constexpr int64_t kFewestBf16 = 2;
+
 // Computes panels [first, last).
 using PanelFn = void (*)(const Problem&, int64_t first, int64_t last);
 
@@ -55,6 +59,11 @@ struct Kernels {
   PanelFn exact_integer[9];
   PanelFn exact_codebook[5];
   PanelFn exact_bf16, exact_fp16, exact_fp32;
+  // x of bf16 and weights that bf16 holds exactly, for kFewestBf16 rows or more; null where the exact kernels are to be used
+  PanelFn bf16_integer[9];
+  PanelFn bf16_codebook[5];
+  PanelFn bf16_bf16;
+  void (*to_bf16)(const float* x, int64_t slots, uint16_t* halves);  // of numbers that are bf16
   // one row of x: codes (zeros beyond k up to slots), one scale a group, running sums
   void (*quantize_row)(const float* x, int64_t slots, int64_t group, int8_t* codes, float* scales, int32_t* sums, int64_t lds);
   // probes for `doctor`: reads `bytes` once and returns a value that depends on all of it; `rounds` of the int8 multiply-add loop,

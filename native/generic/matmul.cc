@@ -30,7 +30,8 @@ int64_t sum_stride(int64_t m) { return m == 1 ? 1 : (m + 3) / 4 * 4; }
 
 size_t bytes_needed(int64_t m, int64_t slots) {
   return round_up(static_cast<size_t>(m) * code_stride(slots)) + round_up(sizeof(float) * m * (slots / 32 + 1)) +
-         round_up(sizeof(int32_t) * sum_stride(m) * (slots / 32 + 1)) + round_up(sizeof(float) * m * slots);
+         round_up(sizeof(int32_t) * sum_stride(m) * (slots / 32 + 1)) + round_up(sizeof(float) * m * slots) +
+         round_up(static_cast<size_t>(m) * code_stride(2 * slots));
 }
 
 // The largest multiple of 32 up to `most` that divides `slots`.
@@ -59,6 +60,11 @@ void lay_out(Activations& a, const float* x, int64_t m, int64_t k, int64_t ldx, 
   a.lds = sum_stride(m);
   a.sums = reinterpret_cast<int32_t*>(at);
   at += round_up(sizeof(int32_t) * a.lds * (a.slots / 32 + 1));
+  a.ldh = code_stride(2 * a.slots) / 2;
+  a.halves = nullptr;
+  if (spec.act == Act::bf16 && m >= kFewestBf16 && kernels().to_bf16) {
+    a.halves = reinterpret_cast<const uint16_t*>(at + round_up(sizeof(float) * m * a.slots));
+  }
   const bool as_is = spec.geometry.group == 0 && k == a.slots;
   if (as_is && !spec.values) {
     a.x = x, a.ldx = ldx;
@@ -84,7 +90,11 @@ void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx)
     }
     source = copy;
   }
-  if (spec.act == Act::exact) return;
+  if (a.halves) {
+    auto* halves = const_cast<uint16_t*>(a.halves) + row * a.ldh;
+    kernels().to_bf16(source, a.slots, halves);
+  }
+  if (spec.act != Act::int8) return;
   const int64_t group = group_slots(spec, a.slots);
   auto* codes = const_cast<int8_t*>(a.codes) + row * a.ldc;
   auto* scales = const_cast<float*>(a.scales) + row * a.groups;
@@ -100,12 +110,24 @@ void ensure(Activations& a, size_t bytes) {
   a.capacity = bytes;
 }
 
-PanelFn choose(const Weight& w, Act act) {
+// Whether every code less its zero point has at most eight significant bits.
+bool bf16_holds_integers(const Weight& w) {
+  if (w.kind != ElementKind::integer || w.bits + w.step_shift > 8) return false;
+  const int highest = w.lowest + (((1 << w.bits) - 1) << w.step_shift);
+  return w.zeros || (w.lowest >= -256 && highest <= 256);
+}
+
+PanelFn choose(const Weight& w, const Activations& a, Act act) {
   const Kernels& k = kernels();
+  if (a.halves) {
+    if (bf16_holds_integers(w)) return k.bf16_integer[w.bits];
+    if (w.kind == ElementKind::codebook && w.table_is_bf16) return k.bf16_codebook[w.bits];
+    if (w.kind == ElementKind::bf16) return k.bf16_bf16;
+  }
   switch (w.kind) {
     case ElementKind::integer: return act == Act::int8 ? k.int8_integer[w.bits] : k.exact_integer[w.bits];
     case ElementKind::codebook:
-      if (act == Act::exact) return k.exact_codebook[w.bits];
+      if (act != Act::int8) return k.exact_codebook[w.bits];
       return w.table_is_bytes ? k.int8_codebook_byte[w.bits] : k.int8_codebook_word[w.bits];
     case ElementKind::bf16: return k.exact_bf16;
     case ElementKind::fp16: return k.exact_fp16;
@@ -150,7 +172,7 @@ const Activations& prepare(Team& team, Activations& shared, const float* x, int6
   }
   if (team.rank == 0) lay_out(shared, x, m, k, ldx, spec);
   team.barrier();
-  if (spec.act == Act::int8 || shared.x != x) {
+  if (spec.act == Act::int8 || shared.halves || shared.x != x) {
     const Share rows = share(team, m);
     for (int64_t row = rows.begin; row < rows.end; ++row) prepare_row(shared, x, row, ldx);
     team.barrier();
@@ -182,6 +204,7 @@ void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t
   p.xcodes = a.codes, p.ldc = a.ldc;
   p.xscales = a.scales, p.xgroups = a.groups;
   p.xgroup = group_slots(a.spec, whole);
+  p.xhalves = a.halves, p.ldh = a.ldh;
   p.sums = a.sums, p.lds = a.lds;
   p.block = block_of(p.group, act == Act::int8 ? kInt8Block : kExactBlock);
   if (w.group == 0) p.block = act == Act::int8 ? kInt8Block : kExactBlock;
@@ -189,7 +212,7 @@ void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t
   p.y = y, p.ldy = ldy;
   p.bias = epilogue.bias, p.accumulate = epilogue.accumulate, p.one_order = epilogue.one_order;
   const Share panels = share(team, w.panels);
-  if (p.m > 0 && panels.begin < panels.end) choose(w, act)(p, panels.begin, panels.end);
+  if (p.m > 0 && panels.begin < panels.end) choose(w, a, act)(p, panels.begin, panels.end);
 }
 
 void embedding_row(const Weight& w, int64_t row, float factor, float* out) {

@@ -33,6 +33,7 @@ namespace anybit {
 
 enum class Act : uint8_t {
   exact,  // x as it is, fp32 accumulation
+  bf16,   // the same, and all of x is known to be bf16: weights that bf16 holds exactly may be multiplied in it, summed in fp32
   int8    // x rounded to 127 steps of its group's largest magnitude, integer dot products
 };
 
@@ -63,6 +64,7 @@ struct Weight {
   int lowest = 0;            // integer: the value of u = 0
   float factor = 1.0f;       // multiplies everything (tensor scale, codebook unit)
   alignas(64) float table[16] = {};  // codebook: value of a code, without factor
+  bool table_is_bf16 = false;        // codebook: bf16 holds every value
   bool table_is_bytes = false;       // codebook: table[c] == (level_bytes[c] - level_zero) * byte_unit exactly
   uint8_t level_bytes[16] = {};
   int level_zero = 0;
@@ -125,6 +127,8 @@ struct Activations {
   int64_t ldx = 0;
   const int8_t* codes = nullptr;  // [m][ldc]
   int64_t ldc = 0;
+  const uint16_t* halves = nullptr;  // bf16: [m][ldh], of m >= kFewestBf16 rows where this machine multiplies them
+  int64_t ldh = 0;
   const float* scales = nullptr;  // [m][groups]
   int64_t groups = 0;
   const int32_t* sums = nullptr;  // [slots / 32 + 1][lds] running sums: sums[t * lds + row] = sum of the row's codes below slot 32 * t

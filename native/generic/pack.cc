@@ -120,6 +120,9 @@ void as_codebook(Weight& w, const float* table, int bits, uint8_t* stored) {
   for (int c = 0; c < count; ++c) {
     stored[c] = static_cast<uint8_t>(c);
     w.table[c] = std::isfinite(table[c]) ? table[c] : 0.0f;
+    uint32_t value;
+    std::memcpy(&value, &w.table[c], 4);
+    w.table_is_bf16 = (c == 0 || w.table_is_bf16) && (value & 0xffff) == 0;
     top = std::fmax(top, std::fabs(w.table[c]));
     low = std::fmin(low, w.table[c]);
   }

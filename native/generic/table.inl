@@ -53,7 +53,7 @@ double int8_rounds(int64_t rounds) {
     each_quad([&]<int Q>() ANYBIT_UNROLLED {
 #pragma GCC unroll 16
       for (int m = 0; m < kSums; ++m) {
-        dot[m].add(w, four);
+        dot[m].add(opaque(w), four);  // else equal products would be made once
         if constexpr ((Q + 1) % Acc<15>::kRun == 0) dot[m].flush();
       }
     });
@@ -78,6 +78,10 @@ constexpr Kernels kTable = {
     exact_panels<Bf16Numbers>,
     exact_panels<Fp16Numbers>,
     exact_panels<Fp32Numbers>,
+    {},
+    {},
+    nullptr,
+    nullptr,
     quantize_row,
     read_all,
     int8_rounds,

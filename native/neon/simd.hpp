@@ -41,6 +41,11 @@ template <int N> ANYBIT_INLINE B shr_b(B a) { ANYBIT_FOUR(B, vshrq_n_u8(a.v[h], 
 template <int N> ANYBIT_INLINE B shl_b(B a) { ANYBIT_FOUR(B, vshlq_n_u8(a.v[h], N)) }
 ANYBIT_INLINE B table16(const uint8_t* table) { ANYBIT_FOUR(B, (void(h), vld1q_u8(table))) }
 ANYBIT_INLINE B lookup(B table, B index) { ANYBIT_FOUR(B, vqtbl1q_u8(table.v[h], index.v[h])) }
+// The same value, of which the compiler knows nothing.
+ANYBIT_INLINE B opaque(B b) {
+  asm volatile("" : "+w"(b.v[0]), "+w"(b.v[1]), "+w"(b.v[2]), "+w"(b.v[3]));
+  return b;
+}
 ANYBIT_INLINE B broadcast4(const int8_t* x) {
   uint32_t word;
   std::memcpy(&word, x, 4);

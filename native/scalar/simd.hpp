@@ -50,6 +50,11 @@ template <int N> ANYBIT_INLINE B shr_b(B a) { return lanes64([&](int i) { return
 template <int N> ANYBIT_INLINE B shl_b(B a) { return lanes64([&](int i) { return a.v[i] << N; }); }
 ANYBIT_INLINE B table16(const uint8_t* table) { return lanes64([&](int i) { return table[i & 15]; }); }
 ANYBIT_INLINE B lookup(B table, B index) { return lanes64([&](int i) { return table.v[index.v[i] & 15]; }); }
+// The same value, of which the compiler knows nothing.
+ANYBIT_INLINE B opaque(B b) {
+  asm volatile("" : "+m"(b));
+  return b;
+}
 ANYBIT_INLINE B broadcast4(const int8_t* x) { return lanes64([&](int i) { return static_cast<uint8_t>(x[i & 3]); }); }
 
 ANYBIT_INLINE I load_i(const int32_t* p) { I i; std::memcpy(i.v, p, 64); return i; }

@@ -38,9 +38,21 @@ def test_one_that_is_unknown_or_missing_is_refused_by_name(module):
 
 @pytest.mark.parametrize("act", [None, "int8/row", "int8/g64"])
 @pytest.mark.parametrize(
-    "spec", ["int2/g64", "int3/row", "uint4/g32+z", "int6/g64", "int8/g128", "nf4/g64", "e2m1/g32:e8m0", "bf16"]
+    "spec",
+    [
+        "int1/g32",
+        "bipolar1/g64",
+        "int2/g64",
+        "int3/row",
+        "uint4/g32+z",
+        "int6/g64",
+        "int8/g128",
+        "nf4/g64",
+        "e2m1/g32:e8m0",
+        "bf16",
+    ],
 )
-@pytest.mark.parametrize("m", [1, 3, 30])
+@pytest.mark.parametrize("m", [1, 3, 7, 30, 70])
 def test_all_give_the_same_bits(module, spec, act, m):
     g = torch.Generator().manual_seed(m)
     x, w = torch.randn(m, 192, generator=g), torch.randn(37, 192, generator=g)

@@ -56,6 +56,25 @@ def test_exact_activations(isa, spec, m, n, k):
     assert ((got.double() - y).abs() <= bound).all()
 
 
+@pytest.mark.parametrize(
+    "spec",
+    ["bf16", "int1/g32", "int3/g96", "int4/g128", "uint4/g32+z", "int4/g20", "int8/row", "uint8/g64+z", "bipolar1/g64",
+     "bipolar8/row", "e2m1/g32:e8m0", "ternary/row", "nf4/g64"],
+)  # fmt: skip
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 33, 160), (5, 33, 160), (17, 48, 257), (37, 50, 512), (150, 17, 1100)])
+def test_bf16_activations(isa, spec, m, n, k):
+    x = torch.randn(m, k, generator=torch.Generator().manual_seed(m)) * 3
+    rounded = x.bfloat16().float()
+    w = torch.randn(n, k, generator=torch.Generator().manual_seed(k))
+    w = w.bfloat16() if spec == "bf16" else quantize(w, TensorFormat.parse(spec))
+    values = w.double() if spec == "bf16" else w.dequantize(torch.float64)
+    y, size = rounded.double() @ values.T, rounded.double().abs() @ values.abs().T
+    # products of two bf16 are exact in float32; what is left are k sums and a scaling, each rounded once.  A code less its zero point is
+    # exact too, so zero points add nothing to the bound.
+    got = ops.matmul(x, ops.prepack(w), act=TensorFormat.parse("bf16"))
+    assert ((got.double() - y).abs() <= (k + 8) * EPS * size + 1e-30).all()
+
+
 @pytest.mark.parametrize("act", ["int8/row", "int8/g32", "int8/g128"])
 @pytest.mark.parametrize(
     "spec", ["int2/g64", "int3/g32", "int4/g128", "int8/row", "uint4/g32+z", "ternary/row", "e2m1/g32:e8m0", "int5/g64"]

@@ -94,12 +94,13 @@ class Rates:
 
 
 PER_THREAD = {
-    "avx512": Rates(25e9, 180e9, 45e9, 50e9, 5e-6),
+    "amx": Rates(15e9, 550e9, 64e9, 50e9, 5e-6),
+    "avx512": Rates(20e9, 250e9, 60e9, 50e9, 5e-6),
     "avx2": Rates(18e9, 90e9, 38e9, 45e9, 5e-6),
     "neon": Rates(15e9, 60e9, 18e9, 25e9, 5e-6),
     "scalar": Rates(8e9, 1.5e9, 0.8e9, 40e9, 5e-6),
 }
-"""Per thread, by instruction set; measured on Zen 3 (avx2) and taken from published peaks for the others."""
+"""Per thread, by instruction set; measured on Sapphire Rapids (amx, avx512) and Zen 3 (avx2), the others from published peaks."""
 
 
 @functools.cache

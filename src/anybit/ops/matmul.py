@@ -194,7 +194,7 @@ def _run_int8(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat) -> T
 
 
 def _run_exact(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
-    return _run_native(reference.round_activations(x, act), w, bias, -1)
+    return _run_native(reference.round_activations(x, act), w, bias, -2 if str(act) == "bf16" else -1)
 
 
 def _run_torch(x: Tensor, w: Tensor, bias: Tensor | None, act: TensorFormat | None) -> Tensor:

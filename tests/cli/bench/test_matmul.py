@@ -60,3 +60,9 @@ def test_shares_of_made_up_times(monkeypatch):
     assert ours.peak_share == pytest.approx(200 / 0.0015 / 400_000)
     assert ours.over_fp32 == pytest.approx(8)
     assert ours.over_bf16 == pytest.approx(4)
+    assert ours.floor == pytest.approx(600 / 900_000)  # reading takes longer than 200 operations at 0.4 MOP/s
+    row = ours.as_dict()
+    assert (row["format"], row["best_peer"]) == ("int4/row", "torch bf16")
+    assert row["us"] == pytest.approx(1500)
+    assert row["floor_us"] == pytest.approx(1e6 * 600 / 900_000)
+    assert row["best_peer_us"] == pytest.approx(6000)

@@ -16,6 +16,9 @@ COLD_BYTES = 2
 MOST_COPIES = 64
 
 
+PEERS = ("torch fp32", "torch bf16")
+
+
 @dataclass(frozen=True)
 class Shape:
     """y[m, n] = x[m, k] W[n, k]^T."""
@@ -53,6 +56,11 @@ class Line:
     peak_share: float | None
     over_fp32: float | None
     over_bf16: float | None
+    floor: float | None = None
+    """Seconds that no kernel goes below: reading the weight, or its operations at the peak of the vector instructions (tile units go
+    beyond), whichever is longer; None where neither limit was measured."""
+    best_peer: tuple[str, float] | None = None
+    """The fastest case that is not ours, and its seconds."""
 
     @property
     def bandwidth(self) -> float:
@@ -79,6 +87,11 @@ class Line:
             "share_of_int8_peak": self.peak_share,
             "over_torch_fp32": self.over_fp32,
             "over_torch_bf16": self.over_bf16,
+            "format": self.name,
+            "us": self.seconds.median * 1e6,
+            "floor_us": None if self.floor is None else self.floor * 1e6,
+            "best_peer": None if self.best_peer is None else self.best_peer[0],
+            "best_peer_us": None if self.best_peer is None else self.best_peer[1] * 1e6,
         }
 
 
@@ -158,8 +171,11 @@ def measure(
 
     found = time_cases(timed, rounds, progress=progress, each_round=read)
     lines = []
+    peer = min(PEERS, key=lambda name: found[name].median)
     for name, seconds in found.items():
         share = None
+        limits = [stored[name] / Sample(tuple(floor)).median] if floor else []
+        limits += [shape.operations / int8_peak] if int8_peak else []
         if floor:
             share = ratio(Sample(tuple(stored[name] / one for one in seconds.values)), Sample(tuple(floor)))
         lines.append(
@@ -172,6 +188,8 @@ def measure(
                 shape.operations / seconds.median / int8_peak if int8_peak else None,
                 ratio(found["torch fp32"], seconds),
                 ratio(found["torch bf16"], seconds),
+                max(limits, default=None),
+                (peer, found[peer].median),
             )
         )
     return lines
