@@ -16,6 +16,7 @@ EXPERIMENTS: dict[str, str] = {
     "fp32_or_death": "anybit.reproduce.fp32_or_death",
     "l_mul": "anybit.reproduce.l_mul",
     "marlin": "anybit.reproduce.marlin",
+    "mixllm": "anybit.reproduce.mixllm",
     "pychop": "anybit.reproduce.pychop",
     "tilus": "anybit.reproduce.tilus",
 }
