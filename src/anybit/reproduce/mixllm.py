@@ -49,7 +49,7 @@ def run(context: Context, quick: bool) -> Mapping[str, Any]:
     return {
         "conversion": _conversion(),
         "one_at_a_time": _one_at_a_time(context, model, names, 60 if quick else 200),
-        "w4": _choices(context, model, names, NARROW, 1_500 if quick else 8_000, 8 if quick else 24),
+        "w4": _choices(context, model, names, NARROW, 1_500 if quick else 6_000, 8 if quick else 24),
         "w2": _choices(context, model, names, NARROWER, 1_500 if quick else 4_000, 8 if quick else 24),
         "speed": _speed(context, 7 if quick else 21),
     }
@@ -125,7 +125,7 @@ def _losses(model: Model, weights: Any, windows: Sequence[Sequence[int]]) -> np.
 
 def _one_at_a_time(context: Context, model: Model, names: Sequence[str], count: int) -> dict[str, float]:
     """Rank correlation of scores with the change of the loss when one row is rounded, over rows of all layers, spread over the scores."""
-    windows = _windows(model, "calibration.txt", 4, 9)
+    windows = [window[:128] for window in _windows(model, "calibration.txt", 2, 9)]
     scores = _scores(model, names, windows, NARROW)
     rows = [(name, row) for name in names for row in range(len(scores[name]))]
     rows.sort(key=lambda entry: float(scores[entry[0]][entry[1]]))
