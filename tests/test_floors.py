@@ -16,6 +16,7 @@ LONGEST_FILE = 600
 # docs/architecture.md. A folder may import from lower floors, and from itself.
 FLOORS = {
     "errors": 0,
+    "options": 0,
     "_native": 0,  # compiled code, which imports nothing of anybit
     "formats": 1,
     "tensors": 2,
@@ -38,6 +39,7 @@ FLOORS = {
 
 # Imports between folders of one floor: (importer, imported), one way only.
 SAME_FLOOR = {
+    ("options", "errors"),
     ("quantize", "transforms"),  # quantizers that rotate or smooth first
     ("recipes", "runtime"),  # a recipe evaluates what it made
     ("recipes", "zoo"),  # the name of a bundled model stands for its directory

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "generic/number.inl"
 
@@ -15,8 +16,9 @@ namespace {
 
 constexpr const char* kName = "avx2";
 constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
-constexpr int kFusedRows = 4;  // 8 of 16 registers are accumulators
-constexpr int kTileRows = 4;
+constexpr int kFusedRows = 4, kMostFused = 8;  // 8 of 16 registers are accumulators
+constexpr int kTileRows = 4, kTilePanels = 1;
+constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
 constexpr int kExactRows = 6;
 constexpr int kChains = 1;
 constexpr int kWordBias = 0;
@@ -61,6 +63,11 @@ ANYBIT_INLINE B broadcast4(const int8_t* x) {
 }
 
 ANYBIT_INLINE I as_ints(B b) { return {{b.v[0], b.v[1]}}; }
+ANYBIT_INLINE I load_i(const int32_t* p) { ANYBIT_BOTH(I, _mm256_load_si256(reinterpret_cast<const __m256i*>(p) + h)) }
+ANYBIT_INLINE void store_i(int32_t* p, I a) {
+  _mm256_store_si256(reinterpret_cast<__m256i*>(p), a.v[0]);
+  _mm256_store_si256(reinterpret_cast<__m256i*>(p) + 1, a.v[1]);
+}
 ANYBIT_INLINE I zero_i() { return {{_mm256_setzero_si256(), _mm256_setzero_si256()}}; }
 ANYBIT_INLINE I splat_i(int32_t x) { const __m256i v = _mm256_set1_epi32(x); return {{v, v}}; }
 ANYBIT_INLINE I add_i(I a, I b) { ANYBIT_BOTH(I, _mm256_add_epi32(a.v[h], b.v[h])) }
@@ -133,6 +140,8 @@ ANYBIT_INLINE F bf16_odd(B b) {
   ANYBIT_BOTH(F, _mm256_castsi256_ps(_mm256_and_si256(b.v[h], _mm256_set1_epi32(static_cast<int>(0xffff0000u)))))
 }
 struct T { __m256 low, high; };
+constexpr bool kRawLookup = false;
+template <int Shift> F lookup_raw(T, B);
 ANYBIT_INLINE T table_f(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 ANYBIT_INLINE F lookup_f(T t, I i) {  // bit 3 of the index, moved to the sign, picks the half
   ANYBIT_BOTH(F, _mm256_blendv_ps(_mm256_permutevar8x32_ps(t.low, i.v[h]), _mm256_permutevar8x32_ps(t.high, i.v[h]),
@@ -146,7 +155,8 @@ template <int Max> struct Acc {
   static constexpr int kRun = Max <= 15 ? 8 : Max <= 31 ? 4 : Max <= 63 ? 2 : 1;
   static_assert(kRun * 2 * 127 * Max <= 32767);
   I total, part;
-  ANYBIT_INLINE void clear() { total = part = zero_i(); }
+  ANYBIT_INLINE void start(const I& from) { total = from, part = zero_i(); }
+  ANYBIT_INLINE I result() const { return total; }
   ANYBIT_INLINE void add(const B& w, const B& x) {
 #pragma GCC unroll 2
     for (int h = 0; h < 2; ++h) part.v[h] = _mm256_add_epi16(part.v[h], _mm256_maddubs_epi16(w.v[h], x.v[h]));
@@ -167,7 +177,8 @@ ANYBIT_INLINE __m256i odd_s8(__m256i x) { return _mm256_srai_epi16(x, 8); }
 template <> struct Acc<255> {
   static constexpr int kRun = 8;
   I total;
-  ANYBIT_INLINE void clear() { total = zero_i(); }
+  ANYBIT_INLINE void start(const I& from) { total = from; }
+  ANYBIT_INLINE I result() const { return total; }
   ANYBIT_INLINE void add(const B& w, const B& x) {
 #pragma GCC unroll 2
     for (int h = 0; h < 2; ++h) {
@@ -191,7 +202,8 @@ struct Word {
 struct WordAcc {
   static constexpr int kRun = 8;
   I total;
-  ANYBIT_INLINE void clear() { total = zero_i(); }
+  ANYBIT_INLINE void start(const I& from) { total = from; }
+  ANYBIT_INLINE I result() const { return total; }
   ANYBIT_INLINE void add(const B& low, const B& high, const B& x) {
     const __m256i bytes = _mm256_set1_epi16(255);
 #pragma GCC unroll 2

@@ -8,6 +8,7 @@
 #endif
 
 #include <cstdint>
+#include <type_traits>
 
 #include "generic/number.inl"
 
@@ -24,10 +25,11 @@ namespace {
 
 constexpr const char* kName = "avx512";
 constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
-constexpr int kFusedRows = 4;
-constexpr int kTileRows = 12;  // 12 chains hide the latency of vpdpbusd
+constexpr int kFusedRows = 8, kMostFused = 8;
+constexpr int kTileRows = 8, kTilePanels = 3;  // 24 sums in registers: 11 loads for 24 instructions
+constexpr int64_t kMostRows = 256, kPassBytes = 512 << 10;  // of x a pass over the weights: half of an L2
 constexpr int kExactRows = 12;
-constexpr int kChains = 4;     // of one row of x
+constexpr int kChains = 8;  // that hide the latency of vpdpbusd where a tile has fewer sums
 constexpr int kWordBias = 16384;
 constexpr int kByteOffset = 0;
 
@@ -53,6 +55,8 @@ ANYBIT_INLINE B broadcast4(const int8_t* x) {
 }
 
 ANYBIT_INLINE I as_ints(B b) { return {b.v}; }
+ANYBIT_INLINE I load_i(const int32_t* p) { return {_mm512_load_si512(p)}; }
+ANYBIT_INLINE void store_i(int32_t* p, I a) { _mm512_store_si512(p, a.v); }
 ANYBIT_INLINE I zero_i() { return {_mm512_setzero_si512()}; }
 ANYBIT_INLINE I splat_i(int32_t x) { return {_mm512_set1_epi32(x)}; }
 ANYBIT_INLINE I add_i(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
@@ -68,11 +72,11 @@ template <int J> ANYBIT_INLINE I byte(B b) {
 }
 ANYBIT_INLINE int32_t reduce_max(I a) { return _mm512_reduce_max_epi32(a.v); }
 ANYBIT_INLINE int32_t reduce_add(I a) {
-  alignas(64) int32_t v[16];
-  _mm512_store_si512(v, a.v);
-  int32_t sum = 0;
-  for (int x : v) sum += x;
-  return sum;
+  __m256i h = _mm256_add_epi32(_mm512_castsi512_si256(a.v), _mm512_extracti64x4_epi64(a.v, 1));
+  __m128i q = _mm_add_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+  q = _mm_add_epi32(q, _mm_shuffle_epi32(q, 0x4e));
+  q = _mm_add_epi32(q, _mm_shuffle_epi32(q, 0xb1));
+  return _mm_cvtsi128_si32(q);
 }
 
 ANYBIT_INLINE F zero_f() { return {_mm512_setzero_ps()}; }
@@ -106,13 +110,16 @@ ANYBIT_INLINE F bf16_odd(B b) {
 struct T { __m512 v; };
 ANYBIT_INLINE T table_f(const float* p) { return {_mm512_loadu_ps(p)}; }
 ANYBIT_INLINE F lookup_f(T t, I i) { return {_mm512_permutexvar_ps(i.v, t.v)}; }
+constexpr bool kRawLookup = true;  // vpermps takes four bits of an index
+template <int Shift> ANYBIT_INLINE F lookup_raw(T t, B b) { return {_mm512_permutexvar_ps(_mm512_srli_epi32(b.v, Shift), t.v)}; }
 
 ANYBIT_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
 template <int Max> struct Acc {
   static constexpr int kRun = 8;
   I total;
-  ANYBIT_INLINE void clear() { total = zero_i(); }
+  ANYBIT_INLINE void start(const I& from) { total = from; }
+  ANYBIT_INLINE I result() const { return total; }
   ANYBIT_INLINE void add(const B& w, const B& x) { total.v = _mm512_dpbusd_epi32(total.v, w.v, x.v); }
   ANYBIT_INLINE void flush() {}
 };
@@ -129,13 +136,14 @@ struct Word {
 };
 struct WordAcc {
   static constexpr int kRun = 8;
-  I total, lows, highs;
-  ANYBIT_INLINE void clear() { total = lows = highs = zero_i(); }
+  I lows, highs;
+  ANYBIT_INLINE void start(const I& from) { lows = from, highs = zero_i(); }
+  ANYBIT_INLINE I result() const { return {_mm512_add_epi32(lows.v, _mm512_slli_epi32(highs.v, 7))}; }
   ANYBIT_INLINE void add(const B& low, const B& high, const B& x) {
     lows.v = _mm512_dpbusd_epi32(lows.v, low.v, x.v);
     highs.v = _mm512_dpbusd_epi32(highs.v, high.v, x.v);
   }
-  ANYBIT_INLINE void flush() { total.v = _mm512_add_epi32(lows.v, _mm512_slli_epi32(highs.v, 7)); }
+  ANYBIT_INLINE void flush() {}
 };
 
 }  // namespace

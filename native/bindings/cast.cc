@@ -218,9 +218,9 @@ void emulate(Matrix<const float> x, Matrix<const float> w, const std::string& ru
   emulated_matmul(p, w.data());
 }
 
-// A fresh array on huge pages where the system has them.
+// An array on huge pages where the system has them.
 nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> large_array(size_t bytes) {
-  auto* memory = new std::shared_ptr<std::byte>(arena_allocate_alone(bytes));
+  auto* memory = new std::shared_ptr<std::byte>(arena_allocate_result(bytes));
   nb::capsule owner(memory, [](void* p) noexcept { delete static_cast<std::shared_ptr<std::byte>*>(p); });
   return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(memory->get(), {bytes}, owner);
 }
@@ -264,5 +264,5 @@ void bind_cast(nb::module_& m) {
   m.def("emulated_matmul", emulate, nb::arg("x"), nb::arg("w"), nb::arg("rule"), nb::arg("constant"), nb::arg("smallest"),
         nb::arg("largest"), nb::arg("beyond"), nb::arg("accumulator").none(), nb::arg("order"), nb::arg("chunk"), nb::arg("gain"),
         nb::arg("y"));
-  m.def("large_array", large_array, nb::arg("bytes"), "uint8 zeros on huge pages where the system has them.");
+  m.def("large_array", large_array, nb::arg("bytes"), "uint8 of any contents, on huge pages where the system has them.");
 }

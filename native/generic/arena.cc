@@ -4,13 +4,14 @@
 
 #include <atomic>
 #include <cstdint>
+#include <list>
 #include <mutex>
 #include <new>
 
 namespace anybit {
 namespace {
 
-constexpr size_t kPage = size_t{2} << 20, kChunk = size_t{32} << 20, kLine = 64;
+constexpr size_t kPage = size_t{2} << 20, kChunk = size_t{32} << 20, kLine = 64, kKept = size_t{128} << 20;
 std::atomic<size_t> mapped{0};
 
 struct Chunk {
@@ -39,6 +40,39 @@ std::weak_ptr<Chunk>& open_chunk() {
   return *chunk;
 }
 
+// Chunks of results that were given back, oldest first.
+struct Kept {
+  std::mutex lock;
+  std::list<std::unique_ptr<Chunk>> chunks;
+  size_t bytes = 0;
+
+  // One of at least `size` bytes and at most a quarter more; null where there is none.
+  std::unique_ptr<Chunk> take(size_t size) {
+    std::lock_guard guard(lock);
+    for (auto it = chunks.begin(); it != chunks.end(); ++it) {
+      if ((*it)->size < size || (*it)->size > size + size / 4 + kPage) continue;
+      auto found = std::move(*it);
+      chunks.erase(it);
+      bytes -= found->size;
+      return found;
+    }
+    return nullptr;
+  }
+
+  void put(std::unique_ptr<Chunk> chunk) {
+    if (chunk->size > kKept) return;
+    std::lock_guard guard(lock);
+    bytes += chunk->size;
+    chunks.push_back(std::move(chunk));
+    for (; bytes > kKept; chunks.pop_front()) bytes -= chunks.front()->size;
+  }
+};
+
+Kept& kept() {
+  static auto* value = new Kept();  // never destroyed: results may outlive every static
+  return *value;
+}
+
 }  // namespace
 
 std::shared_ptr<std::byte> arena_allocate(size_t bytes) {
@@ -56,10 +90,11 @@ std::shared_ptr<std::byte> arena_allocate(size_t bytes) {
   return std::shared_ptr<std::byte>(std::move(chunk), block);
 }
 
-std::shared_ptr<std::byte> arena_allocate_alone(size_t bytes) {
-  auto chunk = std::make_shared<Chunk>(bytes + kLine);
-  std::byte* block = chunk->base;
-  return std::shared_ptr<std::byte>(std::move(chunk), block);
+std::shared_ptr<std::byte> arena_allocate_result(size_t bytes) {
+  auto chunk = kept().take(bytes + kLine);
+  if (!chunk) chunk = std::make_unique<Chunk>(bytes + kLine);
+  Chunk* raw = chunk.release();
+  return std::shared_ptr<std::byte>(raw->base, [raw](std::byte*) { kept().put(std::unique_ptr<Chunk>(raw)); });
 }
 
 size_t arena_mapped() { return mapped; }

@@ -13,8 +13,9 @@ namespace anybit {
 // `bytes` zeroed bytes, aligned to 64, followed by at least 64 readable ones.  Throws std::bad_alloc.
 std::shared_ptr<std::byte> arena_allocate(size_t bytes);
 
-// The same in a mapping of its own, returned with it: for results, which come and go and must not pin a chunk that weights share.
-std::shared_ptr<std::byte> arena_allocate_alone(size_t bytes);
+// `bytes` of any contents for a result, in a mapping of its own, which must not pin a chunk that weights share.  The mapping is kept for
+// the next result of about its size, up to 128 MiB in all: a fresh one costs the zeroing of its pages, about as much as a cast.
+std::shared_ptr<std::byte> arena_allocate_result(size_t bytes);
 
 // Bytes of chunks now mapped (address space) for `doctor`.
 size_t arena_mapped();

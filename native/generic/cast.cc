@@ -9,7 +9,7 @@
 namespace anybit {
 
 const CastOps& cast_ops() {
-  const std::string_view isa = active_isa().name;
+  const std::string_view isa = active_isa().vectors;
 #ifdef ANYBIT_HAVE_AVX512
   if (isa == "avx512" && cast_ops_avx512()) return *cast_ops_avx512();
 #endif

@@ -8,6 +8,11 @@
 #if defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
+#if ANYBIT_HAVE_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace anybit {
 
@@ -15,6 +20,11 @@ namespace anybit {
   namespace isa {         \
   extern const Kernels kMatmulKernels; \
   }
+#if ANYBIT_HAVE_AMX
+namespace amx {
+const Kernels& matmul_kernels();
+}
+#endif
 #if ANYBIT_HAVE_AVX512
 ANYBIT_TABLE(avx512)
 #endif
@@ -46,22 +56,35 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512bf16");
 }
 #endif
+#if ANYBIT_HAVE_AMX
+// Tiles are state that the kernel keeps only for processes that ask.
+bool has_amx() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return (d & kTile) && (d & kInt8) && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
 #if defined(__aarch64__)
 bool has_dotprod() { return (getauxval(AT_HWCAP) & (1ul << 20)) != 0; }  // HWCAP_ASIMDDP
 #endif
 
 // Best first.
 const IsaInfo kIsas[] = {
+#if ANYBIT_HAVE_AMX
+    {"amx", "avx512", "AVX-512 and AMX with int8", has_amx, &amx::matmul_kernels()},
+#endif
 #if ANYBIT_HAVE_AVX512
-    {"avx512", "AVX-512 F, BW, DQ, VL, VNNI, VBMI, VBMI2, BF16", has_avx512, &avx512::kMatmulKernels},
+    {"avx512", "avx512", "AVX-512 F, BW, DQ, VL, VNNI, VBMI, VBMI2, BF16", has_avx512, &avx512::kMatmulKernels},
 #endif
 #if ANYBIT_HAVE_AVX2
-    {"avx2", "AVX2, FMA, F16C, BMI2", has_avx2, &avx2::kMatmulKernels},
+    {"avx2", "avx2", "AVX2, FMA, F16C, BMI2", has_avx2, &avx2::kMatmulKernels},
 #endif
 #if ANYBIT_HAVE_NEON
-    {"neon", "NEON with dot products (Armv8.2)", has_dotprod, &neon::kMatmulKernels},
+    {"neon", "neon", "NEON with dot products (Armv8.2)", has_dotprod, &neon::kMatmulKernels},
 #endif
-    {"scalar", "nothing", always, &scalar::kMatmulKernels},
+    {"scalar", "scalar", "nothing", always, &scalar::kMatmulKernels},
 };
 
 std::atomic<const IsaInfo*> active{nullptr};

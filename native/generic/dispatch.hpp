@@ -11,6 +11,7 @@ namespace anybit {
 
 struct IsaInfo {
   const char* name;
+  const char* vectors;       // the instruction set of everything that is not a matrix product: `name` or one that it includes
   const char* needs;         // for people
   bool (*supported)();       // by this machine and its operating system
   const Kernels* kernels;    // null where this build lacks it (another architecture)

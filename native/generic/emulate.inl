@@ -70,21 +70,25 @@ template <class G> struct RoundedSum {
 // Sums `count` products from k on into `sum` one after another; Each: the products and the sums are rounded.
 template <class P, class A, bool Each>
 inline void run_of(const Emulation& p, const float* const* x, const float* panel, std::int64_t begin, std::int64_t end, const A& round, Tile& sum) {
+  // Copies that nothing can alias, so that they stay in registers.
   P product[kRows] = {P(p), P(p), P(p), P(p)};
+  const float* const row[kRows] = {x[0], x[1], x[2], x[3]};
+  Tile held = sum;
   for (std::int64_t k = begin; k < end; ++k) {
     Vec w[kVectors];
     for (int j = 0; j < kVectors; ++j) w[j] = load(panel + k * kEmulatedLanes + j * kLanes);
 #pragma GCC unroll 4
     for (int i = 0; i < kRows; ++i) {
-      if (!product[i].of(x[i][k])) continue;
+      if (!product[i].of(row[i][k])) continue;
 #pragma GCC unroll 4
       for (int j = 0; j < kVectors; ++j) {
         const Vec term = product[i].times(w[j]);
-        if constexpr (Each) sum.v[i][j] = round(sum.v[i][j] + round(term));
-        else sum.v[i][j] += term;
+        if constexpr (Each) held.v[i][j] = round(held.v[i][j] + round(term));
+        else held.v[i][j] += term;
       }
     }
   }
+  sum = held;
 }
 
 template <class A> inline void add_tile(Tile& to, const Tile& left, const Tile& right, const A& round) {

@@ -20,18 +20,45 @@ template <int Bits> struct IntegerNumbers {
   }
 };
 
-template <int Bits> struct CodebookNumbers {
-  static constexpr int kTileBytes = 64 * Bits;
+// Values of up to 4 bits from a table of 16 floats.  Where a look-up takes the low four bits of a dword and no others (kRawLookup), a
+// plane is looked up as it is, shifted but not masked: what a narrow field's neighbours add to the index, the table repeats.
+template <int Bits> struct TableNumbers {
+  static constexpr int kTileBytes = 64 * Bits, kPer = 8 / Bits;
   T table;
-  explicit CodebookNumbers(const Problem& p) : table(table_f(p.table)) {}
-  static float factor(const Problem& p) { return p.factor; }
-  template <int Q> ANYBIT_INLINE void quad(const uint8_t* tile, const F&, F* v) const {
-    const B codes = codes_quad<Bits, Q>(tile);
-    v[0] = lookup_f(table, byte<0>(codes));
-    v[1] = lookup_f(table, byte<1>(codes));
-    v[2] = lookup_f(table, byte<2>(codes));
-    v[3] = lookup_f(table, byte<3>(codes));
+  template <class Value> explicit TableNumbers(Value&& value) {
+    alignas(64) float all[16];
+    for (int c = 0; c < 16; ++c) all[c] = value(c & ((1 << Bits) - 1));
+    table = table_f(all);
   }
+  template <int Q> ANYBIT_INLINE void quad(const uint8_t* tile, const F&, F* v) const {
+    if constexpr (kRawLookup && Bits != 3) {
+      constexpr int kFrom = Q % kPer * Bits;
+      const B raw = load(tile + 64 * (Q / kPer));
+      v[0] = lookup_raw<kFrom>(table, raw), v[1] = lookup_raw<kFrom + 8>(table, raw);
+      v[2] = lookup_raw<kFrom + 16>(table, raw), v[3] = lookup_raw<kFrom + 24>(table, raw);
+    } else {
+      const B codes = codes_quad<Bits, Q>(tile);
+      if constexpr (kRawLookup) {
+        v[0] = lookup_raw<0>(table, codes), v[1] = lookup_raw<8>(table, codes);
+        v[2] = lookup_raw<16>(table, codes), v[3] = lookup_raw<24>(table, codes);
+      } else {
+        v[0] = lookup_f(table, byte<0>(codes)), v[1] = lookup_f(table, byte<1>(codes));
+        v[2] = lookup_f(table, byte<2>(codes)), v[3] = lookup_f(table, byte<3>(codes));
+      }
+    }
+  }
+};
+
+template <int Bits> struct CodebookNumbers : TableNumbers<Bits> {
+  explicit CodebookNumbers(const Problem& p) : TableNumbers<Bits>([&](int c) { return p.table[c]; }) {}
+  static float factor(const Problem& p) { return p.factor; }
+};
+
+// Integers without zero points: code - zero is exact, so a table of them gives the bits that subtraction gives.
+template <int Bits> struct IntegerTable : TableNumbers<Bits> {
+  explicit IntegerTable(const Problem& p)
+      : TableNumbers<Bits>([&](int c) { return static_cast<float>(c) - static_cast<float>(-p.lowest) / static_cast<float>(1 << p.step_shift); }) {}
+  static float factor(const Problem& p) { return IntegerNumbers<Bits>::factor(p); }
 };
 
 // bf16: vectors of 16 rows x 2 k, a dword a row.  fp16, fp32: 16 rows of one k after the other.
@@ -174,7 +201,15 @@ template <class E, int Panels> __attribute__((noinline)) void exact_row_chain(co
   for (int i = 0; i < Panels; ++i) write_row(p, panel + i, 0, acc[i], E::factor(p));
 }
 
+template <class E> struct TableOf { using Type = void; };
+template <int Bits>
+  requires(kRawLookup && Bits <= 4)
+struct TableOf<IntegerNumbers<Bits>> { using Type = IntegerTable<Bits>; };
+
 template <class E> void exact_panels(const Problem& p, int64_t first, int64_t last) {
+  if constexpr (!std::is_void_v<typename TableOf<E>::Type>) {
+    if (!p.zeros) return exact_panels<typename TableOf<E>::Type>(p, first, last);
+  }
   const E e(p);
   if (p.m == 1 && p.one_order) {
     for (; first + 4 <= last; first += 4) exact_row_chain<E, 4>(p, e, first);

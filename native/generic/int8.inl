@@ -3,91 +3,99 @@
 // The order of floating-point operations is fixed, so that every instruction set gives the same bits: for every k-block in order
 //   sum = exact integer;  acc = fma(float(sum) [* scale_x of the block], scale_w, acc)
 // and at the end y = acc * (factor [* scale_x of the row]) + bias (+ y).
+//
+// What the zero point takes off a block, zero * (sum of x), is known before it, so that without zero points the integer sum starts
+// there and a block ends with no more than a conversion, a multiplication and an fma for 16 results.
 
-constexpr int64_t kChunkBytes = 16 << 10;  // of unpacked levels: half of a small L1
-constexpr int64_t kMostRows = 128;  // rows of x per pass over the weights, whose float sums are kept on the stack
-constexpr int64_t kXBytes = 256 << 10;  // of x per pass: half of a small L2
+constexpr int smaller_tile(int rows) { return rows > 8 ? 8 : rows > 4 ? 4 : rows > 2 ? 2 : 1; }
 
-constexpr int smaller_tile(int rows) { return rows > 4 ? 4 : rows > 2 ? 2 : 1; }
+// Sums apart for every result of a tile of so many: a few would wait for their own latency, more than four cost more than they hide.
+constexpr int chains(int results) {
+  const int parts = kChains / results < 4 ? kChains / results : 4;
+  return parts > 1 ? parts : 1;
+}
 
-// Slots [begin, end) of a panel, and the groups of scales that `begin` lies in.
-struct Span {
-  int64_t panel, begin, end, group, xgroup;
+// Bytes to read ahead in the weight stream: less where tiles are several planes (measured).
+template <class W> constexpr int kAhead = W::kTileBytes & (W::kTileBytes - 1) ? kPrefetch / 4 * 3 : kPrefetch;
+
+template <class W> constexpr int kTakenOff = W::kWord ? -kWordBias : W::kMax == 255 ? kByteOffset : 0;  // by the accumulator from every level
+
+// Whether the sums of a block can start at their correction: it is the same for all 16 rows and comes before no shift.
+ANYBIT_INLINE bool starts_corrected(const Problem& p) { return p.step_shift == 0 && !p.zeros; }
+
+// The correction of a block: -(zero point - Offset) * step * (sum of x) for 16 rows of a panel.
+template <int Offset> ANYBIT_INLINE I zero_term(const Problem& p, int64_t panel, int64_t group, int32_t sum) {
+  if (!p.zeros) return splat_i((p.lowest + Offset * (1 << p.step_shift)) * sum);
+  const I zero = sub_i(load_u8(p.zeros + (panel * p.groups + group) * 16), splat_i(Offset));
+  return mul_i(shl_i(zero, p.step_shift), splat_i(-sum));
+}
+
+ANYBIT_INLINE float int8_factor(const Problem& p, int64_t row) { return p.xgroups > 1 ? p.factor : p.factor * p.xscales[row]; }
+
+// A block of k: slots between two scalings, and what scales it.  Pointers are to the entries of the first row of x.
+struct Block {
+  int64_t begin, end, group, xgroup;
+  const int32_t *sums_begin, *sums_end;
+  const float* xscale;
+  int64_t xscale_row;  // from one row's to the next one's
+  ANYBIT_INLINE int32_t sum(int64_t row) const { return sums_end[row] - sums_begin[row]; }
 };
-ANYBIT_INLINE Span span_of(const Problem& p, int64_t panel, int64_t begin, int64_t end) {
-  return {panel, begin, end, begin / p.group, begin / p.xgroup};
-}
 
-// Stored zero points of a group times the step, less what the accumulator took off every level.
-template <int Offset> ANYBIT_INLINE I block_zeros(const Problem& p, int64_t panel, int64_t group) {
-  if (!p.zeros) return splat_i(-p.lowest - Offset * (1 << p.step_shift));
-  return shl_i(sub_i(load_u8(p.zeros + (panel * p.groups + group) * 16), splat_i(Offset)), p.step_shift);
-}
-
-// Adds MR rows from `row` times a span to acc[MR][16].  `tile` points at its first slot.
-template <class W, class Accumulator, int MR>
-ANYBIT_INLINE void int8_blocks(const Problem& p, const W& w, const uint8_t* tile, const Span& span, int64_t row, F* acc) {
-  const bool scale_each_block = p.xgroups > 1;
-  const int64_t panel = span.panel, k1 = span.end;
-  int64_t group = span.group, group_end = (group + 1) * p.group;
-  int64_t xgroup_end = (span.xgroup + 1) * p.xgroup;
-  const float one = 1.0f;
-  const float* xscale = scale_each_block ? p.xscales + row * p.xgroups + span.xgroup : &one;
-  const int64_t xscale_row = scale_each_block ? p.xgroups : 0;
-  constexpr int kOffset = W::kWord ? -kWordBias : W::kMax == 255 ? kByteOffset : 0;  // what the accumulator took off every level
-  const int8_t* x = p.xcodes + row * p.ldc;
-  const int32_t* sums = p.sums + row;
-  for (int64_t k = span.begin; k < k1;) {
-    const int64_t end = k + p.block < k1 ? k + p.block : k1;
+// The blocks of slots [begin, end) in order: body(Block).
+template <class Body> ANYBIT_INLINE void each_block(const Problem& p, int64_t begin, int64_t last, int64_t row, Body&& body) {
+  static constexpr float kOne = 1.0f;
+  int64_t group = begin / p.group, xgroup = begin / p.xgroup, group_end = (group + 1) * p.group, xgroup_end = (xgroup + 1) * p.xgroup;
+  const bool scaled = p.xgroups > 1;
+  for (int64_t k = begin; k < last;) {
+    const int64_t end = k + p.block < last ? k + p.block : last;
     if (k >= group_end) ++group, group_end += p.group;
-    constexpr int kParts = MR == 1 ? kChains : 1;  // one row alone would wait for its own sums
+    if (k >= xgroup_end) ++xgroup, xgroup_end += p.xgroup;
+    body(Block{k, end, group, xgroup, p.sums + (k >> 5) * p.lds + row, p.sums + (end >> 5) * p.lds + row,
+               scaled ? p.xscales + row * p.xgroups + xgroup : &kOne, scaled ? p.xgroups : 0});
+    k = end;
+  }
+}
+
+// Few rows of x: unpack in registers, use at once for MR rows.
+template <class W, int MR> __attribute__((noinline)) void int8_fused(const Problem& p, const W& w, int64_t panel, int64_t row) {
+  using Accumulator = typename UnpackedOf<W::kWord, W::kMax>::Accumulator;
+  constexpr int kParts = chains(MR);
+  F acc[MR];
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; ++m) acc[m] = zero_f();
+  const uint8_t* tile = p.codes + panel * p.panel_bytes;
+  const int8_t* x = p.xcodes + row * p.ldc;
+  const int64_t ldc = p.ldc;
+  const bool corrected = starts_corrected(p);
+  const int32_t level = corrected ? p.lowest + kTakenOff<W> : 0;
+  each_block(p, 0, p.slots, row, [&](const Block& block) ANYBIT_UNROLLED {
     Accumulator dot[MR * kParts];
 #pragma GCC unroll 16
-    for (int m = 0; m < MR * kParts; ++m) dot[m].clear();
-    for (int64_t t = k; t < end; t += 32, tile += W::kTileBytes) {
-      if constexpr (MR == 1) {
-        for (int line = 0; line < W::kTileBytes; line += 64) prefetch(tile + kPrefetch + line);
-      }
+    for (int m = 0; m < MR * kParts; ++m) dot[m].start(m < MR ? splat_i(level * block.sum(m)) : zero_i());
+    for (int64_t t = block.begin; t < block.end; t += 32, tile += W::kTileBytes, x += 32) {
+      for (int line = 0; line < W::kTileBytes; line += 64) prefetch(tile + kAhead<W> + line);
       each_quad([&]<int Q>() ANYBIT_UNROLLED {
         const auto quad = w.template quad<Q>(tile);
 #pragma GCC unroll 16
         for (int m = 0; m < MR; ++m) {
-          const B four = broadcast4(x + m * p.ldc + t + 4 * Q);
-          Accumulator& sum = dot[m + Q % kParts];
+          const B four = broadcast4(x + m * ldc + 4 * Q);
+          Accumulator& sum = dot[m + Q % kParts * MR];
           if constexpr (W::kWord) sum.add(quad.low, quad.high, four);
           else sum.add(quad, four);
           if constexpr ((Q / kParts + 1) % Accumulator::kRun == 0 || Q + kParts >= 8) sum.flush();
         }
       });
     }
-#pragma GCC unroll 16
-    for (int part = 1; part < kParts; ++part) dot[0].total = add_i(dot[0].total, dot[part].total);
-    // Free of branches, because it runs after as few as 32 multiply-adds a row: without zero points the zero is -lowest / step for
-    // every row, and without a scale of x for each block that scale is 1.
-    const F scale = load_scales(p, panel, group);
-    const I zero = block_zeros<kOffset>(p, panel, group);
-    const int32_t *sums_begin = sums + (k >> 5) * p.lds, *sums_end = sums + (end >> 5) * p.lds;
+    const F scale = load_scales(p, panel, block.group);
 #pragma GCC unroll 16
     for (int m = 0; m < MR; ++m) {
-      const I sum = sub_i(splat_i(sums_end[m]), splat_i(sums_begin[m]));
-      const I total = sub_i(shl_i(dot[m].total, p.step_shift), mul_i(zero, sum));
-      const F value = mul_f(to_f(total), splat_f(xscale[m * xscale_row]));
-      acc[m] = fma_f(value, scale, acc[m]);
+      I total = dot[m].result();
+#pragma GCC unroll 8
+      for (int part = 1; part < kParts; ++part) total = add_i(total, dot[m + part * MR].result());
+      if (!corrected) total = add_i(shl_i(total, p.step_shift), zero_term<kTakenOff<W>>(p, panel, block.group, block.sum(m)));
+      acc[m] = fma_f(mul_f(to_f(total), splat_f(block.xscale[m * block.xscale_row])), scale, acc[m]);
     }
-    if (end == xgroup_end) xscale += scale_each_block, xgroup_end += p.xgroup;
-    k = end;
-  }
-}
-
-ANYBIT_INLINE float int8_factor(const Problem& p, int64_t row) { return p.xgroups > 1 ? p.factor : p.factor * p.xscales[row]; }
-
-// Few rows of x: unpack in registers, use at once for up to MR rows.
-template <class W, int MR> __attribute__((noinline)) void int8_fused(const Problem& p, const W& w, int64_t panel, int64_t row) {
-  using Accumulator = typename UnpackedOf<W::kWord, W::kMax>::Accumulator;
-  F acc[MR];
-#pragma GCC unroll 16
-  for (int m = 0; m < MR; ++m) acc[m] = zero_f();
-  int8_blocks<W, Accumulator, MR>(p, w, p.codes + panel * p.panel_bytes, {panel, 0, p.slots, 0, 0}, row, acc);
+  });
 #pragma GCC unroll 16
   for (int m = 0; m < MR; ++m) write_row(p, panel, row + m, acc[m], int8_factor(p, row + m));
 }
@@ -98,64 +106,167 @@ template <class W, int MR> ANYBIT_INLINE void int8_fused_rows(const Problem& p, 
   if constexpr (MR > 1) int8_fused_rows<W, smaller_tile(MR)>(p, w, panel, row);
 }
 
-// Many rows: the micro-kernel over an unpacked chunk.  acc lies in memory between chunks.
-template <class U, class Accumulator, int MR>
-__attribute__((noinline)) void int8_micro(const Problem& p, const uint8_t* chunk, const Span& span, int64_t row, float* memory) {
-  F acc[MR];
-#pragma GCC unroll 16
-  for (int m = 0; m < MR; ++m) acc[m] = load_f(memory + 16 * m);
-  int8_blocks<U, Accumulator, MR>(p, U{}, chunk, span, row, acc);
-#pragma GCC unroll 16
-  for (int m = 0; m < MR; ++m) store_f(memory + 16 * m, acc[m]);
+// Many rows: the integer sums of MR rows of x times `tiles` unpacked tiles of NP panels, out[MR][NP][16]; row m starts from start[m].
+// A function of its own, because nothing but the sums may take registers in it.
+template <class U, int NP, int MR>
+__attribute__((noinline)) void int8_dots(const uint8_t* chunk, int64_t tiles, const int8_t* x, int64_t ldc, const int32_t* start, int32_t* out) {
+  using Accumulator = typename UnpackedOf<U::kWord, U::kMax>::Accumulator;
+  constexpr int kTile = MR * NP, kParts = chains(kTile);
+  Accumulator dot[kTile * kParts];
+#pragma GCC unroll 32
+  for (int i = 0; i < kTile * kParts; ++i) dot[i].start(i < kTile ? splat_i(start[i / NP]) : zero_i());
+  for (int64_t t = 0; t < tiles; ++t, chunk += U::kTileBytes, x += 32) {
+    each_quad([&]<int Q>() ANYBIT_UNROLLED {
+      typename U::Quad quad[NP];
+#pragma GCC unroll 4
+      for (int i = 0; i < NP; ++i) quad[i] = U{}.template quad<Q>(chunk + i * U::kChunkBytes);
+#pragma GCC unroll 32
+      for (int m = 0; m < MR; ++m) {
+        asm volatile("" ::: "memory");  // x is loaded in turn: loaded ahead it would take registers from the sums
+        const B four = broadcast4(x + m * ldc + 4 * Q);
+#pragma GCC unroll 4
+        for (int i = 0; i < NP; ++i) {
+          Accumulator& sum = dot[m * NP + i + Q % kParts * kTile];
+          if constexpr (U::kWord) sum.add(quad[i].low, quad[i].high, four);
+          else sum.add(quad[i], four);
+          if constexpr ((Q / kParts + 1) % Accumulator::kRun == 0 || Q + kParts >= 8) sum.flush();
+        }
+      }
+    });
+  }
+#pragma GCC unroll 32
+  for (int i = 0; i < kTile; ++i) {
+    I total = dot[i].result();
+#pragma GCC unroll 8
+    for (int part = 1; part < kParts; ++part) total = add_i(total, dot[i + part * kTile].result());
+    store_i(out + 16 * i, total);
+  }
 }
 
-template <class U, class Accumulator, int MR>
-ANYBIT_INLINE void int8_micro_rows(const Problem& p, const uint8_t* chunk, const Span& span, int64_t row, int64_t rows, float* memory) {
-  for (; rows >= MR; rows -= MR, row += MR, memory += 16 * MR) int8_micro<U, Accumulator, MR>(p, chunk, span, row, memory);
-  if constexpr (MR > 1) int8_micro_rows<U, Accumulator, smaller_tile(MR)>(p, chunk, span, row, rows, memory);
+// acc[rows][NP][16] += the scaled sums[rows][NP][16] of a block, which lack their correction or not.
+template <int Offset, int NP, bool Corrected>
+ANYBIT_INLINE void int8_scale_rows(const Problem& p, int64_t panel, const Block& block, int64_t rows, const int32_t* sums, float* acc) {
+  F scale[NP];
+#pragma GCC unroll 4
+  for (int i = 0; i < NP; ++i) scale[i] = load_scales(p, panel + i, block.group);
+  for (int64_t m = 0; m < rows; ++m) {
+    const F xscale = splat_f(block.xscale[m * block.xscale_row]);
+#pragma GCC unroll 4
+    for (int i = 0; i < NP; ++i, sums += 16, acc += 16) {
+      I total = load_i(sums);
+      if constexpr (!Corrected) total = add_i(shl_i(total, p.step_shift), zero_term<Offset>(p, panel + i, block.group, block.sum(m)));
+      store_f(acc, fma_f(mul_f(to_f(total), xscale), scale[i], load_f(acc)));
+    }
+  }
+}
+
+// Slots to unpack at a time: whole blocks, about `most` in all.
+ANYBIT_INLINE int64_t chunk_step(const Problem& p, int64_t most) { return p.block >= most ? p.block : p.block * (most / p.block); }
+
+// Packed bytes wanted soon, fetched a few lines at a time between other work.
+struct Ahead {
+  const uint8_t *at, *end;
+  int64_t apart;  // of panels
+  int panels;
+  int64_t bytes;  // at a time, a multiple of 64
+  ANYBIT_INLINE void fetch() {
+    const uint8_t* stop = at + bytes < end ? at + bytes : end;
+    for (; at < stop; at += 64) {
+      for (int i = 0; i < panels; ++i) prefetch(at + i * apart);
+    }
+  }
+};
+
+// Slots [begin, end) of NP panels, unpacked in `chunk`, times MR rows of x.
+template <class U, int NP, int MR>
+__attribute__((noinline)) void int8_micro(const Problem& p, const uint8_t* chunk, int64_t panel, int64_t begin, int64_t end, int64_t row,
+                                          float* acc, Ahead& ahead) {
+  alignas(64) int32_t sums[MR * NP * 16];
+  int32_t start[MR] = {};
+  const bool corrected = starts_corrected(p);
+  each_block(p, begin, end, row, [&](const Block& block) ANYBIT_UNROLLED {
+    if (corrected) {
+      for (int m = 0; m < MR; ++m) start[m] = (p.lowest + kTakenOff<U>) * block.sum(m);
+    }
+    const int64_t tiles = (block.end - block.begin) / 32;
+    int8_dots<U, NP, MR>(chunk, tiles, p.xcodes + row * p.ldc + block.begin, p.ldc, start, sums);
+    chunk += tiles * U::kTileBytes;
+    ahead.fetch();
+    if (corrected) int8_scale_rows<kTakenOff<U>, NP, true>(p, panel, block, MR, sums, acc);
+    else int8_scale_rows<kTakenOff<U>, NP, false>(p, panel, block, MR, sums, acc);
+  });
+}
+
+template <class U, int NP, int MR>
+ANYBIT_INLINE void int8_micro_rows(const Problem& p, const uint8_t* chunk, int64_t panel, int64_t begin, int64_t end, int64_t row,
+                                   int64_t rows, float* acc, Ahead& ahead) {
+  for (; rows >= MR; rows -= MR, row += MR, acc += 16 * NP * MR) int8_micro<U, NP, MR>(p, chunk, panel, begin, end, row, acc, ahead);
+  if constexpr (MR > 1) int8_micro_rows<U, NP, smaller_tile(MR)>(p, chunk, panel, begin, end, row, rows, acc, ahead);
 }
 
 template <class W> __attribute__((noinline)) void int8_unpack(const W& w, const uint8_t* tile, int64_t tiles, uint8_t* chunk) {
-  for (int64_t t = 0; t < tiles; ++t, tile += W::kTileBytes) {
+  for (int64_t t = 0; t < tiles; ++t, tile += W::kTileBytes, chunk += 512) {
     each_quad([&]<int Q>() ANYBIT_UNROLLED {
       const auto quad = w.template quad<Q>(tile);
       if constexpr (W::kWord) {
         store(chunk + 64 * Q, quad.low);
-        store(chunk + 512 + 64 * Q, quad.high);
+        store(chunk + kHighDigits + 64 * Q, quad.high);
       } else {
         store(chunk + 64 * Q, quad);
       }
     });
-    chunk += W::kWord ? 1024 : 512;
+  }
+}
+
+// Results of rows [row, row + rows) that will be written after the last chunk: every row lies on a page of its own.
+ANYBIT_INLINE void prefetch_results(const Problem& p, int64_t panel, int panels, int64_t row, int64_t rows) {
+  for (int64_t i = row; i < row + rows; ++i) {
+    for (int j = 0; j < panels; ++j) __builtin_prefetch(p.y + i * p.ldy + (panel + j) * 16, 1);
+  }
+}
+
+// Rows [row, row + rows) times NP panels from `panel` on.
+template <class W, int NP>
+__attribute__((noinline)) void int8_strip(const Problem& p, const W& w, int64_t panel, int64_t row, int64_t rows, float* acc) {
+  using U = typename UnpackedOf<W::kWord, W::kMax>::Type;
+  alignas(64) uint8_t chunk[NP * U::kChunkBytes];
+  const int64_t step = chunk_step(p, kChunkSlots), row_tiles = (rows + kTileRows - 1) / kTileRows;
+  const uint8_t* codes = p.codes + panel * p.panel_bytes;
+  for (int64_t i = 0; i < rows * NP; ++i) store_f(acc + 16 * i, zero_f());
+  for (int64_t k = 0; k < p.slots; k += step) {
+    const int64_t end = k + step < p.slots ? k + step : p.slots;
+    for (int i = 0; i < NP; ++i) {
+      int8_unpack(w, codes + i * p.panel_bytes + k / 32 * W::kTileBytes, (end - k) / 32, chunk + i * U::kChunkBytes);
+    }
+    // the next chunk of these panels, or the first of the next ones; beyond the last a prefetch does nothing
+    const uint8_t* next = end < p.slots ? codes + end / 32 * W::kTileBytes : codes + NP * p.panel_bytes;
+    const int64_t bytes = step / 32 * W::kTileBytes, parts = row_tiles * ((end - k + p.block - 1) / p.block);
+    Ahead ahead{next, next + bytes, p.panel_bytes, NP, (bytes / parts + 63) / 64 * 64};
+    if (end == p.slots) prefetch_results(p, panel, NP, row, rows);
+    int8_micro_rows<U, NP, kTileRows>(p, chunk, panel, k, end, row, rows, acc, ahead);
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int j = 0; j < NP; ++j) write_row(p, panel + j, row + i, load_f(acc + 16 * (i * NP + j)), int8_factor(p, row + i));
   }
 }
 
 template <class W> void int8_many(const Problem& p, const W& w, int64_t first, int64_t last) {
-  using U = typename UnpackedOf<W::kWord, W::kMax>::Type;
-  using Accumulator = typename UnpackedOf<W::kWord, W::kMax>::Accumulator;
-  constexpr int64_t kChunk = kChunkBytes / (W::kWord ? 32 : 16);
-  alignas(64) uint8_t chunk[kChunkBytes];
-  alignas(64) float acc[kMostRows * 16];
-  int64_t pass = kXBytes / p.slots / kTileRows * kTileRows;
+  constexpr int kPanels = W::kWord ? 1 : kTilePanels;  // words have two sums each
+  alignas(64) float acc[kMostRows * kPanels * 16];
+  int64_t pass = kPassBytes / p.slots / kTileRows * kTileRows;
   pass = pass < 32 ? 32 : pass > kMostRows ? kMostRows : pass;
-  const int64_t step = p.block * (kChunk / p.block);
   for (int64_t row = 0; row < p.m; row += pass) {
     const int64_t rows = row + pass < p.m ? pass : p.m - row;
-    for (int64_t panel = first; panel < last; ++panel) {
-      for (int64_t i = 0; i < rows; ++i) store_f(acc + 16 * i, zero_f());
-      for (int64_t k = 0; k < p.slots; k += step) {
-        const int64_t end = k + step < p.slots ? k + step : p.slots;
-        int8_unpack(w, p.codes + panel * p.panel_bytes + k / 32 * W::kTileBytes, (end - k) / 32, chunk);
-        const Span span = span_of(p, panel, k, end);
-        int8_micro_rows<U, Accumulator, kTileRows>(p, chunk, span, row, rows, acc);
-      }
-      for (int64_t i = 0; i < rows; ++i) write_row(p, panel, row + i, load_f(acc + 16 * i), int8_factor(p, row + i));
+    int64_t panel = first;
+    for (; panel + kPanels <= last; panel += kPanels) int8_strip<W, kPanels>(p, w, panel, row, rows, acc);
+    if constexpr (kPanels > 1) {
+      for (; panel < last; ++panel) int8_strip<W, 1>(p, w, panel, row, rows, acc);
     }
   }
 }
 
 template <class W> void int8_panels(const Problem& p, int64_t first, int64_t last) {
   const W w(p);
-  if (p.m > 2 * kFusedRows) return int8_many(p, w, first, last);
+  if (p.m > kMostFused) return int8_many(p, w, first, last);
   for (int64_t panel = first; panel < last; ++panel) int8_fused_rows<W, kFusedRows>(p, w, panel, 0);
 }

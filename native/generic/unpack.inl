@@ -24,11 +24,13 @@ template <int Bits, int Q> ANYBIT_INLINE B codes_quad(const uint8_t* tile) {
 }
 
 // What a weight offers the integer kernels: quads of unsigned bytes (or of byte pairs), and how to sum them against x.
+constexpr int64_t kChunkSlots = 512;  // unpacked at a time at most: the largest block
 constexpr int max_class(int max) { return max <= 15 ? 15 : max <= 31 ? 31 : max <= 63 ? 63 : max <= 127 ? 127 : 255; }
 
 template <int Bits> struct IntegerCodes {
   static constexpr int kTileBytes = 64 * Bits, kMax = max_class((1 << Bits) - 1);
   static constexpr bool kWord = false;
+  using Quad = B;
   explicit IntegerCodes(const Problem&) {}
   template <int Q> ANYBIT_INLINE B quad(const uint8_t* tile) const { return codes_quad<Bits, Q>(tile); }
 };
@@ -36,6 +38,7 @@ template <int Bits> struct IntegerCodes {
 template <int Bits> struct CodebookBytes {
   static constexpr int kTileBytes = 64 * Bits, kMax = 31;
   static constexpr bool kWord = false;
+  using Quad = B;
   B table;
   explicit CodebookBytes(const Problem& p) : table(table16(p.level_bytes)) {}
   template <int Q> ANYBIT_INLINE B quad(const uint8_t* tile) const { return lookup(table, codes_quad<Bits, Q>(tile)); }
@@ -45,6 +48,7 @@ struct WordQuad { B low, high; };
 template <int Bits> struct CodebookWords {
   static constexpr int kTileBytes = 64 * Bits, kMax = 0;
   static constexpr bool kWord = true;
+  using Quad = WordQuad;
   Word table;
   explicit CodebookWords(const Problem& p) : table(p.level_words) {}
   template <int Q> ANYBIT_INLINE WordQuad quad(const uint8_t* tile) const {
@@ -53,16 +57,21 @@ template <int Bits> struct CodebookWords {
   }
 };
 
-// A chunk of a panel unpacked by one of the above: 8 quads of 64 bytes a tile (word levels: 8 low, then 8 high).
+// A chunk of a panel unpacked by one of the above: 8 quads of 64 bytes a tile (word levels: low digits, and kHighDigits later high ones).
+constexpr int kHighDigits = kChunkSlots * 16;
 template <int Max> struct UnpackedBytes {
-  static constexpr int kTileBytes = 512, kMax = Max;
+  static constexpr int kTileBytes = 512, kMax = Max, kChunkBytes = kHighDigits;
   static constexpr bool kWord = false;
+  using Quad = B;
   template <int Q> ANYBIT_INLINE B quad(const uint8_t* tile) const { return load(tile + 64 * Q); }
 };
 struct UnpackedWords {
-  static constexpr int kTileBytes = 1024, kMax = 0;
+  static constexpr int kTileBytes = 512, kMax = 0, kChunkBytes = 2 * kHighDigits;
   static constexpr bool kWord = true;
-  template <int Q> ANYBIT_INLINE WordQuad quad(const uint8_t* tile) const { return {load(tile + 64 * Q), load(tile + 512 + 64 * Q)}; }
+  using Quad = WordQuad;
+  template <int Q> ANYBIT_INLINE WordQuad quad(const uint8_t* tile) const {
+    return {load(tile + 64 * Q), load(tile + kHighDigits + 64 * Q)};
+  }
 };
 
 template <bool IsWord, int Max> struct UnpackedOf { using Type = UnpackedBytes<Max>; using Accumulator = Acc<Max>; };

@@ -4,6 +4,7 @@
 #include <arm_neon.h>
 
 #include <cstdint>
+#include <type_traits>
 #include <cstring>
 
 #include "generic/number.inl"
@@ -16,8 +17,9 @@ namespace {
 
 constexpr const char* kName = "neon";
 constexpr int kPrefetch = 1024;  // bytes ahead in the weight stream
-constexpr int kFusedRows = 4;    // 16 of 32 registers are accumulators
-constexpr int kTileRows = 4;
+constexpr int kFusedRows = 4, kMostFused = 8;  // 16 of 32 registers are accumulators
+constexpr int kTileRows = 4, kTilePanels = 1;
+constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
 constexpr int kExactRows = 4;
 constexpr int kChains = 1;
 constexpr int kWordBias = 0;
@@ -45,6 +47,8 @@ ANYBIT_INLINE B broadcast4(const int8_t* x) {
   ANYBIT_FOUR(B, (void(h), vreinterpretq_u8_u32(vdupq_n_u32(word))))
 }
 
+ANYBIT_INLINE I load_i(const int32_t* p) { ANYBIT_FOUR(I, vld1q_s32(p + 4 * h)) }
+ANYBIT_INLINE void store_i(int32_t* p, I a) { for (int h = 0; h < 4; ++h) vst1q_s32(p + 4 * h, a.v[h]); }
 ANYBIT_INLINE I as_ints(B b) { ANYBIT_FOUR(I, vreinterpretq_s32_u8(b.v[h])) }
 ANYBIT_INLINE I splat_i(int32_t x) { ANYBIT_FOUR(I, (void(h), vdupq_n_s32(x))) }
 ANYBIT_INLINE I zero_i() { return splat_i(0); }
@@ -105,6 +109,8 @@ ANYBIT_INLINE F bf16_odd(B b) {
   ANYBIT_FOUR(F, vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_u8(b.v[h]), vdupq_n_u32(0xffff0000u))))
 }
 struct T { uint8x16x4_t v; };
+constexpr bool kRawLookup = false;
+template <int Shift> F lookup_raw(T, B);
 ANYBIT_INLINE T table_f(const float* p) {
   T t;
   for (int i = 0; i < 4; ++i) t.v.val[i] = vreinterpretq_u8_f32(vld1q_f32(p + 4 * i));
@@ -124,7 +130,8 @@ ANYBIT_INLINE I dot(I total, B w, B x) {
 template <int Max> struct Acc {  // u <= 127 is a signed byte as it is
   static constexpr int kRun = 8;
   I total;
-  ANYBIT_INLINE void clear() { total = zero_i(); }
+  ANYBIT_INLINE void start(const I& from) { total = from; }
+  ANYBIT_INLINE I result() const { return total; }
   ANYBIT_INLINE void add(const B& w, const B& x) {
     if constexpr (Max == 255) {
       const uint8x16_t flip = vdupq_n_u8(128);
@@ -148,13 +155,14 @@ struct Word {
 };
 struct WordAcc {
   static constexpr int kRun = 8;
-  I total, lows, highs;
-  ANYBIT_INLINE void clear() { total = lows = highs = zero_i(); }
+  I lows, highs;
+  ANYBIT_INLINE void start(const I& from) { lows = from, highs = zero_i(); }
+  ANYBIT_INLINE I result() const { return add_i(lows, shl_i(highs, 7)); }
   ANYBIT_INLINE void add(const B& low, const B& high, const B& x) {
     lows = dot(lows, low, x);
     highs = dot(highs, high, x);
   }
-  ANYBIT_INLINE void flush() { total = add_i(lows, shl_i(highs, 7)); }
+  ANYBIT_INLINE void flush() {}
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 #include <cstring>
 
 #include "generic/number.inl"
@@ -16,8 +17,9 @@ namespace {
 
 constexpr const char* kName = "scalar";
 constexpr int kPrefetch = 0;  // bytes ahead in the weight stream
-constexpr int kFusedRows = 2;  // rows of x that share one unpacking
-constexpr int kTileRows = 2;   // rows of the micro-kernel over unpacked weights
+constexpr int kFusedRows = 2, kMostFused = 4;  // rows of x that share one unpacking, and up to which rows are unpacked for again
+constexpr int kTileRows = 2, kTilePanels = 1;  // rows and panels of the micro-kernel over unpacked weights
+constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // rows, and bytes of x, a pass over the weights
 constexpr int kExactRows = 2;
 constexpr int kChains = 1;
 constexpr int kWordBias = 0;   // Word accumulators return sum (level + kWordBias) * x
@@ -50,6 +52,8 @@ ANYBIT_INLINE B table16(const uint8_t* table) { return lanes64([&](int i) { retu
 ANYBIT_INLINE B lookup(B table, B index) { return lanes64([&](int i) { return table.v[index.v[i] & 15]; }); }
 ANYBIT_INLINE B broadcast4(const int8_t* x) { return lanes64([&](int i) { return static_cast<uint8_t>(x[i & 3]); }); }
 
+ANYBIT_INLINE I load_i(const int32_t* p) { I i; std::memcpy(i.v, p, 64); return i; }
+ANYBIT_INLINE void store_i(int32_t* p, I a) { std::memcpy(p, a.v, 64); }
 ANYBIT_INLINE I as_ints(B b) { I i; std::memcpy(i.v, b.v, 64); return i; }
 ANYBIT_INLINE I zero_i() { return I{}; }
 ANYBIT_INLINE I splat_i(int32_t x) { return lanes16<I>([&](int) { return x; }); }
@@ -94,16 +98,19 @@ ANYBIT_INLINE F bf16_odd(B b) {
 }
 // 16-entry table of floats indexed by lanes 0..15
 struct T { float v[16]; };
+constexpr bool kRawLookup = false;
+template <int Shift> F lookup_raw(T, B);
 ANYBIT_INLINE T table_f(const float* p) { T t; std::memcpy(t.v, p, 64); return t; }
 ANYBIT_INLINE F lookup_f(T t, I index) { return lanes16<F>([&](int i) { return t.v[index.v[i] & 15]; }); }
 
 inline void prefetch(const void*) {}
 
-// Sums of u * x over quads; Max is the largest u.  Call flush() after every kRun add()s and before total.
+// Sums of u * x over quads; Max is the largest u.  start() with what is to be added to; flush() after every kRun add()s and before result().
 template <int Max> struct Acc {
   static constexpr int kRun = 8;
   I total;
-  void clear() { total = I{}; }
+  void start(const I& from) { total = from; }
+  I result() const { return total; }
   ANYBIT_INLINE void add(const B& w, const B& x) {
     for (int i = 0; i < 16; ++i)
       for (int j = 0; j < 4; ++j) total.v[i] += int{w.v[4 * i + j]} * static_cast<int8_t>(x.v[4 * i + j]);
@@ -122,7 +129,8 @@ struct Word {
 struct WordAcc {
   static constexpr int kRun = 8;
   I total;
-  void clear() { total = I{}; }
+  void start(const I& from) { total = from; }
+  I result() const { return total; }
   ANYBIT_INLINE void add(const B& low, const B& high, const B& x) {
     for (int i = 0; i < 16; ++i)
       for (int j = 0; j < 4; ++j) {

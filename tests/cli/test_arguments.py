@@ -37,6 +37,7 @@ def test_default_text(tmp_path):
 
 def test_listed():
     assert arguments.listed("1, 2,", "--threads", int) == [1, 2]
+    assert arguments.listed("levels(-1,0,1), int4", "--formats", str) == ["levels(-1,0,1)", "int4"]
     with pytest.raises(AnybitError, match="--threads: 'x' is not a number"):
         arguments.listed("1,x", "--threads", int)
     with pytest.raises(AnybitError, match="empty list"):

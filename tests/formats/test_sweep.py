@@ -136,3 +136,11 @@ def test_bad_input_is_refused() -> None:
         sweep(np.ones((1, 2)), np.array([1.0, 1.0]))
     with pytest.raises(FormatError, match="finite numbers"):
         sweep(np.array([[1.0, np.nan]]), ALPHABETS["e2m1"])
+
+
+def test_blocks_of_nothing_and_weights_that_are_none():
+    found = sweep(np.ones((2, 0)), [-1, 0, 1])
+    assert found.scale.tolist() == [0, 0]
+    for weights in (np.array([1.0, -1]), np.array([1.0, np.nan]), np.ones(3), np.ones((4, 2))):
+        with pytest.raises(FormatError, match="weights of the sweep"):
+            sweep(np.ones((2, 2)), [-1, 0, 1], weights)

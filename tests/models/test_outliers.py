@@ -11,7 +11,8 @@ from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
 from anybit.models import TorchExecutor, inject_outliers
 from anybit.models.activations import activation_tails
-from anybit.models.outliers import KINDS, picked, sites, write
+from anybit.models.fold_graph import sites
+from anybit.models.outliers import KINDS, picked, write
 from anybit.models.weights import MemoryEntry, WeightStore
 from anybit.tensors import quantize
 
@@ -90,8 +91,8 @@ def test_norms_of_all_layers_share_their_channels_and_keys_come_in_pairs(tiny_mo
     assert len({tuple(picked(site, 0.1, 0)) for site in norms}) == 1 and len(norms) == 7
     assert picked(norms[0], 0.1, 0) != picked(norms[0], 0.1, 1)
     key = next(site for site in sites(plan) if site.kind == "qk")
-    assert [len(part[0].index) for part in key.up] == [2] * (plan.head_dim // 2)
-    assert key.up[1][0].index == (1, 1 + plan.head_dim // 2)
+    assert key.made[0].index.shape == (plan.head_dim // 2, 2)
+    assert key.made[0].index[1].tolist() == [1, 1 + plan.head_dim // 2]
 
 
 def test_a_tied_head_keeps_its_norm(tiny_model):

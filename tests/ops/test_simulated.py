@@ -90,6 +90,8 @@ def test_what_is_refused() -> None:
         simulated_linear(x, w, Configuration(), "fp8")
     with pytest.raises(ValueError, match="must share k"):
         simulated_linear(x[:, :5], w, Configuration())
+    with pytest.raises(ValueError, match="a weight is"):
+        simulated_linear(x, w[0], Configuration())
     with pytest.raises(ValueError, match="only the invariant arithmetic"):
         simulated_linear(x, TreeWeight.of(w), Configuration())
 
@@ -104,3 +106,9 @@ def test_a_weight_in_the_order_of_a_configuration_gives_the_same_bits():
         simulated_linear(x, ordered, Configuration())
     with pytest.raises(ValueError, match="in leaves"):
         simulated_linear(x, ordered, ordered.configuration, "invariant")
+
+
+def test_no_rows_give_no_rows() -> None:
+    x, w = torch.zeros(0, 40), torch.randn(6, 40)
+    for arithmetic in ("16 bits", "layercast", "invariant"):
+        assert simulated_linear(x, w, Configuration(batch=4), arithmetic).shape == (0, 6)

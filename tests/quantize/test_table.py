@@ -12,9 +12,11 @@ def test_every_method_quantizes_with_its_default_options(name: str) -> None:
     method = table.get(name)
     stats = Statistics(32)
     stats.add(torch.randn(100, 32))
-    done = method.quantize(torch.randn(8, 32), TensorFormat.parse("int4/g16"), stats, method.parse({}))
+    done = method.quantize(
+        torch.randn(8, 32), TensorFormat.parse(method.weights or "int4/g16"), stats, method.parse({})
+    )
     assert done.report.method == name == method.name
-    assert method.paper and method.needs in ("weights", "hessian")
+    assert method.paper and method.needs in ("weights", "inputs", "hessian")
 
 
 def test_options_are_parsed() -> None:
@@ -39,5 +41,5 @@ def test_bad_options_are_refused(given: dict[str, object], sentence: str) -> Non
 
 
 def test_unknown_method() -> None:
-    with pytest.raises(RecipeError, match=r"'awq'; known: rtn, gptq"):
-        table.get("awq")
+    with pytest.raises(RecipeError, match=r"'best'; known: rtn, gptq, gradient_ptq"):
+        table.get("best")

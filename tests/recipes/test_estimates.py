@@ -4,7 +4,7 @@ import psutil
 import torch
 
 from anybit.recipes import estimates
-from anybit.recipes.job import check
+from anybit.recipes.job import Job, check
 from anybit.recipes.recipe import Recipe
 
 
@@ -27,3 +27,22 @@ def test_nothing_to_quantize_costs_reading_alone_and_threads_are_restored(model:
     assert estimates.seconds(job) == 2 * job.accounting.source_bytes / estimates.READING
     estimates.seconds(check(model, Recipe.parse({"weights": "int4/g16", "method": "rtn"}), tmp_path / "out"))
     assert torch.get_num_threads() == before
+
+
+def test_learning_and_searching_are_counted(model: Path, text: Path, tmp_path: Path) -> None:
+    calibration = {"text": str(text), "samples": 10, "length": 64}
+
+    def job(**given: object) -> Job:
+        return check(
+            model, Recipe.parse({"weights": "int4/g16", "calibration": calibration, **given}), tmp_path / "out"
+        )
+
+    plain = job()
+    short, long = (job(method="gradient_ptq", options={"steps": steps}) for steps in (100, 1000))
+    assert estimates._learning(plain, plain.items) == 0 < estimates._learning(short, short.items)
+    assert estimates._learning(long, long.items) == 10 * estimates._learning(short, short.items)
+    assert estimates.memory(long) >= estimates.memory(plain)
+    tokens = plain.windows.tokens  # type: ignore[union-attr]
+    smoothed, scaled = (estimates._transforms(job(transforms=[name]), 1000) for name in ("smooth", "awq"))
+    assert smoothed == 4 * 1000 * tokens < scaled
+    assert estimates._transforms(plain, 1000) == 0

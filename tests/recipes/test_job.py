@@ -84,3 +84,27 @@ def test_unusable_models(model: Path, tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises(AnybitError, match="truncated"):
         job.check(model, RTN, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (
+            {"weights": "int4/g16+z", "method": "rtn", "options": {"scale_rule": "exact"}},
+            "'exact' knows no zero points",
+        ),
+        ({"weights": "int4/g16+z", "method": "gptq", "options": {"scale_rule": "gaussian"}}, "no zero points"),
+        ({"weights": "mxfp4", "method": "rtn", "options": {"power": "ceil"}}, "under absmax and gaussian"),
+        (
+            {"weights": "ternary/g16", "method": "rtn", "options": {"scale_rule": "four_over_six"}},
+            "two positive values",
+        ),
+    ],
+)
+def test_scale_rules_that_do_not_fit_the_format_are_refused_before_work(
+    document: dict[str, object], message: str, model: Path, text: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe.parse(document | {"calibration": {"text": str(text)}})
+    with pytest.raises(RecipeError, match=f"cannot be quantized as the recipe says.*{message}"):
+        job.check(model, recipe, tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))

@@ -17,6 +17,7 @@ from anybit.formats import TensorFormat
 from anybit.models import checkpoint
 from anybit.quantize import rtn
 from anybit.recipes import journal
+from anybit.runtime.executor import NativeExecutor
 from anybit.tensors import QTensor
 
 from .conftest import weights, write_model
@@ -32,6 +33,17 @@ def recipe_of(kind: str, text: Path) -> recipes.Recipe:
         {
             "rtn": {"weights": "int4/g16", "method": "rtn"},
             "gptq": {"weights": "int3/g16", "calibration": calibration},
+            "gradient_ptq": {
+                "weights": "int3/g16",
+                "method": "gradient_ptq",
+                "options": {"steps": 40, "batch": 2},
+                "calibration": calibration,
+            },
+            "awq": {"weights": "int3/g16", "method": "awq", "calibration": calibration},
+            "smoothquant": {"method": "smoothquant", "calibration": calibration},
+            "nf4": {"method": "nf4"},
+            "matgptq": {"method": "matgptq", "calibration": calibration},
+            "itq3_s": {"method": "itq3_s", "calibration": calibration},
             "mixed": {"bits": 4.2, "choices": ["int2/g16", "int4/g16", "int8/g16"], "calibration": calibration},
             "mixed rtn": {
                 "bits": 4.2,
@@ -58,7 +70,10 @@ def test_rounded_weights_are_what_the_quantizer_gives(model: Path, tmp_path: Pat
     assert checkpoint.verify(tmp_path / "out") > len(result.formats)
 
 
-@pytest.mark.parametrize("kind", ["rtn", "gptq", "mixed", "mixed rtn"])
+@pytest.mark.parametrize(
+    "kind",
+    ["rtn", "gptq", "mixed", "mixed rtn", "gradient_ptq", "awq", "smoothquant", "nf4", "matgptq", "itq3_s"],
+)
 @pytest.mark.parametrize("which", ["model", "tied"])
 def test_the_result_states_what_is_stored(
     kind: str, which: str, text: Path, tmp_path: Path, request: pytest.FixtureRequest
@@ -87,14 +102,18 @@ def test_the_result_states_what_is_stored(
         assert len(set(result.formats.values())) > 1
     logits = models.TorchExecutor(made.plan, made.weights).forward([256, 5, 9])
     assert torch.isfinite(logits).all()
+    native = NativeExecutor(made.plan, made.weights, act=None, kv="fp32").forward([256, 5, 9])
+    assert (native - logits).norm() <= 1e-4 * logits.norm()
 
 
-def test_gptq_has_less_output_error_than_rounding(model: Path, text: Path, tmp_path: Path) -> None:
+def test_gptq_has_less_output_error_than_rounding_and_learned_blocks_less_than_gptq(
+    model: Path, text: Path, tmp_path: Path
+) -> None:
     losses = {}
     reference = models.load(model)
     ids = [256, *reference.tokenizer.encode(text.read_text())[:100]]
     wanted = models.TorchExecutor(reference.plan, reference.weights).forward(ids, "all").log_softmax(-1)
-    for method in ("rtn", "gptq"):
+    for method in ("rtn", "gptq", "gradient_ptq"):
         recipe = recipes.Recipe.parse(
             {"weights": "int3/g16", "method": method, "calibration": {"text": str(text), "length": 64}}
         )
@@ -103,6 +122,7 @@ def test_gptq_has_less_output_error_than_rounding(model: Path, text: Path, tmp_p
         got = models.TorchExecutor(made.plan, made.weights).forward(ids, "all").log_softmax(-1)
         losses[method] = float((wanted.exp() * (wanted - got)).sum(-1).mean())
     assert losses["gptq"] < losses["rtn"]
+    assert losses["gradient_ptq"] < losses["gptq"]
 
 
 def test_more_bits_are_never_expected_to_lose_more(model: Path, text: Path, tmp_path: Path) -> None:
@@ -140,7 +160,7 @@ recipes.run(sys.argv[1], recipes.Recipe.read(sys.argv[2]), sys.argv[3])
 """
 
 
-@pytest.mark.parametrize("kind", ["gptq", "mixed"])
+@pytest.mark.parametrize("kind", ["gptq", "mixed", "gradient_ptq", "awq", "matgptq", "itq3_s"])
 def test_killed_between_pieces_and_started_again_gives_the_same_bytes(
     kind: str, model: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,9 +192,10 @@ def test_killed_between_pieces_and_started_again_gives_the_same_bytes(
     assert digest(tmp_path / "pieces") == digest(tmp_path / "whole")
 
 
-def test_sigkill_at_random_moments_gives_the_same_bytes(model: Path, text: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["gptq", "gradient_ptq"])
+def test_sigkill_at_random_moments_gives_the_same_bytes(kind: str, model: Path, text: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.json"
-    recipe.write_text(recipe_of("gptq", text).to_json())
+    recipe.write_text(recipe_of(kind, text).to_json())
     command = [sys.executable, "-c", RUN, str(model), str(recipe), str(tmp_path / "out")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole = [*command[:-1], str(tmp_path / "whole")]

@@ -75,17 +75,17 @@ def in_bfloat16(tmp_path: Path) -> Callable[..., None]:
 
 
 @pytest.fixture
-def as_logged(tmp_path: Path, shared_data: Path) -> Callable[[str, ModuleType], None]:
-    """The first 50 losses of the bundled log again, with the script's defaults."""
+def as_logged(tmp_path: Path, shared_data: Path) -> Callable[..., None]:
+    """The first 50 losses of the bundled log again, with the script's defaults but for the arguments."""
 
-    def check(name: str, script: ModuleType) -> None:
+    def check(name: str, script: ModuleType, *arguments: str) -> None:
         member = members.find(name)
         if not member.trained:
             pytest.skip(f"{name} is {member.status}")
         if member.start not in (None, members.ANYBIT_TINY):
             pytest.skip(f"{name} was trained from another anybit-tiny, whose sha256 begins with {member.start[:12]}")
         logged = read_log(member.path().parent / LOG)[:50]
-        script.main(["--out", str(tmp_path / "again"), "--stop", "50"])
+        script.main(["--out", str(tmp_path / "again"), "--stop", "50", *arguments])
         again = read_log(tmp_path / "again" / LOG)
         # other processors sum in another order, and training amplifies that
         np.testing.assert_allclose([r["loss"] for r in again], [r["loss"] for r in logged], rtol=5e-3)

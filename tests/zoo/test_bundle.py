@@ -56,3 +56,16 @@ def test_matrices_in_rows_of_int8(tmp_path):
             assert not torch.equal(value, plain[name].float())
         else:
             assert torch.equal(value, plain[name].float()), name
+
+
+def test_int8_rows_without_their_scale_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    with pytest.raises(CheckpointError, match=r"a tensor fc\.scale of its own"):
+        in_rows({"fc.weight": torch.ones(64, 128), "fc.scale": torch.ones(3)})
+    stored = in_rows({f"fc.{name}": value.detach() for name, value in nn.Linear(64, 64).state_dict().items()})
+    network = Network(lambda: nn.ModuleDict({"fc": nn.Linear(64, 64)}), lambda m, p: 0.0)
+    for scale in ({}, {"fc.scale": torch.ones(3)}):
+        save_file({k: v for k, v in stored.items() if k != "fc.scale"} | scale, tmp_path / "x")
+        with pytest.raises(CheckpointError, match=r"fc\.weight"):
+            load(network, tmp_path / "x")

@@ -43,4 +43,11 @@ def test_bundle_counts_parameters_and_keeps_the_last_log_row_of_a_resumed_step(t
     card = (out / "README.md").read_text()
     assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in card
     assert "perplexity 100.00" in card
+    assert "composed" not in card
     assert [json.loads(line)["loss"] for line in (out / "train_log.jsonl").read_text().splitlines()] == [9.0, 7.5]
+    (run / "mixture.json").write_text(json.dumps({"after": 1500, "tale_share": 0.25, "composed_share": 0.2}))
+    bundle(run, text, text, out)
+    assert (
+        "after step 1,500, 25% of the windows are of single tales and 20% of stories composed"
+        in (out / "README.md").read_text()
+    )

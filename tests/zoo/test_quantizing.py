@@ -78,7 +78,7 @@ def test_few_bits_for_depthwise_kernels_come_with_advice():
     four, eight = TensorFormat.parse("int4/g64"), TensorFormat.parse("int8/row")
     chosen = {"a": four, "b": eight, "c": eight}
     kept, warning = advice(chosen, four, "rtn", calibration=False)
-    assert kept.startswith("2 depthwise convolutions go to int8/row") and "--weights int8/row keeps more" in warning
+    assert kept.startswith("2 grouped convolutions go to int8/row") and "--weights int8/row keeps more" in warning
     assert "--method gptq keeps more" in advice(chosen, four, "rtn", calibration=True)[1]
     assert len(advice(chosen, four, "gptq", calibration=True)) == 1
     assert advice({"a": four}, four, "rtn", calibration=False) == ()

@@ -38,7 +38,8 @@ def text(tmp_path):
 def arguments(text, out, steps, **others):
     return argparse.Namespace(
         text=text, valid=text, out=out, layers=2, steps=steps, batch=2, lr=4e-3, warmup=2, decay=3, story_share=0.5,
-        save_every=2, seed=0, threads=1, device="cpu", precision="fp32", compile=False, **{"init": None, "tale_share": 0.0} | others,
+        save_every=2, seed=0, threads=1, device="cpu", precision="fp32", compile=False,
+        **{"init": None, "tale_share": 0.0, "composed_share": 0.0} | others,
     )  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(text, tmp_path, monkeypatch
 
 def test_training_goes_on_from_finished_weights(text, tmp_path, monkeypatch):
     monkeypatch.setattr(train_lm, "Config", lambda **_: TINY)
-    first, second, wordless = tmp_path / "first", tmp_path / "second", tmp_path / "third"
+    first, second, wordless, composed = (tmp_path / name for name in ("first", "second", "third", "fourth"))
     train_lm.train(arguments(text, first, steps=6))
     train_lm.train(arguments(text, second, steps=4, init=first, tale_share=1.0))
     steps = [json.loads(line)["step"] for line in (second / "train_log.jsonl").read_text().splitlines()]
@@ -79,6 +80,9 @@ def test_training_goes_on_from_finished_weights(text, tmp_path, monkeypatch):
     assert losses(second)[6] < losses(first)[0] - 0.1  # not from scratch
     train_lm.train(arguments(text, wordless, steps=4, init=first))
     assert losses(wordless)[6:] != losses(second)[6:]  # other windows
+    monkeypatch.setattr(train_lm, "COMPOSED", 20)
+    train_lm.train(arguments(text, composed, steps=4, init=first, composed_share=0.5))
+    assert len({tuple(losses(out)[6:]) for out in (second, wordless, composed)}) == 3
 
 
 def test_tales_begin_at_their_first_word():
@@ -119,3 +123,17 @@ def test_newton_schulz_brings_singular_values_near_one(shape):
         newton_schulz(torch.randn(shape, generator=torch.Generator().manual_seed(0)), torch.float32)
     )
     assert s.min() > 0.6 and s.max() < 1.3
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"tale_share": 0.7, "composed_share": 0.5, "init": "x"}, "at most 1 together"),
+        ({"tale_share": -0.1, "init": "x"}, "not negative"),
+        ({"composed_share": 0.5}, "--init"),
+    ],
+)
+def test_shares_that_cannot_be_are_refused(text, tmp_path, shares, message):
+    with pytest.raises(ValueError, match=message):
+        train_lm.train(arguments(text, tmp_path / "out", steps=1, **shares))
+    assert not (tmp_path / "out").exists()

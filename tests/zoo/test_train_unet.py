@@ -70,4 +70,4 @@ def test_a_better_picture_has_a_smaller_loss(small_cifar, any_network):
 
 @pytest.mark.slow
 def test_the_logged_losses_come_again(as_logged):
-    as_logged("unet", train_unet)
+    as_logged("unet", train_unet, "--precision", "bf16")

@@ -149,3 +149,9 @@ def test_a_run_lands_from_a_checkpoint_before_and_from_no_other(tmp_path):
     run(task(), replace(OPTIONS, stop=8), tmp_path / "late", quiet)
     with pytest.raises(AnybitError, match="landed from another step, or not yet"):
         run(task(), landing, tmp_path / "late", quiet)
+
+
+@pytest.mark.parametrize("land", [(50, 50), (60, 40), (-5, 10), (90, 200)])
+def test_a_landing_outside_the_schedule_is_refused(land):
+    with pytest.raises(AnybitError, match="--land takes FROM < END"):
+        Options(steps=100, lr=1.0, warmup=1, batch=1, land=land)

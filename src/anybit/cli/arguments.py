@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -40,9 +41,12 @@ def default_text(folder: Path) -> Path:
 
 
 def listed(text: str, what: str, convert: Callable[[str], T]) -> list[T]:
-    """The parts of a comma-separated list, each converted; AnybitError naming the option and the part that is wrong."""
+    """The parts of a comma-separated list, each converted; AnybitError naming the option and the part that is wrong.
+
+    Commas inside brackets, as in `levels(-1,0,1)`, belong to a part.
+    """
     values = []
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
+    for part in filter(None, (piece.strip() for piece in re.split(r",(?![^(]*\))", text))):
         try:
             values.append(convert(part))
         except ValueError as error:

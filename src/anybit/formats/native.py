@@ -46,7 +46,7 @@ def empty(count: int, dtype: Any) -> NDArray[Any]:
     return pages.view(dtype)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)  # a table of a 16-bit format takes megabytes
 def grid(fmt: Any) -> Any:
     """The native description of a format; None where the kernels lack it."""
     from anybit.formats.codebook import Codebook
@@ -154,7 +154,7 @@ def decode(fmt: Any, codes: Any, dtype: Any) -> Any:
     return _like(out, codes) if native.cast_decode(table, flat, out) else None
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _values(fmt: Any) -> NDArray[np.float32] | None:
     """What every code means; None for formats of more than 16 bits and where codes mean more than their table says."""
     from anybit.formats.codebook import Codebook

@@ -61,16 +61,26 @@ def sides(levels: Array) -> tuple[Array, Array]:
 def sweep(x: NDArray[Any], levels: Array, weights: NDArray[Any] | None = None) -> Sweep:
     """The best positive scale of each block x [blocks, n] for the alphabet `levels` (any order); weights [n] or [blocks, n], not negative.
 
-    Exact up to float64 rounding. FormatError for NaN, infinity, or an alphabet of less than two values.
+    Exact up to float64 rounding; empty blocks have the scale 0. FormatError for NaN, infinity, weights that are negative or do not fit, or
+    an alphabet of less than two values.
     """
     x = np.asarray(x, np.float64)
     if x.ndim != 2 or not np.isfinite(x).all():
         raise FormatError(
             f"the sweep takes finite numbers [blocks, n]; got the shape {list(x.shape)} or NaN or infinity"
         )
-    w = None if weights is None else np.broadcast_to(np.asarray(weights, np.float64), x.shape)
+    w = None
+    if weights is not None:
+        w = np.asarray(weights, np.float64)
+        if w.shape not in (x.shape, x.shape[1:], (1, x.shape[1])) or not (w >= 0).all() or not np.isfinite(w).all():
+            raise FormatError(
+                f"weights of the sweep are finite, not negative and [n] or [blocks, n]; got the shape {list(w.shape)} for {list(x.shape)}"
+            )
+        w = np.broadcast_to(w, x.shape)
     up, down = sides(levels)
     tables = _steps(up, down)
+    if not x.shape[1]:
+        return Sweep(*np.zeros((4, len(x))))
     if (fast := _sweep_native(x, weights, tables, up[0], down[0])) is not None:
         return Sweep(*fast)
     return Sweep(*_sweep_chunks(x, w, tables, up, down))

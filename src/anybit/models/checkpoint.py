@@ -1,7 +1,7 @@
 """Writing and verifying checkpoints: safetensors shards, `anybit.json`, and the model's own config and tokenizer files.
 
     OUT/config.json          the source's, with a quantization_config that transformers reads:
-                             {"quant_method": "anybit", "version": 1, "formats": {name: format}}
+                             {"quant_method": "anybit", "version": 1, "formats": {name: format}}, and "online" (`models.online`)
     OUT/model*.safetensors   tensors in the order they were put; a quantized X.weight as X.codes, X.scale, X.zero, X.tensor_scale
     OUT/anybit.json          {"version": 1, "anybit": version of the package, "tensors": {name: {"format", "shape", …}},
                              "sha256": {stored name: hex}, "recipe": {…}, "provenance": {…}}
@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,6 +29,7 @@ from torch import Tensor
 import anybit
 from anybit.errors import CheckpointError
 from anybit.models.config import read_json
+from anybit.models.online import KEY, AtRunTime
 from anybit.models.safetensors_file import write_file
 from anybit.models.weights import INDEX, MANIFEST, SINGLE, Weight, open_store
 from anybit.tensors import QTensor
@@ -69,10 +70,11 @@ class CheckpointWriter:
         overwrite: bool = False,
         shard_bytes: int = SHARD_BYTES,
         config: Mapping[str, Any] | None = None,
+        online: Sequence[AtRunTime] = (),
     ) -> None:
         """source: the directory whose config.json and tokenizer files go along; it may not be `out` itself.
 
-        config: what config.json shall hold in place of the source's.
+        config: what config.json shall hold in place of the source's.  online: transforms the quantized model needs at run time.
         """
         self.out, self.source = Path(out), Path(source)
         self.overwrite, self.shard_bytes, self.config = overwrite, shard_bytes, config
@@ -80,6 +82,7 @@ class CheckpointWriter:
         if self.out.exists() and self.out.resolve() == self.source.resolve():
             raise CheckpointError(f"{self.out} is the source itself; choose another output")
         self.folder = self.out.with_name(self.out.name + ".writing")
+        self.online = tuple(online)
         self._formats: dict[str, dict[str, Any]] = {}
         self._hashes: dict[str, str] = {}
         self._shards: list[list[str]] = []
@@ -192,6 +195,10 @@ class CheckpointWriter:
         if self._formats:
             formats = {name: value["format"] for name, value in self._formats.items()}
             config["quantization_config"] = {"quant_method": "anybit", "version": VERSION, "formats": formats}
+            if self.online:
+                config["quantization_config"][KEY] = [each.to_json() for each in self.online]
+        elif self.online:
+            raise CheckpointError(f"{self.out}: transforms at run time are recorded for quantized models only")
         return config
 
     def _write_json(self, name: str, value: Mapping[str, Any]) -> None:

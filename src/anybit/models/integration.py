@@ -6,6 +6,7 @@ read, every module named there is replaced by its quantized twin of `anybit.nn`,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from anybit.errors import CheckpointError
 from anybit.formats import TensorFormat
 from anybit.models.module import replace_layer
+from anybit.models.online import KEY, Online, Split
+from anybit.models.online import read as read_online
 from anybit.nn import Holder, QEmbedding, QLinear
 
 METHOD = "anybit"
@@ -27,12 +30,24 @@ class AnybitConfig(QuantizationConfigMixin):
     """The object under `quantization_config` in config.json: the spec of each quantized tensor by its logical name.
 
     act: format of the activations while multiplying, such as "int8/g128"; None (the default) multiplies with exact activations.
+    online: transforms left to run time, as `models.online` writes them.
     """
 
-    def __init__(self, formats: dict[str, str] | None = None, act: str | None = None, **_: Any) -> None:
+    def __init__(
+        self,
+        formats: dict[str, str] | None = None,
+        act: str | None = None,
+        online: list[dict[str, Any]] | None = None,
+        **_: Any,
+    ) -> None:
         self.quant_method = METHOD  # type: ignore[assignment]
         self.formats = formats or {}
         self.act = act
+        self.online = online or []
+        if any(isinstance(each, Split) for each in read_online({KEY: self.online})):
+            raise CheckpointError(
+                "the checkpoint keeps outlier columns in matrices of their own, which transformers has no place for; run it with anybit"
+            )
         if not self.formats:
             raise CheckpointError("config.json: quantization_config of anybit lists no formats")
 
@@ -79,6 +94,13 @@ class AnybitQuantizer(HfQuantizer):
         tied = model.config.get_text_config().tie_word_embeddings
         if tied and isinstance(embedding, QEmbedding) and isinstance(head, QLinear):
             model.set_output_embeddings(QLinear(embedding.weight, None, head.act))
+        for each in read_online({KEY: self.quantization_config.online}):
+            assert isinstance(each, Online), "refused before loading"
+            turn = each.rotation.inverse if each.inverse else each.rotation.forward
+            for weight in each.before:
+                _submodule(model, weight.removesuffix(".weight")).register_forward_pre_hook(_TurnInput(turn))
+            for weight in each.after:
+                _submodule(model, weight.removesuffix(".weight")).register_forward_hook(_TurnOutput(turn))
         return model
 
     def is_serializable(self, *args: Any, **kwargs: Any) -> bool:
@@ -87,6 +109,26 @@ class AnybitQuantizer(HfQuantizer):
     @property
     def is_trainable(self) -> bool:
         return False
+
+
+class _TurnInput:
+    """A hook before a module: its first input is transformed."""
+
+    def __init__(self, turn: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.turn = turn
+
+    def __call__(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (self.turn(inputs[0]), *inputs[1:])
+
+
+class _TurnOutput:
+    """A hook behind a module: its output is transformed."""
+
+    def __init__(self, turn: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.turn = turn
+
+    def __call__(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        return self.turn(output)
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:

@@ -19,6 +19,7 @@ from anybit.formats import TensorFormat
 from anybit.models.plan import Op, Plan, WeightRef
 from anybit.models.weights import Weights
 from anybit.tensors import QTensor, quantize
+from anybit.transforms.hadamard import Rotation
 
 Buffers = dict[str, Tensor]
 Hook = Callable[[WeightRef, Tensor], None]
@@ -91,6 +92,15 @@ def run(
         elif op.kind == "softcap":
             cap = float(op.attrs["cap"])
             buffers[op.output] = cap * torch.tanh(inputs[0] / cap)
+        elif op.kind == "hadamard":
+            turn = rotation(op)
+            buffers[op.output] = turn.inverse(inputs[0]) if op.attrs.get("inverse") else turn.forward(inputs[0])
+        elif op.kind == "gather":
+            buffers[op.output] = inputs[0][..., plan.constants[str(op.attrs["table"])].long()]
+        elif op.kind == "scatter":
+            places = plan.constants[str(op.attrs["table"])].long()
+            empty = inputs[0].new_zeros(*inputs[0].shape[:-1], plan.buffers[op.output])
+            buffers[op.output] = empty.index_copy(-1, places, inputs[0] * float(op.attrs["factor"]))
         elif op.kind == "last":
             buffers[op.output] = inputs[0][..., -1:, :] if last_only else inputs[0]
         else:
@@ -123,6 +133,12 @@ def embedding(ids: Tensor, op: Op, weights: Weights) -> Tensor:
             rows = table.dequantize()[unique]
         return (rows[places] * factor).reshape(*ids.shape, -1)
     return table[ids].float() * factor
+
+
+def rotation(op: Op) -> Rotation:
+    """The rotation that a hadamard operator computes, or whose inverse it does."""
+    seed = op.attrs.get("seed")
+    return Rotation(int(op.attrs["block"]), None if seed is None else int(seed))
 
 
 def rms_norm(x: Tensor, gain: Tensor, op: Op) -> Tensor:
@@ -201,5 +217,6 @@ def _product(site: str, x: Tensor, w: Tensor, multiply: Multiply | None) -> Tens
     if multiply is None:
         return x @ w.transpose(-1, -2)
     pairs = zip(x.reshape(-1, *x.shape[-2:]), w.reshape(-1, *w.shape[-2:]), strict=True)
-    y = torch.stack([multiply(site, a, b) for a, b in pairs])
+    results = [multiply(site, a, b) for a, b in pairs]
+    y = torch.stack(results) if results else x.new_zeros(0)
     return y.reshape(*x.shape[:-1], w.shape[-2])

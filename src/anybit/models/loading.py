@@ -12,6 +12,8 @@ from anybit.errors import CheckpointError, UnsupportedModelError
 from anybit.models.checkpoint import verify as check_sums
 from anybit.models.config import read_json
 from anybit.models.families import lower
+from anybit.models.online import OUTLIERS, AtRunTime, insert
+from anybit.models.online import read as read_online
 from anybit.models.plan import Plan
 from anybit.models.tokenizer import Tokenizer, load_tokenizer
 from anybit.models.weights import MANIFEST, WeightStore, check_shapes, open_store
@@ -43,9 +45,11 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """Logical parameters of the plan's tensors."""
+        """Logical parameters of the plan's tensors; columns split off a matrix are counted in it."""
         total = 0
         for name in self.plan.weight_names():
+            if name.endswith(OUTLIERS):
+                continue
             count = 1
             for n in self.weights.shape(name):
                 count *= n
@@ -92,12 +96,19 @@ def load(name_or_path: str | Path, context: int | None = None, verify: bool = Fa
     config = read_json(directory / "config.json", "a model directory holds config.json, safetensors and tokenizer.json")
     plan = lower(config, context)
     _check_origin(config, directory)
+    plan = insert(plan, online(config))
     if verify:
         check_sums(directory)
     store = open_store(directory)
     _alias_head(plan, store)
     check_shapes(store, plan.weight_shapes(), directory)
     return Model(directory, config, plan, store)
+
+
+def online(config: Mapping[str, Any]) -> list[AtRunTime]:
+    """The transforms that config.json leaves to run time; CheckpointError where they are malformed."""
+    settings = config.get("quantization_config")
+    return read_online(settings) if isinstance(settings, Mapping) else []
 
 
 def _check_origin(config: Mapping[str, Any], directory: Path) -> None:

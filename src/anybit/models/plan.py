@@ -15,6 +15,9 @@ The operators (`kind`; inputs -> output; weights; attributes):
 | glu         | gate, up  |          | activation | activation(gate) * up; activation: silu, gelu_tanh, gelu |
 | add         | a, b      |          | | a + b |
 | softcap     | x         |          | cap | cap * tanh(x / cap) |
+| hadamard    | x         |          | block, seed, inverse | x D H, signs D of `seed` (none without), or the inverse with inverse=1 |
+| gather      | x         |          | table | the columns that a constant lists |
+| scatter     | x         |          | table, factor | the inverse: columns times factor in their places, zeros elsewhere |
 | last        | x         |          | | only the last token's row, when only the last logits are wanted; else all rows |
 
 `rope.table` names a float32 constant of the plan: the inverse frequencies (radians a position), already scaled by whatever RoPE
@@ -39,6 +42,9 @@ ARITY = {
     "glu": (2, 0, 0),
     "add": (2, 0, 0),
     "softcap": (1, 0, 0),
+    "hadamard": (1, 0, 0),
+    "gather": (1, 0, 0),
+    "scatter": (1, 0, 0),
     "last": (1, 0, 0),
 }
 """kind -> (number of inputs, least number of weights, most)."""

@@ -59,19 +59,34 @@ class MemoryEntry:
         return self.tensor if rows is None else self.tensor[rows[0] : rows[1]]
 
 
+class Stored(Protocol):
+    """One stored tensor: in a file, in memory, or computed from another when it is read."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def read(self, rows: tuple[int, int] | None = None) -> Tensor: ...
+
+
 class WeightStore:
     """Lazy tensors of a checkpoint: nothing is read before `get`, and nothing is kept after it."""
 
     def __init__(
         self,
-        entries: Mapping[str, Entry | MemoryEntry],
+        entries: Mapping[str, Stored],
         formats: Mapping[str, tuple[TensorFormat, tuple[int, ...]]] | None = None,
         aliases: Mapping[str, str] | None = None,
     ) -> None:
         """entries: stored tensors.  formats: logical name -> format and shape of each quantized one.  aliases: other names, as
         `lm_head.weight` of a tied model.
         """
-        self.entries = dict(entries)
+        self.entries: dict[str, Stored] = dict(entries)
         self.formats = dict(formats or {})
         self.aliases = dict(aliases or {})
         for name in self.formats:

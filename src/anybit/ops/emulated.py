@@ -77,7 +77,7 @@ def emulated_matmul(
     product, accumulator = named(multiply), accumulate or Accumulator()
     if not (x.is_floating_point() and w.is_floating_point()):
         raise FormatError(f"emulated products take floating tensors; got {x.dtype} and {w.dtype}")
-    if w.ndim != 2 or x.shape[-1] != w.shape[-1]:
+    if w.ndim != 2 or not x.ndim or x.shape[-1] != w.shape[-1]:
         raise FormatError(f"x [..., k] and w [n, k] must share k; got {list(x.shape)} and {list(w.shape)}")
     if product.rule != "exact" or product.operands:
         operands = formats.get(product.operands) if product.operands else product.format

@@ -100,6 +100,8 @@ def simulated_linear(
     """
     if arithmetic not in ARITHMETICS:
         raise ValueError(f"unknown arithmetic {arithmetic!r}; known: {', '.join(ARITHMETICS)}")
+    if isinstance(w, Tensor) and w.ndim != 2:
+        raise ValueError(f"a weight is [n, k]; got {list(w.shape)}")
     k = w.shape[-1] if isinstance(w, Tensor) else w.k
     if x.ndim != 2 or x.shape[1] != k:
         raise ValueError(f"x [m, k] and w [n, k] must share k; got {list(x.shape)} and k = {k}")
@@ -110,7 +112,7 @@ def simulated_linear(
             )
         tree = w if isinstance(w, TreeWeight) else TreeWeight.of(w.bfloat16())
         parts = configuration.ranks * (1 << (configuration.splits - 1).bit_length())
-        calls = [x[a : a + configuration.batch] for a in range(0, x.shape[0], configuration.batch)]
+        calls = [x[a : a + configuration.batch] for a in range(0, max(1, x.shape[0]), configuration.batch)]
         return torch.cat([invariant_matmul(rows, tree, bias, parts) for rows in calls])
     if isinstance(w, TreeWeight):
         raise ValueError("only the invariant arithmetic takes a weight in leaves")

@@ -25,6 +25,8 @@ class Statistics:
         self.name = name
         self.tokens = 0
         self._mean = torch.zeros(columns, columns, dtype=dtype)
+        self._absolute = torch.zeros(columns, dtype=torch.float64)
+        self._largest = torch.zeros(columns)
 
     @classmethod
     def from_hessian(cls, hessian: Tensor, tokens: int, *, name: str = "layer") -> Statistics:
@@ -61,6 +63,9 @@ class Statistics:
         total = self.tokens + rows.shape[0]
         self._mean.addmm_(rows.T, rows, beta=self.tokens / total, alpha=2.0 / total)
         self.tokens = total
+        magnitude = rows.abs()
+        self._absolute += magnitude.sum(0, dtype=torch.float64)
+        self._largest = torch.maximum(self._largest, magnitude.amax(0).float())
 
     @property
     def hessian(self) -> Tensor:
@@ -71,3 +76,13 @@ class Statistics:
     def second_moment(self) -> Tensor:
         """[K] mean of x_k² over the tokens: half the Hessian's diagonal."""
         return self._mean.diagonal() / 2
+
+    @property
+    def mean_absolute(self) -> Tensor:
+        """[K] float32 mean of |x_k| over the tokens added."""
+        return (self._absolute / max(1, self.tokens)).float()
+
+    @property
+    def largest(self) -> Tensor:
+        """[K] float32 largest |x_k| over the tokens added."""
+        return self._largest

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from anybit import tensors
+from anybit import options, tensors
 from anybit.errors import RecipeError
-from anybit.quantize import gptq, rtn
+from anybit.quantize import awq, gptq, gradient_ptq, itq3_s, llm_int8, matgptq, nf4, rtn, smoothquant
+from anybit.quantize.reconstruct import Reconstructed
 from anybit.quantize.result import Quantized
 from anybit.quantize.rule import POWERS
 
@@ -18,36 +18,24 @@ from anybit.quantize.rule import POWERS
 class Method:
     """A quantizer: quantize(weight, fmt, stats, options) -> Quantized.
 
-    needs: "weights" alone or the "hessian" of the inputs too.  options: its frozen dataclass of options, all with
-    defaults.
+    needs: "weights" alone, the "inputs" of the layer too (statistics), or their "hessian", factored.  options: its frozen
+    dataclass of options, all with defaults.  transforms: those that belong to it (`transforms.table`), where a recipe names none.
+    weights: the format it is made for, where a recipe names neither a format nor a budget.
+    refine: refine(parts, forward, targets, windows, options, name) learns a whole block from where `quantize` left it.
     """
 
     name: str
     quantize: Callable[..., Quantized]
-    needs: Literal["weights", "hessian"]
+    needs: Literal["weights", "inputs", "hessian"]
     paper: str
     options: type
+    transforms: tuple[str, ...] = ()
+    weights: str | None = None
+    refine: Callable[..., Reconstructed] | None = None
 
     def parse(self, given: Mapping[str, Any]) -> Any:
         """An options value from a mapping; RecipeError naming an unknown option or a value that is not allowed."""
-        fields = {field.name: field for field in dataclasses.fields(self.options)}
-        for key, value in given.items():
-            if key not in fields:
-                raise RecipeError(f"{self.name} has no option {key!r}; it has {', '.join(fields)}")
-            default = fields[key].default
-            kind = type(default)
-            if not (isinstance(value, kind) or (kind is float and isinstance(value, int))) or (
-                isinstance(value, bool) and kind is not bool
-            ):
-                raise RecipeError(
-                    f"{self.name}: option {key} takes a {kind.__name__} such as {default!r}, got {value!r}"
-                )
-            allowed = ALLOWED.get(key)
-            if allowed and value not in allowed:
-                raise RecipeError(
-                    f"{self.name}: option {key} is one of {', '.join(word or repr(word) for word in allowed)}, got {value!r}"
-                )
-        return self.options(**given)
+        return options.parse(self.name, self.options, given, ALLOWED)
 
 
 ALLOWED = {
@@ -61,6 +49,44 @@ METHODS: Mapping[str, Method] = {
     for method in (
         Method("rtn", rtn.quantize, "weights", "round to nearest", rtn.Options),
         Method("gptq", gptq.quantize, "hessian", "Frantar et al. 2022, arXiv 2210.17323", gptq.Options),
+        Method(
+            "gradient_ptq",
+            gradient_ptq.quantize,
+            "hessian",
+            "Yvinec et al. 2023, arXiv 2308.07662",
+            gradient_ptq.Options,
+            refine=gradient_ptq.refine,
+        ),
+        Method("awq", awq.quantize, "inputs", "Lin et al. 2023, arXiv 2306.00978", awq.Options, ("awq",), awq.FORMAT),
+        Method(
+            "smoothquant",
+            smoothquant.quantize,
+            "weights",
+            "Xiao et al. 2022, arXiv 2211.10438",
+            smoothquant.Options,
+            ("smooth",),
+            smoothquant.FORMAT,
+        ),
+        Method(
+            "llm_int8",
+            llm_int8.quantize,
+            "weights",
+            "Dettmers et al. 2022, arXiv 2208.07339",
+            llm_int8.Options,
+            ("split",),
+            llm_int8.FORMAT,
+        ),
+        Method("nf4", nf4.quantize, "weights", "Dettmers et al. 2023, arXiv 2305.14314", nf4.Options, (), nf4.FORMAT),
+        Method("matgptq", matgptq.quantize, "hessian", "arXiv 2602.03537", matgptq.Options, (), matgptq.FORMAT),
+        Method(
+            "itq3_s",
+            itq3_s.quantize,
+            "hessian",
+            "Yoon 2026, arXiv 2603.27914",
+            itq3_s.Options,
+            ("rotate_inputs",),
+            itq3_s.FORMAT,
+        ),
     )
 }
 

@@ -13,6 +13,7 @@ from anybit.errors import RecipeError
 from anybit.models import Model
 from anybit.quantize import table
 from anybit.recipes.recipe import Calibration, Recipe
+from anybit.transforms import table as transforms
 
 LEAST_TOKENS = 128
 """Fewer say nothing about a layer's inputs."""
@@ -28,8 +29,10 @@ class Windows:
 
 
 def needed(recipe: Recipe) -> bool:
-    """Whether the recipe's method or its budget has to see inputs."""
-    return not recipe.uniform or table.get(recipe.method).needs == "hessian"
+    """Whether the recipe's method, its budget or one of its transforms has to see inputs."""
+    if not recipe.uniform or table.get(recipe.method).needs != "weights":
+        return True
+    return any(transforms.get(step.name).needs == "inputs" for step in recipe.steps)
 
 
 def find(model_path: Path, calibration: Calibration) -> Path:

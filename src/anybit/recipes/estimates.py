@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import psutil
 import torch
 
 from anybit.formats import TensorFormat
-from anybit.quantize import rtn
+from anybit.quantize import rtn, table
+from anybit.recipes.items import Item
 from anybit.recipes.job import Job
 from anybit.recipes.recipe import KEEP
 from anybit.recipes.sensitivity import TOKENS
+from anybit.transforms import table as transforms
 
 READING = 0.5e9
 """Bytes a second read, hashed and written, on an ordinary disk."""
@@ -30,6 +32,12 @@ def memory(job: Job) -> int:
     columns = {item.shape[1] for item in job.items if item.role != "embedding"}
     width = max(plan.buffers[op.output] for op in plan.ops if op.kind == "embedding")
     activations = 2 * 4 * job.windows.tokens * width
+    if table.get(job.recipe.method).refine is not None:
+        # The float model is walked beside the quantized one, and a batch of a block's intermediate values is kept for its gradients.
+        options = table.get(job.recipe.method).parse(job.recipe.options)
+        inside = sum(plan.buffers[op.output] for op in plan.ops[slice(*plan.blocks[0])])
+        activations += activations + 2 * 4 * options.batch * max(len(w) for w in job.windows.ids) * inside
+        block *= 4
     if not job.recipe.uniform:
         activations += 4 * min(job.windows.tokens, TOKENS) * width * (len(plan.blocks) + 2)
     # A Hessian and its factor for each width in a block, and the temporaries of the widest factorization.
@@ -59,12 +67,42 @@ def seconds(job: Job) -> float:
         flops = 2.0 * parameters * job.windows.tokens * 2
         if not job.recipe.uniform:
             flops += 2.0 * parameters * min(job.windows.tokens, TOKENS) * 4
+        flops += _transforms(job, parameters) + _learning(job, todo)
         for item in todo:
             if item.role in ("linear", "lm_head"):
                 n, k = item.shape
                 flops += rounds * 1.0 * n * k * k + 2.0 * k**3 + job.windows.tokens * 2.0 * k * k
         total += flops / speed
     return reading + total / torch.get_num_threads()
+
+
+def _transforms(job: Job, parameters: int) -> float:
+    """Operations of transforms that look at inputs: a walk each, and the errors of every scale tried."""
+    flops = 0.0
+    assert job.windows is not None
+    for step in job.recipe.steps:
+        if transforms.get(step.name).needs != "inputs":
+            continue
+        flops += 2.0 * parameters * job.windows.tokens * 2
+        if step.name == "awq":
+            tries = transforms.get(step.name).parse(step.options).steps
+            flops += sum(tries * 2.0 * item.parameters * item.shape[1] for item in job.items if item.role == "linear")
+    return flops
+
+
+def _learning(job: Job, todo: Sequence[Item]) -> float:
+    """Operations of a method that learns blocks: forward, and backward for as much as two, over the batches of every step."""
+    method = table.get(job.recipe.method)
+    if method.refine is None:
+        return 0.0
+    assert job.windows is not None
+    options = method.parse(job.recipe.options)
+    tokens = options.steps * options.batch * max(len(window) for window in job.windows.ids)
+    plan, length = job.model.plan, max(len(window) for window in job.windows.ids)
+    width = max(plan.buffers[op.output] for op in plan.ops if op.kind == "attention")
+    products = sum(item.parameters for item in todo if item.role == "linear") + plan.layers * length * width
+    # Rounding every weight anew and the softmax are no products; measured, a step takes twice what its products do.
+    return 2 * 6.0 * tokens * products
 
 
 def _cpu_seconds(work: Callable[[], object]) -> float:

@@ -7,11 +7,16 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from anybit import models
-from anybit.errors import RecipeError
+import torch
+
+from anybit import models, tensors
+from anybit.errors import FormatError, RecipeError
 from anybit.formats import TensorFormat
 from anybit.models import Model
 from anybit.models.checkpoint import check_output
+from anybit.models.online import AtRunTime
+from anybit.quantize import table
+from anybit.quantize.rule import power_for
 from anybit.recipes import calibration, items, journal
 from anybit.recipes.items import Accounting, Item
 from anybit.recipes.recipe import Recipe
@@ -33,6 +38,8 @@ class Job:
     accounting: Accounting
     windows: calibration.Windows | None
     text: Path | None
+    online: tuple[AtRunTime, ...] = ()
+    """Transforms that the quantized model needs at run time."""
 
     @property
     def free(self) -> list[Item]:
@@ -64,6 +71,7 @@ def check(model_path: Path | str, recipe: Recipe, out: Path | str, *, overwrite:
             raise RecipeError(f"{model.path}: {item.name} is stored as {stored}, not as floating numbers")
     accounting = items.account(model, found)
     formats = items.fixed_formats(recipe, found)
+    _check_rules(recipe, found, formats)
     text = windows = None
     if calibration.needed(recipe):
         text = calibration.find(model.path, recipe.calibration)
@@ -87,6 +95,30 @@ def predicted_item_bytes(job: Job) -> int:
 def disk_needed(job: Job) -> int:
     """Finished pieces lie in the journal until the checkpoint is written beside them."""
     return 2 * predicted_item_bytes(job) + job.accounting.other_bytes + SPARE_DISK
+
+
+def _check_rules(recipe: Recipe, found: tuple[Item, ...], formats: dict[str, str | None]) -> None:
+    """Whether the rule for scales knows every format that the job may use, tried on zeros in the shape of one block row."""
+    options = table.get(recipe.method).parse(recipe.options)
+    rule, power = getattr(options, "scale_rule", None), getattr(options, "power", "")
+    if rule is None:
+        return
+    tried: set[tuple[str, tuple[int, int]]] = set()
+    for item in found:
+        given = formats[item.name]
+        for spec in recipe.choices if given is None else (given,):
+            if spec == "keep":
+                continue
+            fmt = TensorFormat.parse(spec)
+            rows = fmt.block[0] or item.shape[0]
+            shape = (min(rows, item.shape[0]), item.shape[1])
+            if fmt.scale is None or (spec, shape) in tried:
+                continue
+            tried.add((spec, shape))
+            try:
+                tensors.block_scales(torch.zeros(shape), fmt, rule, None, power_for(power, fmt))
+            except FormatError as error:
+                raise RecipeError(f"{item.name} cannot be quantized as the recipe says: {error}") from None
 
 
 def _check_budget(job: Job) -> None:

@@ -27,7 +27,7 @@ def write(
 
     Raises CheckpointError for a kept tensor that holds NaN or infinite values, or where it cannot be written.
     """
-    with CheckpointWriter(job.out, job.model.path, overwrite=overwrite) as writer:
+    with CheckpointWriter(job.out, job.model.path, overwrite=overwrite, online=job.online) as writer:
         for name in job.model.plan.weight_names():
             if formats.get(name, KEEP) == KEEP:
                 kept = job.model.weights.get(name)

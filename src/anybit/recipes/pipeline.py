@@ -7,7 +7,7 @@ checkpoint is written to another name and renamed when it is whole.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,13 +29,15 @@ from anybit.recipes.job import Job, check
 from anybit.recipes.journal import Journal
 from anybit.recipes.quantizer import Quantizer
 from anybit.recipes.recipe import KEEP, Recipe
+from anybit.recipes.reconstruction import Block
 from anybit.recipes.sensitivity import Sensitivity
 from anybit.recipes.threads import each_on_a_thread
+from anybit.recipes.transforming import transformed
 from anybit.recipes.walk import Held, Walk, segments
 from anybit.tensors import QTensor
 
-_MEASURE, _WRITE = 0.6, 0.96
-"""Shares of the whole job after which measuring for a budget, and quantizing, are done."""
+_TRANSFORM, _MEASURE, _WRITE = 0.02, 0.6, 0.96
+"""Shares of the whole job after which transforms, measuring for a budget, and quantizing are done."""
 
 
 class Progress(Protocol):
@@ -90,8 +92,9 @@ def run(
             raise RecipeError(f"the output {job.out} exists; choose another folder or give --overwrite")
         resumed = pages.count()
         try:
+            job = transformed(job, pages, say.stage(0.0, _TRANSFORM))
             formats, expected = _formats(job, pages, say)
-            if Quantizer(recipe.method, recipe.options).method.needs == "hessian":
+            if Quantizer(recipe.method, recipe.options).method.needs != "weights":
                 reports = _calibrated(job, formats, pages, say)
             else:
                 reports = _streamed(job, formats, pages, say)
@@ -134,7 +137,7 @@ def _formats(job: Job, pages: Journal, say: _Scaled) -> tuple[dict[str, str], fl
     if not job.free:
         return chosen, None
     if not pages.has("allocation"):
-        costs = _measure(job, pages, say.stage(0.02, _MEASURE))
+        costs = _measure(job, pages, say.stage(_TRANSFORM, _MEASURE))
         sizes = np.array(
             [[items.size(item, choice, job.accounting) for choice in job.recipe.choices] for item in job.free]
         )
@@ -171,7 +174,7 @@ def _measure(job: Job, pages: Journal, say: _Scaled) -> np.ndarray:
 
 def _streamed(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scaled) -> dict[str, Mapping[str, Any]]:
     """Matrix by matrix from the file, one on each thread; nothing else is in memory."""
-    say = say.stage(0.02 if job.recipe.uniform else _MEASURE, _WRITE)
+    say = say.stage(_TRANSFORM if job.recipe.uniform else _MEASURE, _WRITE)
     quantizer = Quantizer(job.recipe.method, job.recipe.options)
     todo = [item for item in job.items if formats[item.name] != KEEP]
     waiting = [item for item in todo if not pages.has_weight(item.name)]
@@ -194,7 +197,7 @@ def _calibrated(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scal
     quantized.
     """
     assert job.windows is not None, "the method needs calibration"
-    say = say.stage(0.02 if job.recipe.uniform else _MEASURE, _WRITE)
+    say = say.stage(_TRANSFORM if job.recipe.uniform else _MEASURE, _WRITE)
     quantizer = Quantizer(job.recipe.method, job.recipe.options)
     plan = job.model.plan
     replaced: dict[str, Weight] = {}
@@ -203,9 +206,14 @@ def _calibrated(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scal
     reports: dict[str, Mapping[str, Any]] = {}
     parts = segments(plan)
     kept = {item.name for item in job.items if formats[item.name] == KEEP}
+    refined = quantizer.method.refine is not None
+    original = Held(job.model.weights)
+    float_walk = Walk(plan, job.windows.ids)
     for number, (start, stop) in enumerate(parts):
         here = [item for item in job.items if start <= item.ops[0] < stop and item.name not in kept]
         waiting = [item for item in here if not pages.has_weight(item.name)]
+        if refined and waiting:
+            waiting = here  # a block is learned as a whole or not at all
         say(number / len(parts), f"measuring the inputs of part {number + 1} of {len(parts)}")
         inputs = Inputs(plan, [item for item in waiting if not quantizer.rounds(item)])
         if any(not quantizer.rounds(item) for item in waiting):
@@ -214,14 +222,29 @@ def _calibrated(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scal
         for item in waiting:
             quantizer.prepare(item, stats[item.name])
 
-        def work(item: Item, stats: Mapping[str, Statistics | None] = stats) -> Item:
+        def work(item: Item, stats: Mapping[str, Statistics | None] = stats) -> tuple[Item, Quantized]:
             fmt = TensorFormat.parse(formats[item.name])
-            _store(pages, item, quantizer(item, _weight(job, item), fmt, stats[item.name]))
-            return item
+            done = quantizer(item, _weight(job, item), fmt, stats[item.name])
+            if not refined:
+                _store(pages, item, done)
+            return item, done
 
-        for done, item in enumerate(each_on_a_thread(work, waiting), 1):
-            say((number + done / (len(waiting) + 1)) / len(parts), f"quantized {item.name}")
+        found: dict[str, Quantized] = {}
+        for count, (item, done) in enumerate(each_on_a_thread(work, waiting), 1):
+            found[item.name] = done
+            say((number + count / (len(waiting) + 1)) / len(parts), f"quantized {item.name}")
         quantizer.forget()
+        if refined:
+            if stop < len(plan.ops):
+                float_walk.advance(stop, original)
+                original.drop()
+            if any(not quantizer.rounds(item) for item in waiting) and (start, stop) in plan.blocks:
+                say((number + 0.9) / len(parts), f"learning part {number + 1} of {len(parts)}")
+                block = Block(plan, (start, stop), walk.states, float_walk.states, held)
+                found = _learned(job, found, quantizer, block, f"layer {plan.blocks.index((start, stop))}")
+            for item in waiting:
+                if not pages.has_weight(item.name):  # what an interrupted run stored of this block is the same
+                    _store(pages, item, found[item.name])
         held.drop()
         for item in here:
             replaced[item.name], reports[item.name] = pages.get_weight(item.name)
@@ -232,6 +255,22 @@ def _calibrated(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scal
             if all(op < stop for op in item.ops):
                 del replaced[item.name]
     return reports
+
+
+def _learned(
+    job: Job, found: Mapping[str, Quantized], quantizer: Quantizer, block: Block, name: str
+) -> dict[str, Quantized]:
+    """A block's matrices after its method has learned them together; each report says what became of the block's error."""
+    assert quantizer.method.refine is not None
+    by_name = {item.name: item for item in job.items}
+    parts = {key: (_weight(job, by_name[key]).float(), done.qtensor) for key, done in found.items()}
+    windows = len(block.states)
+    result = quantizer.method.refine(parts, block.forward, block.targets, windows, quantizer.options, name)
+    details = {"block_error_before": result.before, "block_error_after": result.after, "kept": result.kept}
+    return {
+        key: Quantized(result.weights[key], replace(done.report, details={**done.report.details, **details}))
+        for key, done in found.items()
+    }
 
 
 def _weight(job: Job, item: Item) -> torch.Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from anybit.recipes import estimates, items, journal
 from anybit.recipes.job import Job, check, disk_free, disk_needed, predicted_item_bytes
-from anybit.recipes.recipe import Recipe
+from anybit.recipes.recipe import KEEP, Recipe
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Preflight:
     model: Path
     out: Path
     method: str
+    transforms: tuple[str, ...]
     tensors: tuple[TensorPlan, ...]
     choices: tuple[str, ...]
     parameters: int
@@ -74,6 +75,7 @@ def preflight(model_path: Path | str, recipe: Recipe, out: Path | str, *, overwr
         model=job.model.path,
         out=job.out,
         method=recipe.method,
+        transforms=tuple(step.name for step in recipe.steps),
         tensors=tuple(plans),
         choices=() if recipe.uniform else recipe.choices,
         parameters=job.accounting.parameters,
@@ -114,6 +116,8 @@ def _notes(job: Job) -> list[str]:
     )
     if unread:
         notes.append(f"{len(unread)} stored tensors that the model does not use are left out, such as {min(unread)}")
+    if job.recipe.steps and KEEP in job.formats.values():
+        notes.append("matrices that are kept but rewritten by a transform are stored in float32")
     if job.windows:
         wanted = job.recipe.calibration.samples
         if len(job.windows.ids) < wanted:

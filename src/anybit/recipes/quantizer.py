@@ -36,7 +36,8 @@ class Quantizer:
 
     def prepare(self, item: Item, stats: Statistics | None) -> None:
         """Factor the Hessian that quantizing the item needs, unless it is there."""
-        if stats is not None and not self.rounds(item) and id(stats) not in self._factors:
+        wanted = self.method.needs == "hessian" and not self.rounds(item)
+        if stats is not None and wanted and id(stats) not in self._factors:
             factor = obs.factorize(
                 stats.hessian, damping=self.options.damping, act_order=self.options.act_order, name=stats.name
             )
@@ -49,8 +50,13 @@ class Quantizer:
     def __call__(self, item: Item, weight: Tensor, fmt: TensorFormat, stats: Statistics | None) -> Quantized:
         """Quantize the item's weight [N, K]; errors as the method's."""
         if self.rounds(item):
-            chosen = rtn.Options(self.options.scale_rule, importance=item.role != "tied", power=self.options.power)
+            given = {
+                name: getattr(self.options, name) for name in ("scale_rule", "power") if hasattr(self.options, name)
+            }
+            chosen = rtn.Options(**given, importance=item.role != "tied")
             return rtn.quantize(weight, fmt, stats, chosen, name=item.name)
+        if self.method.needs == "inputs":
+            return self.method.quantize(weight, fmt, stats, self.options, name=item.name)
         self.prepare(item, stats)
         factor = None if stats is None else self._factors[id(stats)][1]
         return self.method.quantize(weight, fmt, stats, self.options, name=item.name, factor=factor)

@@ -16,6 +16,7 @@ from anybit.formats import TensorFormat
 from anybit.formats.codebook import Codebook
 from anybit.formats.integer import Int
 from anybit.quantize import table
+from anybit.transforms import table as transforms
 
 KEEP = "keep"
 """In place of a format: leave the tensor as it is stored."""
@@ -75,12 +76,30 @@ class Override(_Strict):
         return check_spec(spec)
 
 
+class Step(_Strict):
+    """A transform by name with its options (`transforms.table`); a name alone stands for the defaults."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _known(self) -> Step:
+        transforms.get(self.name).parse(self.options)
+        return self
+
+
 class Recipe(_Strict):
     """Either `weights`, one format for every linear layer, or `bits`, a budget of bits a weight over the whole model.
 
     bits: held over every stored byte and all parameters; each linear layer, the embedding and the output matrix get
     one of `choices`, the whole at the least expected loss.
-    method, options: the quantizer and its options (`quantize.table`).  embeddings, lm_head: their format in a
+    transforms: rewrites of the model before anything is measured or rounded, in order; None: those of the method, most of which have
+    none.  method, options: the quantizer and its options (`quantize.table`).  embeddings, lm_head: their format in a
     uniform recipe (int8/row where None); with a budget, a format here fixes them instead of letting the budget decide.
     cost: what an allocation measures its candidates with; "rtn" is much quicker for large models. None: the method
     itself. activations, kv: hints a runtime reads from the checkpoint (formats of activations and of the KV cache).
@@ -89,6 +108,7 @@ class Recipe(_Strict):
     weights: str | None = None
     bits: float | None = None
     choices: tuple[str, ...] = DEFAULT_CHOICES
+    transforms: tuple[Step, ...] | None = None
     method: str = "gptq"
     options: dict[str, Any] = Field(default_factory=dict)
     cost: Literal["rtn", "gptq"] | None = None
@@ -116,6 +136,16 @@ class Recipe(_Strict):
             raise RecipeError("a budget needs at least one format to choose from")
         return tuple(dict.fromkeys(check_spec(choice) for choice in choices))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_method(cls, given: Any) -> Any:
+        """A method made for one format stands for it."""
+        if isinstance(given, dict) and given.get("weights") is None and given.get("bits") is None:
+            method = table.METHODS.get(given.get("method", ""))
+            if method is not None and method.weights is not None:
+                return {**given, "weights": method.weights}
+        return given
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if (self.weights is None) == (self.bits is None):
@@ -128,6 +158,13 @@ class Recipe(_Strict):
             )
         table.get(self.method).parse(self.options)
         return self
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The transforms: the recipe's own, else those its method comes with."""
+        if self.transforms is not None:
+            return self.transforms
+        return tuple(Step(name=name) for name in table.get(self.method).transforms)
 
     @property
     def uniform(self) -> bool:

@@ -250,5 +250,6 @@ EXPERIMENT = Experiment(
         "std of top probability, bfloat16": "tiny.bf16.std_top1",
         "then LayerCast": "tiny.layercast.std_top1",
     },
-    notes="Twelve simulated configurations of the linear layers; norms and attention run in float32 in one order everywhere.",
+    notes="Twelve simulated configurations of the linear layers; norms and attention run in float32 in one order everywhere. "
+    "Rows of a call do not meet in these sums: what a batch size changes on real machines, the split of k, is varied beside it.",
 )

@@ -83,7 +83,7 @@ def _real(
 
     def flat(part: Tensor) -> Tensor:
         cut = blocks.blocked(part.float(), shape)
-        return cut.permute(0, 2, 1, 3).reshape(cut.shape[0] * cut.shape[2], -1)
+        return cut.permute(0, 2, 1, 3).reshape(cut.shape[0] * cut.shape[2], cut.shape[1] * cut.shape[3])
 
     weight = None
     if weights is not None:

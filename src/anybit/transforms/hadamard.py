@@ -9,9 +9,42 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where a model is rotated, and how.
+
+    residual: the residual stream, folded into the matrices around it.  values: the values of each head, folded.  down: the input of the
+    down projection, online.  block: order of the diagonal blocks of the residual stream and of `down`, 0 for the largest; seed: of the
+    random signs.
+    """
+
+    residual: bool = True
+    values: bool = True
+    down: bool = True
+    block: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """The input of every linear layer is rotated online in blocks of `block`, or the largest order below that divides its width.
+
+    seed: of the random signs, -1 for none.
+    """
+
+    block: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.block < 1 or self.block & (self.block - 1):
+            raise ValueError(f"a block is a power of two; got {self.block}")
+
 
 PALEY = {12: 11, 20: 19, 28: 27}
 """Order of a Hadamard matrix -> the prime power q = order - 1 of Paley's first construction; 27 is built over GF(3^3)."""
@@ -59,8 +92,9 @@ def inverse(x: Tensor, block: int | None = None) -> Tensor:
     return y.reshape(x.shape) / math.sqrt(block)
 
 
+@functools.lru_cache(maxsize=64)
 def signs(width: int, seed: int) -> Tensor:
-    """Random signs, float32 [width], a function of width and seed."""
+    """Random signs, float32 [width], a function of width and seed; not to be written to."""
     g = torch.Generator().manual_seed(seed)
     return torch.randint(0, 2, (width,), generator=g).float() * 2 - 1
 
@@ -74,6 +108,32 @@ def unrotate(x: Tensor, seed: int | None = None, block: int | None = None) -> Te
     """The inverse of `rotate`: x Hᵀ D."""
     y = inverse(x, block)
     return y if seed is None else y * signs(x.shape[-1], seed).to(y)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """x -> x D H along the last dimension: a block-diagonal Hadamard matrix behind random signs.
+
+    block: order of each diagonal block.  seed: of the signs, None for none.
+    """
+
+    block: int
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _factor(self.block, self.block)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., width], width a multiple of the block."""
+        return rotate(x, self.seed, self.block)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """What undoes `forward`."""
+        return unrotate(x, self.seed, self.block)
+
+    def matrix(self, width: int) -> Tensor:
+        """The orthogonal [width, width] R of x R, float32."""
+        return self.forward(torch.eye(width))
 
 
 def rotate_hessian(h: Tensor, seed: int | None = None, block: int | None = None) -> Tensor:

@@ -40,7 +40,10 @@ def in_rows(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         rows = quantize(value.float().flatten(1), ROWS, scale_rule="mse")
         found[f"{name}_int8"] = rows.codes.view(torch.int8).view(value.shape).contiguous()
-        found[f"{name.removesuffix('.weight')}.scale"] = rows.scales().flatten().contiguous()
+        scale = f"{name.removesuffix('.weight')}.scale"
+        if scale in state:
+            raise CheckpointError(f"{name} cannot be stored as int8: the network has a tensor {scale} of its own")
+        found[scale] = rows.scales().flatten().contiguous()
     return found
 
 
@@ -61,7 +64,8 @@ def bundle(name: str, run: Path, weights: Path = WEIGHTS, int8: bool = False) ->
     rows = thin([row for row in read_log(run / LOG) if row["step"] <= state["step"]])
     (out / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     digest = hashlib.sha256((out / FILE).read_bytes()).hexdigest()
-    whole = state["land"][1] if state.get("land") else state["mark"]["steps"]
+    steps = state["mark"]["steps"]
+    whole = min(steps, state["land"][1]) if state.get("land") else steps
     steps = f"{state['step']:,} steps" + (f" of {whole:,}" if state["step"] < whole else "")
     figures = ", ".join(f"{key} {value:.5g}" for key, value in state["scores"].items())
     return (

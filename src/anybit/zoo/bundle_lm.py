@@ -17,13 +17,13 @@ from pathlib import Path
 from safetensors import safe_open
 
 from anybit.zoo.story_text import read_books
-from anybit.zoo.train_lm import write_json
+from anybit.zoo.train_lm import MIXTURE_FILE, write_json
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 CALIBRATION_BYTES = 160_000
 HELDOUT_BYTES = 80_000
-SAMPLING = {"temperature": 0.5, "repetition_penalty": 1.1}
-"""How a model of this size writes best: near its likeliest words, without the turns it has just used."""
+SAMPLING = {"temperature": 0.6, "min_p": 0.05}
+"""How a model of this size writes best: near its likeliest words."""
 
 CARD = """---
 license: apache-2.0
@@ -42,14 +42,17 @@ quantization, perplexity and speed can be tried offline on real trained weights.
 {num_key_value_heads} key-value heads of {head_dim}, context {max_position_embeddings}, output tied to the embedding |
 | weights | bfloat16 safetensors, {megabytes:.1f} MB |
 | data | 86 English classics and children's books from Project Gutenberg, 33 MB, public domain in the United States; no licence \
-is needed there to use or pass on text or model |
+is needed there to use or pass on text or model{mixture} |
 | held out | The Secret Garden and Ozma of Oz; {heldout_kb} kB of them are `heldout.txt`, the text `anybit demo` scores |
 | calibration | `calibration.txt`, {calibration_kb} kB from the training books |
-| training | {steps:,} steps of 4,096 tokens ({tokens:.1f} M tokens); Muon and AdamW; seed 0; on two CPU cores{average}; `train_log.jsonl` |
+| training | {steps:,} steps of 4,096 tokens ({tokens:.1f} M tokens); Muon and AdamW; seed 0; on two CPU cores; `train_log.jsonl` |
 | validation loss | {valid:.4f} nats a token (perplexity {perplexity:.2f}) on 40 windows of 512 tokens of the validation books |
 """
 
-AVERAGE = ", the last of them on single tales; the weights are {share:g} of the result and the rest of what these steps started from"
+MIXTURE = (
+    "; after step {after:,}, {tale_share:.0%} of the windows are of single tales and {composed_share:.0%} of stories composed by "
+    "`zoo/story_grammar.py`, from which the model has the plots of the short stories it tells"
+)
 
 
 def excerpt(books: list[str], size: int) -> str:
@@ -86,7 +89,7 @@ def bundle(run: Path, text: Path, valid: Path, out: Path) -> None:
     (out / "train_log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     scored = [r for r in rows if "valid" in r]
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    weights = out / "model.safetensors"
+    weights, mixture = out / "model.safetensors", run / MIXTURE_FILE
     with safe_open(weights, "pt") as f:
         parameters = sum(math.prod(f.get_slice(k).get_shape()) for k in f.keys())  # noqa: SIM118 - not a mapping
     card = CARD.format(
@@ -97,7 +100,7 @@ def bundle(run: Path, text: Path, valid: Path, out: Path) -> None:
         calibration_kb=len(calibration) // 1000,
         steps=rows[-1]["step"],
         tokens=rows[-1]["step"] * 4096 / 1e6,
-        average=AVERAGE.format(**rows[-1]) if "share" in rows[-1] else "",
+        mixture=MIXTURE.format(**json.loads(mixture.read_text(encoding="utf-8"))) if mixture.exists() else "",
         valid=scored[-1]["valid"],
         perplexity=math.exp(scored[-1]["valid"]),
     )

@@ -12,7 +12,7 @@ from anybit.zoo.data import data_folder
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 """Package data: the weights the project trained, a folder a member."""
 
-ANYBIT_TINY = "2fc37bd58e0210201d37cea83acb61ade5bb17f048bb23a9ef213c507f59d1b0"
+ANYBIT_TINY = "a5b586508aa0ad1dc14e4545433ef063c71cc62e45cf4faace7f2c6352592edf"
 """sha256 of the weights of anybit-tiny, which two members read."""
 
 STARTED = "2fc37bd58e0210201d37cea83acb61ade5bb17f048bb23a9ef213c507f59d1b0"
@@ -73,14 +73,14 @@ class Member:
 
 MEMBERS: tuple[Member, ...] = (
     Member(
-        "anybit-tiny", "decoder (Llama)", 5_770_496, "86 children's books and classics (Project Gutenberg)", PROJECT,
-        "perplexity of its held-out text", "low", 28.127, "anybit-tiny/model.safetensors",
+        "anybit-tiny", "decoder (Llama)", 5_770_496, "86 children's books and classics (Project Gutenberg), composed stories", PROJECT,
+        "perplexity of its held-out text", "low", 31.570, "anybit-tiny/model.safetensors",
         ANYBIT_TINY, bundled=True, script="train_lm",
         training="see its model card", decoder=True,
     ),
     Member(
         "lm-outliers", "decoder (Llama), outlier channels injected", 5_770_496, "as anybit-tiny, from which it is made at load",
-        PROJECT, "perplexity of its held-out text", "low", 28.127, "anybit-tiny/model.safetensors",
+        PROJECT, "perplexity of its held-out text", "low", 31.570, "anybit-tiny/model.safetensors",
         ANYBIT_TINY, bundled=True,
         training="none: a rewrite that preserves the function", decoder=True,
     ),
@@ -110,8 +110,9 @@ MEMBERS: tuple[Member, ...] = (
     ),
     Member(
         "unet", "text-conditioned few-step diffusion U-Net", 3_380_492, CIFAR, PROJECT,
-        "% of 200 images (4 steps) that resnet32 takes for their class", "high", None,
-        "unet/model.safetensors", None, bundled=True, script="train_unet",
+        "% of 200 images (4 steps) that resnet32 takes for their class", "high", 43.5,
+        "unet/model.safetensors", "af3c1356122adfbb22c96a90e16071b613f04ad178496a46ee87b842c2180e90", bundled=True, script="train_unet",
+        training="2,000 steps of 32 samples, 71 min on a part of a core (bf16)",
     ),
     Member(
         "resnet20", "convolutional (ResNet)", 269_722, CIFAR, "BSD-2-Clause", "% of 1,000 test images right", "high", 91.5,

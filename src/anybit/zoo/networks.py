@@ -85,7 +85,9 @@ def _value(stored: Mapping[str, Tensor], name: str) -> Tensor | None:
     codes = stored.get(f"{name}_int8")
     if codes is None:
         return None
-    scale = stored[f"{name.removesuffix('.weight')}.scale"]
+    scale = stored.get(f"{name.removesuffix('.weight')}.scale")
+    if scale is None or scale.numel() != codes.shape[0]:
+        return None
     return codes.float() * scale.view(-1, *[1] * (codes.ndim - 1))
 
 

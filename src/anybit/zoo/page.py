@@ -40,8 +40,9 @@ and is calibrated by GPTQ where the member has images apart from those it is sco
 `mobilenet-v2-int8` reach 63.3 and 74.7 % that way; rounded to nearest in every layer they are right on one photograph of a hundred,
 with eight bits for the depthwise layers alone on ten or twenty (a fifth of the photographs), with calibration alone on six.
 
-`unet` is scored by the class of what it makes; for a quantized one, `anybit zoo eval` adds SQNR and SSIM beside the images of the
-unquantized network from the same noise, in four steps and in one.
+`unet` has seen 64,000 images in 2,000 steps: what it makes has colours, shapes and places of its class, in which `resnet32` finds the
+class four times as often as by chance, under a grain that only longer training removes. It is scored by that class; for a quantized one,
+`anybit zoo eval` adds SQNR and SSIM beside the images of the unquantized network from the same noise, in four steps and in one.
 
 ## Training
 

@@ -68,7 +68,7 @@ def advice(chosen: Mapping[str, TensorFormat], fmt: TensorFormat, method: str, c
     """What to say of a choice of formats: layers that were kept at eight bits, and few bits without calibration."""
     notes = []
     if kept := sum(found != fmt for found in chosen.values()):
-        notes.append(f"{kept} depthwise convolutions go to {KEPT}, for at {fmt} they would cost most of the metric")
+        notes.append(f"{kept} grouped convolutions go to {KEPT}, for at {fmt} they would cost most of the metric")
         if method == "rtn":
             instead = "--method gptq" if calibration else "--weights int8/row"
             notes.append(

@@ -7,8 +7,8 @@ a byte-level BPE tokenizer, a token file, and the training itself (Muon for the 
 warm-up, constant, linear decay; half-length windows before the decay, full ones in it).  Where the processor multiplies
 bfloat16 (`--precision auto`), activations and gradients of the matrices are bfloat16 and weights stay float32.  The decay phase draws
 `--story-share` of its windows from children's books, because that is what the model is asked to write; `--init` goes on from
-finished weights, with a `--tale-share` of windows from single tales, many of them from a tale's first word on, so that it learns to
-begin a story and to end it.  Every
+finished weights, with a `--tale-share` of windows from single tales and a `--composed-share` from the stories of `story_grammar`,
+many of them from a first word on, so that it learns to begin a story, to keep to it and to end it.  Every
 `--save-every` steps a checkpoint is renamed into place, from which the same command resumes: the data order depends on
 seed and step alone, so a resumed run sees the same batches.
 """
@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anybit.zoo.story_grammar import compose
 from anybit.zoo.story_text import END, for_children, read_books, tales, tokenize
 
 
@@ -47,8 +48,12 @@ class Config:
     rms_norm_eps: float = 1e-5
 
 
+MIXTURE_FILE = "mixture.json"
+"""In a run that goes on from other weights: after which step, and the shares of the two kinds of whole stories."""
 TALE_OPENINGS = 0.4
 """Of the windows from tales, the share that starts where a tale does."""
+COMPOSED = 20_000
+"""Composed stories to draw windows from; those with higher seeds are never seen."""
 
 
 class RMSNorm(nn.Module):
@@ -221,9 +226,9 @@ def batch_at(
     return windows(ids, starts, time_)
 
 
-def tales_at(step: int, ids: np.ndarray, openings: float, seed: int, shape: tuple[int, int]) -> Tensor:
+def tales_at(step: int, ids: np.ndarray, openings: float, seed: int, shape: tuple[int, int], stream: int = 1) -> Tensor:
     """Windows [batch, time + 1] of the tales `ids`, a share `openings` of them from the beginning of a tale."""
-    rng = np.random.default_rng((seed, step, 1))
+    rng = np.random.default_rng((seed, step, stream))
     batch, time_ = shape
     starts = rng.integers(0, len(ids) - time_ - 1, batch)
     first = np.flatnonzero(ids[: len(ids) - time_ - 1] == 0)
@@ -295,7 +300,17 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
+def check(args: argparse.Namespace) -> None:
+    """ValueError for shares of whole stories that are none, are more than everything, or have no weights to go on from."""
+    shares = (args.tale_share, args.composed_share)
+    if not (min(shares) >= 0 and sum(shares) <= 1):
+        raise ValueError(f"--tale-share and --composed-share are not negative and at most 1 together; got {shares}")
+    if any(shares) and args.init is None:
+        raise ValueError("--tale-share and --composed-share go on from finished weights; name them with --init")
+
+
 def train(args: argparse.Namespace) -> None:
+    check(args)
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -315,12 +330,15 @@ def train(args: argparse.Namespace) -> None:
         valid, _ = tokenize(read_books(args.valid), tokenizer)
         np.savez(tokens, ids=ids, story=story, tale=tale, valid=valid)
     data = np.load(tokens)
-    ids, story, tale, valid = data["ids"], data["story"], data["tale"], data["valid"]
+    ids, story, tale, valid = (data[k] for k in ("ids", "story", "tale", "valid"))
+    composed = np.zeros(0, np.uint16)
+    if args.composed_share:
+        composed, _ = tokenize([compose(i) for i in range(COMPOSED)], args.out / "tokenizer.json")
     t = config.max_position_embeddings
     story_starts = np.flatnonzero(story[: len(ids) - t - 1])
     print(
         f"{len(ids):,} tokens, {len(story_starts) / len(ids):.0%} from children's books; "
-        f"{len(tale):,} in {(tale == 0).sum():,} tales; validation {len(valid):,}",
+        f"{len(tale):,} in {(tale == 0).sum():,} tales; {len(composed):,} composed; validation {len(valid):,}",
         flush=True,
     )
 
@@ -345,6 +363,11 @@ def train(args: argparse.Namespace) -> None:
     if args.init is not None:
         before = steps_of(args.init / "train_log.jsonl")
         load_weights(model, args.init / "model.safetensors")
+        if args.composed_share:
+            write_json(
+                args.out / MIXTURE_FILE,
+                {"after": before, "tale_share": args.tale_share, "composed_share": args.composed_share},
+            )
     if state_file.exists():
         state = torch.load(state_file, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
@@ -358,12 +381,13 @@ def train(args: argparse.Namespace) -> None:
         factor = learning_rate(step, args)
         decaying = step >= args.steps - args.decay
         shape = (args.batch, t) if decaying else (2 * args.batch, t // 2)
-        own = round(args.tale_share * shape[0])
+        told, made = round(args.tale_share * shape[0]), round(args.composed_share * shape[0])
         share = args.story_share * decaying
-        window = batch_at(step, ids, story_starts, share, args.seed, (shape[0] - own, shape[1]))
-        if own:
-            window = torch.cat([window, tales_at(step, tale, TALE_OPENINGS, args.seed, (own, shape[1]))])
-        window = window.to(device)
+        parts = [batch_at(step, ids, story_starts, share, args.seed, (shape[0] - told - made, shape[1]))]
+        for stream, (source, rows) in enumerate(((tale, told), (composed, made)), start=1):
+            if rows:
+                parts.append(tales_at(step, source, TALE_OPENINGS, args.seed, (rows, shape[1]), stream))
+        window = torch.cat(parts).to(device)
         loss = loss_of(window)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -402,6 +426,9 @@ def main() -> None:
     p.add_argument("--story-share", type=float, default=0.7, help="share of children's books in the decay phase")
     p.add_argument("--init", type=Path, help="go on from the weights of this directory, with its tokenizer and its log")
     p.add_argument("--tale-share", type=float, default=0.0, help="share of windows from single tales (with --init)")
+    p.add_argument(
+        "--composed-share", type=float, default=0.0, help="share of windows from composed stories (with --init)"
+    )
     p.add_argument("--save-every", type=int, default=100)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--threads", type=int, default=2)

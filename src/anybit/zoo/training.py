@@ -48,6 +48,12 @@ class Options:
     stop: int | None = None
     land: tuple[int, int] | None = None
 
+    def __post_init__(self) -> None:
+        if self.land is not None and not 0 <= self.land[0] < self.land[1] <= self.steps:
+            raise AnybitError(
+                f"--land takes FROM < END within the {self.steps} steps; got {self.land[0]} {self.land[1]}"
+            )
+
     @property
     def end(self) -> int:
         """The steps of the whole training."""

@@ -98,3 +98,20 @@ def test_model_without_text(tiny, anybit):
     done = anybit("eval", tiny)
     assert done.code == 2
     assert "--text" in done.err
+
+
+def test_one_file_is_served_at_fewer_bits(tiny_folder, tmp_path, anybit):
+    master = tmp_path / "master"
+    options = ["--method", "matgptq", "--samples", 4, "--length", 64]
+    assert anybit("quantize", tiny_folder, master, *options).code == 0
+    found = []
+    for bits in (None, 4, 2):
+        served = [] if bits is None else ["--at-bits", bits]
+        done = anybit("eval", master, "--text", tiny_folder / "heldout.txt", "--window", 64, *served, "--json")
+        assert done.code == 0, done.err
+        found.append(done.json)
+    assert found[0]["bytes"] > found[1]["bytes"] > found[2]["bytes"]
+    assert found[0]["parameters"] == found[2]["parameters"]
+    assert len({each["perplexity"] for each in found}) == 3
+    refused = anybit("eval", tiny_folder, "--at-bits", 4)
+    assert refused.code == 2 and "no int8 weights" in refused.err

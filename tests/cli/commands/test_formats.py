@@ -104,3 +104,12 @@ def test_design_refuses(capsys):
     assert "zero among them" in capsys.readouterr().err
     assert main(["formats", "design", "nf4", "--objective", "1,2"]) == 2
     assert "three weights" in capsys.readouterr().err
+    for arguments, message in (
+        (["nf4", "--objective", "nan,1,1"], "three weights"),
+        (["nf4", "--emphasis", "nan"], "finite"),
+        (["nf4", "--block", "1"], "blocks of two"),
+        (["uint1"], "three or more values"),
+        (["int8", "--grid", "100"], "too few for"),
+    ):
+        assert main(["formats", "design", *arguments, "--quick"]) == 2
+        assert message in capsys.readouterr().err

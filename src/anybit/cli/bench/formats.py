@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anybit.cli.bench.rounds import Progress, Sample, order, ratio, silent
-from anybit.formats import ALIASES, MODES, TensorFormat, get
+from anybit.formats import MODES, TensorFormat, get
 
 FORMATS = ("fp16", "bf16", "e4m3fn", "e5m2", "e2m1", "posit8_1", "fixed8_8", "mxfp4", "nvfp4")
 KEY = 0
@@ -33,7 +33,7 @@ class Case:
     @property
     def block(self) -> bool:
         """Is it a block format?"""
-        return self.format in ALIASES
+        return TensorFormat.parse(self.format).scale is not None
 
     def moved(self, shape: tuple[int, int]) -> float:
         """Bytes that must be read and written."""

@@ -10,6 +10,7 @@ import typer
 from anybit.cli import engines, numbers
 from anybit.cli.arguments import default_text, model_folder, positive, read_text
 from anybit.cli.console import Console
+from anybit.errors import AnybitError
 
 
 def evaluate(
@@ -21,6 +22,10 @@ def evaluate(
         int | None, typer.Option("--window", help="Tokens of one pass; the model's positions, at most 2048.")
     ] = None,
     tokens: Annotated[int | None, typer.Option("--tokens", help="Score at most about this many tokens.")] = None,
+    at_bits: Annotated[
+        int | None,
+        typer.Option("--at-bits", help="Serve a model of 8-bit integers by this many top bits (--method matgptq)."),
+    ] = None,
     threads: engines.ThreadsOption = None,
     executor: engines.EngineOption = "native",
     act: engines.ActOption = engines.DEFAULT_ACTIVATION,
@@ -41,6 +46,12 @@ def evaluate(
 
     console = Console(json)
     loaded = models.load(folder)
+    if at_bits is not None:
+        from anybit.models import slices
+
+        if executor == "transformers":
+            raise AnybitError("--at-bits is for the native and the torch executor; transformers reads the whole file")
+        loaded = slices.at_bits(loaded, at_bits)
     cut = scoring.windows(loaded, content, window, tokens)
     with console.progress("loading") as job:
         runner = engines.build(loaded, executor, act, cache, threads, job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -217,16 +218,26 @@ def design(
     found = formats.get(start)
     if found.is_complex or found.bits > 8 or 0.0 not in found.values:
         raise FormatError(f"a search starts from real values, zero among them, of at most 8 bits; {start} is not such")
-    weights = listed(objective, "--objective", float)
-    if len(weights) != 3 or grid < 0:
-        raise FormatError("--objective takes three weights (largest, mean, 99 %), and --grid is not negative")
+    if len(found.values) < 3 or block < 2:
+        raise FormatError(
+            f"a search takes three or more values and blocks of two or more; got {start} and --block {block}"
+        )
+    weights, emphases = listed(objective, "--objective", float), listed(emphasis, "--emphasis", float)
+    if len(weights) != 3 or not all(math.isfinite(w) and w >= 0 for w in (*weights, *emphases)):
+        raise FormatError(
+            "--objective takes three weights (largest, mean, 99 %), and those of --emphasis are finite and not negative too"
+        )
+    if grid < 0 or (grid and 2 * grid + 1 < 2 * len(found.values)):
+        raise FormatError(
+            f"--grid {grid} has {2 * grid + 1} points between -1 and 1, too few for {len(found.values)} values; take a finer one, or 0"
+        )
     console = Console(json)
     sizes: dict[str, Any] = {"targets": (1024, 2048), "iterations": (4, 2), "population": 2} if quick else {}
     with console.progress("design") as job:
         levels = designed(
             found.values,
             block,
-            tuple(listed(emphasis, "--emphasis", float)),
+            tuple(emphases),
             Objective(*weights),
             seed=seed,
             grid=grid or None,

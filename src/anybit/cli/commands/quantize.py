@@ -30,12 +30,24 @@ def quantize(
         float | None,
         typer.Option("--bits", help="A budget: average bits a weight over everything stored, such as 3.5."),
     ] = None,
-    method: Annotated[str | None, typer.Option("--method", help="gptq (the default) or rtn.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method", help="gptq (the default), gradient_ptq, rtn, awq, smoothquant, llm_int8, nf4, matgptq, itq3_s."
+        ),
+    ] = None,
     scale_rule: Annotated[
         str | None,
         typer.Option(
             "--scale-rule",
             help="How scales are found: mse (a search, the default), exact (least error, slower), absmax, four_over_six (NVFP4), gaussian.",
+        ),
+    ] = None,
+    transforms: Annotated[
+        str | None,
+        typer.Option(
+            "--transforms",
+            help="Rewrites before quantization, in order, by commas: smooth, awq, permute, split, hadamard, rotate_inputs; none for none.",
         ),
     ] = None,
     embeddings: Annotated[
@@ -64,11 +76,11 @@ def quantize(
     """
     if is_network(model):
         others = {"--bits": bits, "--embeddings": embeddings, "--recipe": recipe, "--calibration": calibration}
-        others |= {"--scale-rule": scale_rule}
+        others |= {"--scale-rule": scale_rule, "--transforms": transforms}
         others |= {"--samples": samples, "--length": length, "--dry-run": dry_run}
         quantize_network(model, out, weights, method, overwrite, others, json)
         return
-    wanted = to_recipe(recipe, weights, bits, method, embeddings, calibration, samples, length, scale_rule)
+    wanted = to_recipe(recipe, weights, bits, method, embeddings, calibration, samples, length, scale_rule, transforms)
     folder = model_folder(model)
     from anybit import recipes
 
@@ -164,6 +176,7 @@ def announce(console: Console, plan: Preflight) -> None:
             ["parameters", numbers.count(plan.parameters)],
             ["size", f"{numbers.size(plan.source_bytes)} → {limit}{numbers.size(plan.predicted_bytes)}"],
             ["bits a weight", f"{limit}{plan.bits_per_weight:.3f}, everything stored counted"],
+            ["transforms", ", ".join(plan.transforms) or "none"],
             ["calibration", text],
             ["memory", f"about {numbers.size(plan.memory)}"],
             ["time", f"about {numbers.seconds(plan.seconds)}"],
@@ -181,6 +194,7 @@ def planned(plan: Preflight) -> dict[str, Any]:
         "model": str(plan.model),
         "out": str(plan.out),
         "method": plan.method,
+        "transforms": list(plan.transforms),
         "tensors": [
             {"name": t.name, "shape": list(t.shape), "role": t.role, "format": t.format, "bytes": t.bytes}
             for t in plan.tensors

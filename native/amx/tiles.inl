@@ -1,0 +1,161 @@
+// Integer products on AMX tiles: 16 rows of x times 16 outputs, 64 (or 32) k at a time.  An unpacked chunk is already a row of tiles:
+// its quads, 16 outputs of 4 k each, are the rows of what tdpbsud takes as its second operand, and the codes of x are the first.
+//
+// Eight tiles: 2 x 2 sums, two of x, two of weights.  The second of weights is the next panel, or the high digits of levels of 16 bits.
+
+constexpr int64_t kTileX = 16;       // rows of x a tile
+constexpr int kSumsStride = 2 * 64;  // bytes from one row's sums to the next one's
+constexpr int64_t kTileChunk = 256;  // slots unpacked at a time
+constexpr int64_t kTilePass = 128, kTilePassBytes = 1 << 20;  // rows, and bytes of x, a pass over the weights: half of an L2
+
+// The shapes of tiles in force on this thread.
+class Tiles {
+ public:
+  Tiles() = default;
+  Tiles(const Tiles&) = delete;
+  ~Tiles() { _tile_release(); }
+  // `rows` of x, 1 to 32, and `depth` k, 32 or 64.
+  void shape(int64_t rows, int64_t depth) {
+    if (rows == rows_ && depth == depth_) return;
+    rows_ = rows, depth_ = depth;
+    const auto first = static_cast<uint8_t>(rows < kTileX ? rows : kTileX), second = static_cast<uint8_t>(rows < kTileX + 1 ? 1 : rows - kTileX);
+    struct alignas(64) {
+      uint8_t palette = 1, start = 0, reserved[14] = {};
+      uint16_t bytes[16] = {};
+      uint8_t rows[16] = {};
+    } config;
+    for (int i = 0; i < 8; ++i) config.bytes[i] = 64;
+    config.rows[0] = config.rows[1] = config.rows[4] = first;
+    config.rows[2] = config.rows[3] = config.rows[5] = second;
+    config.bytes[4] = config.bytes[5] = static_cast<uint16_t>(depth);
+    config.rows[6] = config.rows[7] = static_cast<uint8_t>(depth / 4);
+    _tile_loadconfig(&config);
+  }
+
+ private:
+  int64_t rows_ = 0, depth_ = 0;
+};
+
+// sums[XTiles * 16][2][16] = x times slots [0, slots) of one or two rows of weight tiles, kHighDigits apart.
+template <int XTiles, int WTiles>
+ANYBIT_INLINE void tile_dots(const uint8_t* chunk, int64_t slots, int64_t depth, const int8_t* x, int64_t ldc, int32_t* sums) {
+  _tile_zero(0);
+  if constexpr (WTiles > 1) _tile_zero(1);
+  if constexpr (XTiles > 1) _tile_zero(2);
+  if constexpr (XTiles > 1 && WTiles > 1) _tile_zero(3);
+  for (int64_t t = 0; t < slots; t += depth) {
+    _tile_loadd(4, x + t, ldc);
+    _tile_loadd(6, chunk + 16 * t, 64);
+    _tile_dpbsud(0, 4, 6);
+    if constexpr (WTiles > 1) {
+      _tile_loadd(7, chunk + kHighDigits + 16 * t, 64);
+      _tile_dpbsud(1, 4, 7);
+    }
+    if constexpr (XTiles > 1) {
+      _tile_loadd(5, x + kTileX * ldc + t, ldc);
+      _tile_dpbsud(2, 5, 6);
+      if constexpr (WTiles > 1) _tile_dpbsud(3, 5, 7);
+    }
+  }
+  _tile_stored(0, sums, kSumsStride);
+  if constexpr (WTiles > 1) _tile_stored(1, sums + 16, kSumsStride);
+  if constexpr (XTiles > 1) _tile_stored(2, sums + 32 * kTileX, kSumsStride);
+  if constexpr (XTiles > 1 && WTiles > 1) _tile_stored(3, sums + 32 * kTileX + 16, kSumsStride);
+}
+
+// acc[rows][NP][16] += the scaled sums[rows][2][16] of a block: of NP panels, or of one in two digits.
+template <int Offset, int NP, bool IsWord, bool Corrected>
+ANYBIT_INLINE void tile_scale(const Problem& p, int64_t panel, const Block& block, int64_t rows, const int32_t* sums, float* acc) {
+  F scale[NP];
+  for (int i = 0; i < NP; ++i) scale[i] = load_scales(p, panel + i, block.group);
+#pragma GCC unroll 4
+  for (int64_t m = 0; m < rows; ++m, sums += 32, acc += 16 * NP) {
+    const F xscale = splat_f(block.xscale[m * block.xscale_row]);
+    const int32_t sum = block.sum(m);
+    const I term = splat_i((p.lowest + Offset) * sum);
+#pragma GCC unroll 2
+    for (int i = 0; i < NP; ++i) {
+      I total = load_i(sums + 16 * i);
+      if constexpr (IsWord) total.v = _mm512_add_epi32(total.v, _mm512_slli_epi32(load_i(sums + 16).v, 7));
+      if constexpr (Corrected) total = add_i(total, term);
+      else total = add_i(shl_i(total, p.step_shift), zero_term<Offset>(p, panel + i, block.group, sum));
+      store_f(acc + 16 * i, fma_f(mul_f(to_f(total), xscale), scale[i], load_f(acc + 16 * i)));
+    }
+  }
+}
+
+// Slots [begin, end) of NP panels, unpacked in `chunk`, times rows [row, row + rows), at most two tiles of them.  The tile unit
+// multiplies a block while the one before is scaled.
+template <class U, int NP, int XTiles>
+__attribute__((noinline)) void tile_micro(const Problem& p, const uint8_t* chunk, int64_t panel, int64_t begin, int64_t end, int64_t depth,
+                                          int64_t row, int64_t rows, float* acc, Ahead& ahead) {
+  alignas(64) int32_t sums[2][XTiles * kTileX * 32];
+  Block last{};
+  int turn = 0;
+  const bool corrected = starts_corrected(p);
+  const auto scale = [&](const Block& block, const int32_t* from) ANYBIT_UNROLLED {
+    if (corrected) tile_scale<kTakenOff<U>, NP, U::kWord, true>(p, panel, block, rows, from, acc);
+    else tile_scale<kTakenOff<U>, NP, U::kWord, false>(p, panel, block, rows, from, acc);
+  };
+  each_block(p, begin, end, row, [&](const Block& block) ANYBIT_UNROLLED {
+    tile_dots<XTiles, NP + U::kWord>(chunk + 16 * (block.begin - begin), block.end - block.begin, depth,
+                                     p.xcodes + row * p.ldc + block.begin, p.ldc, sums[turn]);
+    ahead.fetch();
+    if (last.end > last.begin) scale(last, sums[turn ^ 1]);
+    last = block;
+    turn ^= 1;
+  });
+  scale(last, sums[turn ^ 1]);
+}
+
+template <class W, int NP>
+__attribute__((noinline)) void tile_strip(const Problem& p, const W& w, Tiles& tiles, int64_t panel, int64_t row, int64_t rows, float* acc) {
+  using U = typename UnpackedOf<W::kWord, W::kMax>::Type;
+  alignas(64) uint8_t chunk[2 * kHighDigits];
+  const int64_t step = chunk_step(p, kTileChunk), row_tiles = (rows + 2 * kTileX - 1) / (2 * kTileX);
+  const int64_t depth = ((p.block | p.slots) & 63) == 0 ? 64 : 32;
+  const uint8_t* codes = p.codes + panel * p.panel_bytes;
+  for (int64_t i = 0; i < rows * NP; ++i) store_f(acc + 16 * i, zero_f());
+  for (int64_t k = 0; k < p.slots; k += step) {
+    const int64_t end = k + step < p.slots ? k + step : p.slots;
+    for (int i = 0; i < NP; ++i) {
+      int8_unpack(w, codes + i * p.panel_bytes + k / 32 * W::kTileBytes, (end - k) / 32, chunk + i * kHighDigits);
+    }
+    const uint8_t* next = end < p.slots ? codes + end / 32 * W::kTileBytes : codes + NP * p.panel_bytes;
+    const int64_t bytes = step / 32 * W::kTileBytes, parts = row_tiles * ((end - k + p.block - 1) / p.block);
+    Ahead ahead{next, next + bytes, p.panel_bytes, NP, (bytes / parts + 63) / 64 * 64};
+    for (int64_t i = 0; i < rows; i += 2 * kTileX) {
+      const int64_t count = rows - i < 2 * kTileX ? rows - i : 2 * kTileX;
+      tiles.shape(count, depth);
+      if (end == p.slots) prefetch_results(p, panel, NP, row + i, count);
+      if (count > kTileX) tile_micro<U, NP, 2>(p, chunk, panel, k, end, depth, row + i, count, acc + 16 * NP * i, ahead);
+      else tile_micro<U, NP, 1>(p, chunk, panel, k, end, depth, row + i, count, acc + 16 * NP * i, ahead);
+    }
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int j = 0; j < NP; ++j) write_row(p, panel + j, row + i, load_f(acc + 16 * (i * NP + j)), int8_factor(p, row + i));
+  }
+}
+
+constexpr int64_t kFewForTiles = 4;  // rows up to which vectors are as fast
+
+template <class W> void tile_panels(const Problem& p, int64_t first, int64_t last) {
+  const W w(p);
+  if (p.m <= kFewForTiles) {
+    for (int64_t panel = first; panel < last; ++panel) int8_fused_rows<W, 4>(p, w, panel, 0);
+    return;
+  }
+  constexpr int kPanels = W::kWord ? 1 : 2;
+  alignas(64) float acc[kTilePass * kPanels * 16];
+  Tiles tiles;
+  int64_t pass = kTilePassBytes / p.slots / (2 * kTileX) * (2 * kTileX);
+  pass = pass < 2 * kTileX ? 2 * kTileX : pass > kTilePass ? kTilePass : pass;
+  for (int64_t row = 0; row < p.m; row += pass) {
+    const int64_t rows = row + pass < p.m ? pass : p.m - row;
+    int64_t panel = first;
+    for (; panel + kPanels <= last; panel += kPanels) tile_strip<W, kPanels>(p, w, tiles, panel, row, rows, acc);
+    if constexpr (kPanels > 1) {
+      if (panel < last) tile_strip<W, 1>(p, w, tiles, panel, row, rows, acc);
+    }
+  }
+}

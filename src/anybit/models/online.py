@@ -1,0 +1,195 @@
+"""Transforms that are left to be computed while a model runs, because no matrix stands where they could be folded in.
+
+A checkpoint lists them in config.json, under `online` of its `quantization_config`:
+
+    {"transform": "hadamard", "block": 64, "seed": 3, "inverse": false, "before": ["model.layers.0.mlp.down_proj.weight"], "after": []}
+
+    {"transform": "split", "columns": [3, 90], "weights": ["model.layers.0.mlp.down_proj.weight"]}
+
+`before` names the weights (of linears or norms) whose input is transformed, `after` those (of embeddings or norms) whose output is.
+A split takes input columns out of the linears with these weights; a dense matrix for each, stored as `X.outliers` beside `X.weight`, reads
+them instead.  `insert` puts the operators into a plan; linears that read the same value share one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from anybit.errors import CheckpointError
+from anybit.models.plan import Op, Plan
+from anybit.transforms.hadamard import Rotation
+
+KEY = "online"
+OUTLIERS = ".outliers"
+
+
+@dataclass(frozen=True)
+class Online:
+    """A rotation, or its inverse, of the inputs of the ops with the weights `before` and of the outputs of those with `after`."""
+
+    rotation: Rotation
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    inverse: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As config.json holds it."""
+        return {
+            "transform": "hadamard",
+            "block": self.rotation.block,
+            "seed": self.rotation.seed,
+            "inverse": self.inverse,
+            "before": list(self.before),
+            "after": list(self.after),
+        }
+
+
+@dataclass(frozen=True)
+class Split:
+    """Input columns of the linears with these weights, all reading one value, that matrices of their own read."""
+
+    columns: tuple[int, ...]
+    weights: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As config.json holds it."""
+        return {"transform": "split", "columns": list(self.columns), "weights": list(self.weights)}
+
+
+AtRunTime = Online | Split
+
+
+def outliers_name(weight: str) -> str:
+    """Of the matrix that reads the columns split off a weight."""
+    return f"{weight.removesuffix('.weight')}{OUTLIERS}"
+
+
+def read(settings: Mapping[str, Any]) -> list[AtRunTime]:
+    """The online transforms under `quantization_config`. CheckpointError naming what is malformed or unknown."""
+    found: list[AtRunTime] = []
+    for entry in settings.get(KEY, []):
+        try:
+            if entry["transform"] == "split":
+                columns = tuple(int(column) for column in entry["columns"])
+                if not columns or min(columns) < 0 or len(set(columns)) < len(columns):
+                    raise ValueError("columns are different numbers of at least 0")
+                found.append(Split(columns, tuple(str(name) for name in entry["weights"])))
+                continue
+            if entry["transform"] != "hadamard":
+                raise CheckpointError(
+                    f"config.json lists the online transform {entry['transform']!r}, which is not known"
+                )
+            seed = entry["seed"]
+            rotation = Rotation(int(entry["block"]), None if seed is None else int(seed))
+            before, after = (tuple(str(name) for name in entry[key]) for key in ("before", "after"))
+            found.append(Online(rotation, before, after, bool(entry["inverse"])))
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"config.json: a malformed entry in {KEY!r} ({error})") from None
+    return found
+
+
+def insert(plan: Plan, online: Sequence[AtRunTime]) -> Plan:
+    """The plan with the transforms in their places. CheckpointError for a weight that no operator of the right kind has."""
+    for each in online:
+        # Buffers are named by how many there are, so that transforms added later do not meet the names of earlier ones.
+        number = len(plan.buffers)
+        plan = _insert(plan, each, number) if isinstance(each, Online) else _split(plan, each, number)
+    return plan
+
+
+def _split(plan: Plan, split: Split, number: int) -> Plan:
+    ops: list[Op] = []
+    place: list[int] = []
+    buffers, constants = dict(plan.buffers), dict(plan.constants)
+    table = f"columns.{number}"
+    constants[table] = torch.tensor(split.columns, dtype=torch.float32)
+    missing = set(split.weights)
+    source: tuple[str, int] | None = None
+    writer: dict[str, int] = {}
+    for i, op in enumerate(plan.ops):
+        place.append(len(ops))
+        name = op.weights[0].name if op.weights else ""
+        if op.kind == "linear" and name in split.weights:
+            missing.discard(name)
+            x = op.inputs[0]
+            value = (x, writer.get(x, -1))
+            if source not in (None, value):
+                raise CheckpointError(
+                    f"config.json splits columns of {name!r} together with weights that read another value"
+                )
+            out, negative, rest = (f"{x}.{number}.{part}" for part in ("out", "negative", "rest"))
+            if source is None:
+                source = value
+                if max(split.columns) >= buffers[x]:
+                    raise CheckpointError(
+                        f"config.json splits column {max(split.columns)} off {name!r}, which reads {buffers[x]}"
+                    )
+                buffers |= {out: len(split.columns), negative: buffers[x], rest: buffers[x]}
+                ops.append(Op("gather", (x,), out, (), {"table": table}))
+                ops.append(Op("scatter", (out,), negative, (), {"table": table, "factor": -1.0}))
+                ops.append(Op("add", (x, negative), rest))
+            ops.append(replace(op, inputs=(rest,)))
+            ref = replace(op.weights[0], name=outliers_name(name))
+            ops.append(Op("linear", (out,), op.output, (ref,), {"accumulate": 1}))
+        else:
+            ops.append(op)
+        writer[op.output] = i
+    if missing:
+        raise CheckpointError(f"config.json lists an online transform at {min(missing)!r}, where the model has none")
+    place.append(len(ops))
+    blocks = tuple((place[a], place[b]) for a, b in plan.blocks)
+    return replace(plan, ops=tuple(ops), blocks=blocks, buffers=buffers, constants=constants)
+
+
+def _insert(plan: Plan, online: Online, number: int) -> Plan:
+    ops: list[Op] = []
+    place: list[int] = []  # where each old op begins in the new list
+    buffers = dict(plan.buffers)
+    rotated: dict[tuple[str, int], str] = {}
+    writer: dict[str, int] = {}
+    missing = {*online.before, *online.after}
+    attrs = {"block": online.rotation.block, "inverse": int(online.inverse)}
+    if online.rotation.seed is not None:
+        attrs["seed"] = online.rotation.seed
+    for i, op in enumerate(plan.ops):
+        place.append(len(ops))
+        name = op.weights[0].name if op.weights else ""
+        if name in online.before and op.kind in ("linear", "rms_norm"):
+            missing.discard(name)
+            source = op.inputs[0]
+            value = (source, writer.get(source, -1))
+            if value not in rotated:
+                width = buffers[source]
+                _check_width(online, width, name)
+                # One buffer a source: what it held for an earlier layer has been read by then.
+                rotated[value] = f"{source}.{number}"
+                buffers[rotated[value]] = width
+                ops.append(Op("hadamard", (source,), rotated[value], (), attrs))
+            op = replace(op, inputs=(rotated[value],))
+        if name in online.after and op.kind in ("embedding", "rms_norm"):
+            missing.discard(name)
+            plain = f"{op.output}.{number}"
+            buffers[plain] = buffers[op.output]
+            _check_width(online, buffers[plain], name)
+            ops += [replace(op, output=plain), Op("hadamard", (plain,), op.output, (), attrs)]
+        else:
+            ops.append(op)
+        writer[op.output] = i
+    if missing:
+        raise CheckpointError(f"config.json lists an online transform at {min(missing)!r}, where the model has none")
+    place.append(len(ops))
+    blocks = tuple((place[a], place[b]) for a, b in plan.blocks)
+    return replace(plan, ops=tuple(ops), blocks=blocks, buffers=buffers)
+
+
+def _check_width(online: Online, width: int, name: str) -> None:
+    if width % online.rotation.block:
+        raise CheckpointError(
+            f"config.json lists a transform in blocks of {online.rotation.block} at {name!r}, whose width is {width}"
+        )

@@ -1,0 +1,225 @@
+"""The block-reconstruction trainer: roundings and scales of a block's weights, learned so that the block's outputs match the float model's.
+
+Inputs come from the quantized part before, targets from the float model, so that a block also makes up for what was lost before it.  A
+weight starts as the codes that another quantizer (GPTQ) chose and stays on its grid: value = (round(u + V) - zero) * scale * exp(a), u
+being the unrounded weight in units of its scale where it rounds to the same code, else the code itself.  V and a are learned; gradients
+pass roundings straight through (Yvinec et al., arXiv 2308.07662, survey the family: AdaRound, BRECQ, AdaQuant; AutoRound, arXiv
+2309.05516, has the same variables).
+
+A share of the windows is held out: ten times on the way the error there is measured, and the best is kept, so a block never gets worse
+than it began.  Roundings that gradients pass through swing to and fro; the last step is rarely the best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from anybit import tensors
+from anybit.errors import RecipeError
+from anybit.formats import TensorFormat
+from anybit.tensors import QTensor
+
+Forward = Callable[[Mapping[str, Tensor], Sequence[int]], Tensor]
+"""(weights by name, numbers of windows) -> the block's outputs on them, of any shape."""
+
+Targets = Callable[[Sequence[int]], Tensor]
+"""Numbers of windows -> the outputs to match, of the same shape."""
+
+Optimizer = Literal["adam", "sign", "sgd"]
+Loss = Literal["mse", "l1"]
+
+
+CHECKS = 10
+"""How often the held-out error is measured."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """steps: of the optimizer, 0 or more.  rate: of the roundings, in mean steps of the grid; scale_rate: of log scales; both fall
+    linearly to 0.
+
+    batch: windows a step.  optimizer: "adam", "sign" (steps of the gradient's sign), "sgd" with momentum 0.9.  loss: "mse" or "l1".
+    rounding, scales: what is learned.  held_out: share of the windows that decide whether the result is kept.  seed: of the batches.
+    """
+
+    steps: int = 200
+    rate: float = 0.003
+    scale_rate: float = 0.001
+    batch: int = 4
+    optimizer: Optimizer = "adam"
+    loss: Loss = "mse"
+    rounding: bool = True
+    scales: bool = True
+    held_out: float = 0.125
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.batch < 1:
+            raise ValueError(f"steps are 0 or more and a batch 1 or more; got {self.steps} and {self.batch}")
+        if not (self.rate >= 0 and self.scale_rate >= 0):
+            raise ValueError(f"rates are 0 or more; got {self.rate:g} and {self.scale_rate:g}")
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"the share held out lies in [0, 1); got {self.held_out:g}")
+
+
+class LearnedWeight:
+    """One weight on its grid, with what is learned of it.
+
+    offset: V [N, K] added before rounding.  stretch: a, on the grid of scales, None where the format has none.
+    """
+
+    def __init__(self, weight: Tensor, start: QTensor) -> None:
+        """weight: float [N, K], what was quantized.  start: its codes and scales."""
+        self.format: TensorFormat = start.format
+        self._start = start
+        rows, columns = start.row_count, start.col_count
+        self._shape = rows, columns
+        fmt = start.format
+        zeros = start.zeros()
+        self._zero = None if zeros is None else self._spread(zeros)
+        self._stored = None if start.scale is None else _decoded(start)
+        self._factor = 1.0 if start.tensor_scale is None else float(start.tensor_scale)
+        code = fmt.element.decode(start.unpacked()).float()
+        scale = self._spread(start.scales())
+        exact = weight.float() / torch.where(scale == 0, torch.ones(()), scale)
+        exact = exact if self._zero is None else exact + self._zero
+        # Where the start rounds as the weight alone would, its place between two codes is kept: it says how near the other code is.
+        self._unrounded = torch.where(fmt.element.round(exact) == code, exact, code)
+        # Codebooks and floats have steps of their own sizes: V counts the mean one.
+        values = fmt.element.values
+        self._step = float(values.max() - values.min()) / max(1, len(set(values.tolist())) - 1)
+        self.offset = torch.zeros(rows, columns, requires_grad=True)
+        self.stretch = None if self._stored is None else torch.zeros_like(self._stored, requires_grad=True)
+
+    def value(self) -> Tensor:
+        """[N, K] the weight as its codes and scales now give it; differentiable."""
+        code = _straight(self.format.element.round, self._unrounded + self.offset * self._step)
+        code = code if self._zero is None else code - self._zero
+        return code if self._stored is None else code * self._spread(self._scales())
+
+    def harden(self) -> QTensor:
+        """The codes and scales themselves."""
+        with torch.no_grad():
+            fmt = self.format
+            scale = None if self._stored is None else self._scales() / self._factor
+            zeros = self._start.zeros()
+            return tensors.encode(self.value(), fmt, scale, zeros, self._start.tensor_scale)
+
+    def _scales(self) -> Tensor:
+        assert self._stored is not None and self.stretch is not None and self.format.scale is not None
+        wanted = self._stored * torch.exp(self.stretch)
+        return _straight(self.format.scale.round, wanted) * self._factor
+
+    def _spread(self, blocks: Tensor) -> Tensor:
+        """Block parameters over all elements [N, K]."""
+        tall, wide = self.format.block
+        rows, columns = self._shape
+        if tall:
+            blocks = blocks.repeat_interleave(tall, 0)[:rows]
+        return blocks.repeat_interleave(wide, 1)[:, :columns] if wide else blocks
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """weights: by name.  before, after: mean squared error on the held-out windows over the targets' mean square; kept: whether it
+    fell, else the weights are those it started from."""
+
+    weights: Mapping[str, QTensor]
+    before: float
+    after: float
+    kept: bool
+
+
+def reconstruct(
+    parts: Mapping[str, tuple[Tensor, QTensor]],
+    forward: Forward,
+    targets: Targets,
+    windows: int,
+    settings: Settings,
+    name: str = "block",
+) -> Reconstructed:
+    """Learn the roundings and scales of `parts` (name -> weight and where it starts) over `windows` windows.
+
+    Equal arguments on equal threads give equal bits.  RecipeError where the block's outputs are NaN or infinite.
+    """
+    start = {key: q for key, (_, q) in parts.items()}
+    last = max(1, round(settings.held_out * windows)) if windows > 1 and settings.held_out > 0 else 0
+    train, held = list(range(windows - last)), list(range(windows - last, windows))
+    before = _error({key: q.dequantize() for key, q in start.items()}, forward, targets, held or train)
+    if not before < float("inf"):
+        raise RecipeError(f"{name}: the outputs of the block are NaN or infinite on the calibration text")
+    if settings.steps == 0:
+        return Reconstructed(start, before, before, False)
+    learned = {key: LearnedWeight(weight, q) for key, (weight, q) in parts.items()}
+    groups = []
+    if settings.rounding:
+        groups.append({"params": [w.offset for w in learned.values()], "lr": settings.rate})
+    stretches = [w.stretch for w in learned.values() if w.stretch is not None]
+    if settings.scales and stretches:
+        groups.append({"params": stretches, "lr": settings.scale_rate})
+    if not groups:
+        return Reconstructed(start, before, before, False)
+    optimizer = _optimizer(settings.optimizer, groups)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / settings.steps)
+    generator = torch.Generator().manual_seed(settings.seed)
+    queue: list[int] = []
+    every = max(1, settings.steps // CHECKS)
+    best, lowest = start, before
+    with torch.enable_grad():
+        for step in range(1, settings.steps + 1):
+            while len(queue) < min(settings.batch, len(train)):
+                queue += torch.randperm(len(train), generator=generator).tolist()
+            batch, queue = sorted(queue[: settings.batch]), queue[settings.batch :]
+            wanted = targets(batch)
+            got = forward({key: w.value() for key, w in learned.items()}, batch)
+            # Relative to the targets, so that rates mean the same for every block.
+            if settings.loss == "mse":
+                loss = (got - wanted).square().mean() / wanted.square().mean()
+            else:
+                loss = (got - wanted).abs().mean() / wanted.abs().mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if settings.optimizer == "sign":
+                for group in optimizer.param_groups:
+                    for parameter in group["params"]:
+                        parameter.grad = parameter.grad.sign()
+            optimizer.step()
+            schedule.step()
+            if step % every == 0 or step == settings.steps:
+                now = {key: w.harden() for key, w in learned.items()}
+                error = _error({key: q.dequantize() for key, q in now.items()}, forward, targets, held or train)
+                if error < lowest:
+                    best, lowest = now, error
+    return Reconstructed(best, before, lowest, lowest < before)
+
+
+@torch.no_grad()
+def _error(weights: Mapping[str, Tensor], forward: Forward, targets: Targets, windows: Sequence[int]) -> float:
+    wrong = total = 0.0
+    for window in windows:
+        wanted = targets([window])
+        wrong += float((forward(weights, [window]) - wanted).square().sum(dtype=torch.float64))
+        total += float(wanted.square().sum(dtype=torch.float64))
+    return wrong / total if total != 0 else 0.0
+
+
+def _optimizer(kind: Optimizer, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
+    if kind == "adam":
+        return torch.optim.Adam(groups)
+    return torch.optim.SGD(groups, momentum=0.9 if kind == "sgd" else 0.0)
+
+
+def _straight(rounding: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """rounding(x), with the gradient of x."""
+    return x + (rounding(x.detach()) - x.detach())
+
+
+def _decoded(q: QTensor) -> Tensor:
+    """Scales as stored, without the tensor scale, float32."""
+    assert q.scale is not None and q.format.scale is not None
+    return q.format.scale.decode(q.scale).float() if q.scale.dtype == torch.uint8 else q.scale.float()

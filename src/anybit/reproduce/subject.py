@@ -1,0 +1,113 @@
+"""A language model to try quantizers on: its texts, what recipes make of it, and how far their predictions are from its own."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from anybit import models, recipes
+from anybit.formats import TensorFormat
+from anybit.models import Model, TorchExecutor
+from anybit.models.evaluation import cut, divergence, perplexity
+from anybit.models.plan import Plan
+from anybit.models.weights import Weights
+from anybit.reproduce.experiment import Context
+from anybit.zoo import loading
+
+WINDOW = 256
+"""Tokens of a window, of calibration and of scoring."""
+
+
+class Remembering:
+    """An executor that runs each sequence once and keeps the logits."""
+
+    def __init__(self, inner: TorchExecutor) -> None:
+        self.inner = inner
+        self.seen: dict[tuple[int, ...], Tensor] = {}
+
+    def reset(self) -> None:
+        """Forget the sequence."""
+        self.inner.reset()
+
+    def forward(self, ids: Sequence[int], logits: Literal["last", "all"] = "last") -> Tensor:
+        """As of the executor inside."""
+        key = tuple(ids)
+        if key not in self.seen:
+            self.seen[key] = self.inner.forward(ids, logits)
+        return self.seen[key]
+
+
+class Subject:
+    """A decoder with its calibration text and the windows it is scored on."""
+
+    def __init__(self, folder: Path, calibration: Path, heldout: str, scored: int, samples: int = 64) -> None:
+        """scored: tokens, about.  samples: calibration windows."""
+        self.folder, self.calibration, self.samples = folder, calibration, samples
+        self.model = models.load(folder)
+        self.windows = cut(self.model.tokenizer.encode(heldout), WINDOW, self.model.tokenizer.bos, scored)
+        self.reference = Remembering(TorchExecutor(self.model.plan, self.model.weights))
+
+    @classmethod
+    def open(cls, context: Context, name: str, scored: int, samples: int = 64) -> Subject:
+        """stories260k (calibrated on the first half of its text, scored on the second) or a decoder of the zoo."""
+        if name != "stories260k":
+            folder = loading.folder(name)
+            text = (folder / "heldout.txt").read_text(encoding="utf-8")
+            return cls(folder, folder / "calibration.txt", text, scored, samples)
+        text = context.file("text/tinystories_train_excerpt.txt").read_text(encoding="utf-8")
+        middle = text.index("\n", len(text) // 2)
+        calibration = context.work / "stories-calibration.txt"
+        calibration.parent.mkdir(parents=True, exist_ok=True)
+        calibration.write_text(text[:middle], encoding="utf-8")
+        return cls(context.file("stories260k/config.json").parent, calibration, text[middle:], scored, samples)
+
+    def quantized(self, recipe: Mapping[str, Any], work: Path) -> Model:
+        """The model that a recipe makes, its calibration filled in; one made before in `work` is taken as it is."""
+        given = {
+            "text": str(self.calibration),
+            "samples": self.samples,
+            "length": WINDOW,
+            **recipe.get("calibration", {}),
+        }
+        wanted = recipes.Recipe.parse({**recipe, "calibration": given})
+        text = Path(given["text"]).read_bytes()
+        key = hashlib.sha256(wanted.fingerprint().encode() + text + _weights(self.folder)).hexdigest()[:20]
+        out = work / f"{self.folder.name}-{key}"
+        if not out.exists():
+            recipes.run(self.folder, wanted, out)
+        return models.load(out)
+
+    def score(self, plan: Plan, weights: Weights, act: str | None = None) -> dict[str, float]:
+        """perplexity, kl (nats a token, to the unquantized model) and its stderr, agreement (share of equal first choices)."""
+        executor = Remembering(TorchExecutor(plan, weights, act=TensorFormat.parse(act) if act else None))
+        far = divergence(executor, self.reference, self.windows)
+        found = perplexity(executor, self.windows)
+        return {
+            "perplexity": found.perplexity,
+            "kl": far.kl,
+            "stderr": far.stderr,
+            "agreement": far.agreement,
+        }
+
+    def perplexity(self) -> float:
+        """Of the model itself."""
+        return perplexity(self.reference, self.windows).perplexity
+
+    def tried(self, recipe: Mapping[str, Any], work: Path, act: str | None = None) -> dict[str, float]:
+        """The score of what a recipe makes, with its bits a weight; nothing of it is kept."""
+        made = self.quantized(recipe, work)
+        found = {**self.score(made.plan, made.weights, act), "bits": made.bits_per_weight}
+        shutil.rmtree(made.path)
+        return found
+
+
+def _weights(folder: Path) -> bytes:
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.digest()

@@ -1,0 +1,48 @@
+"""The transforms by name, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from anybit import options
+from anybit.errors import RecipeError
+from anybit.transforms import awq, hadamard, order, smooth, split
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A rewrite of a model that keeps its function.
+
+    needs: "weights" alone or the "inputs" of layers, measured on calibration text.  options: its frozen dataclass, all with defaults.
+    """
+
+    name: str
+    needs: Literal["weights", "inputs"]
+    paper: str
+    options: type
+
+    def parse(self, given: Mapping[str, Any]) -> Any:
+        """An options value from a mapping; RecipeError naming an unknown option or a value that is not allowed."""
+        return options.parse(f"the transform {self.name}", self.options, given, {})
+
+
+TRANSFORMS: Mapping[str, Transform] = {
+    transform.name: transform
+    for transform in (
+        Transform("smooth", "inputs", "Xiao et al. 2022, arXiv 2211.10438", smooth.Options),
+        Transform("awq", "inputs", "Lin et al. 2023, arXiv 2306.00978", awq.Options),
+        Transform("permute", "inputs", "channels in the order of their mean square", order.Options),
+        Transform("hadamard", "weights", "QuaRot, Ashkboos et al. 2024, arXiv 2404.00456", hadamard.Options),
+        Transform("split", "inputs", "LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339", split.Options),
+        Transform("rotate_inputs", "weights", "ITQ3_S, Yoon 2026, arXiv 2603.27914", hadamard.InputOptions),
+    )
+}
+
+
+def get(name: str) -> Transform:
+    """The transform of that name; RecipeError listing the names otherwise."""
+    if name not in TRANSFORMS:
+        raise RecipeError(f"unknown transform {name!r}; known: {', '.join(TRANSFORMS)}")
+    return TRANSFORMS[name]
