@@ -22,12 +22,13 @@ class MixedPacked:
     parts: tuple[Weight, ...]
     axis: int
     members: tuple[Tensor, ...]
+    places: Tensor
     shape: tuple[int, int]
 
     @staticmethod
     def of(w: MixedTensor) -> MixedPacked:
         """Made once, after which `w` may go."""
-        return MixedPacked(tuple(prepack(p) for p in w.parts), w.axis, w.members, w.shape)
+        return MixedPacked(tuple(prepack(p) for p in w.parts), w.axis, w.members, w.places, w.shape)
 
 
 def mixed_matmul(
@@ -48,10 +49,11 @@ def mixed_matmul(
     acts = list(act) if isinstance(act, Sequence) else [act] * len(parts)
     if len(acts) != len(parts):
         raise FormatError(f"{len(acts)} formats of activations cannot serve {len(parts)} parts")
-    y = torch.zeros(*x.shape[:-1], n, dtype=x.dtype)
-    for part, which, rounded in zip(parts, w.members, acts, strict=True):
-        if w.axis == 0:
-            y.index_copy_(-1, which, matmul(x, part, act=rounded))
-        else:
+    if w.axis == 0:
+        results = [matmul(x, part, act=rounded) for part, rounded in zip(parts, acts, strict=True)]
+        y = torch.cat(results, -1).index_select(-1, w.places)
+    else:
+        y = torch.zeros(*x.shape[:-1], n, dtype=x.dtype)
+        for part, which, rounded in zip(parts, w.members, acts, strict=True):
             y += matmul(x.index_select(-1, which), part, act=rounded)
     return y if bias is None else y + bias.to(x.dtype)

@@ -20,6 +20,7 @@ EXPERIMENTS: dict[str, str] = {
     "llm_int8": "anybit.reproduce.llm_int8",
     "marlin": "anybit.reproduce.marlin",
     "matgptq": "anybit.reproduce.matgptq",
+    "mixllm": "anybit.reproduce.mixllm",
     "pychop": "anybit.reproduce.pychop",
     "tilus": "anybit.reproduce.tilus",
 }

@@ -64,6 +64,11 @@ class MixedTensor:
         """The rows or columns of each part, as indices of the whole."""
         return torch.split(self.order, [p.shape[self.axis] for p in self.parts])
 
+    @property
+    def places(self) -> Tensor:
+        """Where each row or column of the whole lies among the parts: the inverse of `order`."""
+        return torch.argsort(self.order)
+
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The values [rows, cols] in the order of the whole."""
         joined = torch.cat([p.dequantize(dtype) for p in self.parts], self.axis)
