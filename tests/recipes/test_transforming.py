@@ -89,7 +89,7 @@ def test_split_columns_are_read_by_matrices_of_their_own(tiny_model, name, tmp_p
     assert errors[1] < errors[0]
 
 
-RESIDUAL = {"name": "residual", "options": {"most": 0.3}}
+RESIDUAL = {"name": "residual", "options": {"share": 0.001, "most": 1.0}}
 
 
 @pytest.mark.parametrize("name", MODELS)
