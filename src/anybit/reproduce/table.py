@@ -9,6 +9,7 @@ from anybit.reproduce.catalogue import find
 from anybit.reproduce.experiment import Experiment
 
 EXPERIMENTS: dict[str, str] = {
+    "arcquant": "anybit.reproduce.arcquant",
     "direction_preserving": "anybit.reproduce.direction_preserving",
     "fp32_or_death": "anybit.reproduce.fp32_or_death",
     "gradient_ptq": "anybit.reproduce.gradient_ptq",
