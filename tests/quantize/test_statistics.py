@@ -59,3 +59,14 @@ def test_from_hessian_copies() -> None:
     statistics = Statistics.from_hessian(h, 10)
     h[0, 0] = 5
     assert statistics.hessian[0, 0] == 1 and statistics.tokens == 10 and statistics.columns == 3
+
+
+def test_magnitudes_are_kept_beside_the_second_moments() -> None:
+    x = torch.randn(3, 40, 6)
+    statistics = Statistics(6)
+    for part in x:
+        statistics.add(part)
+    flat = x.reshape(-1, 6).abs()
+    torch.testing.assert_close(statistics.mean_absolute, flat.mean(0))
+    assert torch.equal(statistics.largest, flat.amax(0))
+    assert statistics.mean_absolute.dtype == statistics.largest.dtype == torch.float32

@@ -14,6 +14,7 @@ from anybit.errors import CheckpointError, RecipeError
 from anybit.formats import TensorFormat
 from anybit.models import TorchExecutor
 from anybit.models.activations import activation_tails
+from anybit.models.plan import WeightRef
 from anybit.models.transformers_executor import TransformersExecutor
 from anybit.recipes import calibration, items, job, journal
 from anybit.recipes.transforming import transformed
@@ -83,6 +84,28 @@ def test_split_columns_are_read_by_matrices_of_their_own(tiny_model, name, tmp_p
         weights = {}
         for item in job_.items:
             weights[item.name] = quantize(job_.model.weights.get(item.name).float(), act)
+        executor = TorchExecutor(job_.model.plan, models.Overlay(job_.model.weights, weights), act=act)
+        errors.append(float((executor.forward(IDS, "all") - before).norm()))
+    assert errors[1] < errors[0]
+
+
+RESIDUAL = {"name": "residual", "options": {"share": 0.001, "most": 1.0}}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_residual_channels_make_up_for_rounded_activations(tiny_model, name, tmp_path) -> None:  # noqa: F811
+    act = TensorFormat.parse("nvfp4")
+    start = job_of(tiny_model(name)[1], [RESIDUAL], tmp_path / "out")
+    start = replace(start, model=outlying(start.model))
+    done = transformed(start, Pieces(), lambda share, what: None)
+    before = logits(start.model)
+    # With exact activations nothing is left over.
+    assert torch.equal(logits(done.model), before)
+    assert done.accounting == start.accounting and done.model.nbytes == start.model.nbytes
+    assert any(op.kind == "residual" for op in done.model.plan.ops)
+    fmt, errors = TensorFormat.parse("int8/g16"), []
+    for job_ in (start, done):
+        weights = {i.name: quantize(job_.model.weights.get(i.name).float(), fmt) for i in job_.items}
         executor = TorchExecutor(job_.model.plan, models.Overlay(job_.model.weights, weights), act=act)
         errors.append(float((executor.forward(IDS, "all") - before).norm()))
     assert errors[1] < errors[0]
@@ -182,6 +205,24 @@ def test_a_written_split_loads_and_transformers_is_refused(model: Path, text: Pa
     assert (native - wanted).norm() <= 1e-4 * wanted.norm()
     with pytest.raises(CheckpointError, match="outlier columns in matrices of their own"):
         TransformersExecutor(tmp_path / "out")
+
+
+def test_a_written_residual_copies_the_codes_and_stores_nothing_more(model: Path, text: Path, tmp_path: Path) -> None:
+    plain = recipes.run(model, recipe_of([], text, "arcquant"), tmp_path / "plain")
+    result = recipes.run(model, recipe_of([RESIDUAL], text, "arcquant"), tmp_path / "out")
+    made = models.load(tmp_path / "out", verify=True)
+    assert result.bytes == made.nbytes == plain.bytes and result.parameters == made.parameters
+    (base, columns) = next(iter(made.weights.copies.values()))
+    ref = next(iter(made.weights.copies))
+    copied = made.weights.resolve(WeightRef(ref))
+    assert torch.equal(copied.dequantize(), made.weights.get(base).dequantize()[:, columns])
+    wanted = TorchExecutor(made.plan, made.weights).forward([256, *IDS], "all")
+    native = NativeExecutor(made.plan, made.weights, act=None, kv="fp32").forward([256, *IDS], "all")
+    assert (native - wanted).norm() <= 1e-4 * wanted.norm()
+    other = TransformersExecutor(tmp_path / "out").forward([256, *IDS], "all")
+    assert (other - wanted).norm() <= 1e-4 * wanted.norm()
+    rounded = TorchExecutor(made.plan, made.weights, act=TensorFormat.parse("nvfp4")).forward([256, *IDS], "all")
+    assert torch.isfinite(rounded).all() and not torch.equal(rounded, wanted)
 
 
 class Stopped(Exception):

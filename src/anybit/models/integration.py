@@ -95,7 +95,10 @@ class AnybitQuantizer(HfQuantizer):
         if tied and isinstance(embedding, QEmbedding) and isinstance(head, QLinear):
             model.set_output_embeddings(QLinear(embedding.weight, None, head.act))
         for each in read_online({KEY: self.quantization_config.online}):
-            assert isinstance(each, Online), "refused before loading"
+            if not isinstance(
+                each, Online
+            ):  # residuals of activations, which are exact here; splits are refused before
+                continue
             turn = each.rotation.inverse if each.inverse else each.rotation.forward
             for weight in each.before:
                 _submodule(model, weight.removesuffix(".weight")).register_forward_pre_hook(_TurnInput(turn))

@@ -97,6 +97,9 @@ def run(
             buffers[op.output] = turn.inverse(inputs[0]) if op.attrs.get("inverse") else turn.forward(inputs[0])
         elif op.kind == "gather":
             buffers[op.output] = inputs[0][..., plan.constants[str(op.attrs["table"])].long()]
+        elif op.kind == "residual":
+            left = torch.zeros_like(inputs[0]) if setting.act is None else inputs[0] - rounded(inputs[0], setting.act)
+            buffers[op.output] = left[..., plan.constants[str(op.attrs["table"])].long()]
         elif op.kind == "scatter":
             places = plan.constants[str(op.attrs["table"])].long()
             empty = inputs[0].new_zeros(*inputs[0].shape[:-1], plan.buffers[op.output])
@@ -149,6 +152,11 @@ def rms_norm(x: Tensor, gain: Tensor, op: Op) -> Tensor:
     return (grouped * scale * (gain + float(op.attrs.get("offset", 0.0)))).reshape(x.shape)
 
 
+def rounded(x: Tensor, act: TensorFormat) -> Tensor:
+    """Activations [..., width] as the format holds them, every token a row."""
+    return quantize(x.reshape(-1, x.shape[-1]), act).dequantize().reshape(x.shape)
+
+
 def linear(x: Tensor, op: Op, weights: Weights, setting: Setting) -> Tensor:
     """x W^T + b in `compute_dtype`, as float32."""
     ref = op.weights[0]
@@ -156,7 +164,7 @@ def linear(x: Tensor, op: Op, weights: Weights, setting: Setting) -> Tensor:
         setting.on_linear(ref, x)
     stored = weights.resolve(ref)
     if setting.act is not None and isinstance(stored, QTensor):
-        x = quantize(x.reshape(-1, x.shape[-1]), setting.act).dequantize().reshape(x.shape)
+        x = rounded(x, setting.act)
     dtype = setting.compute_dtype
     bias = as_float(weights.resolve(op.weights[1]), dtype) if len(op.weights) > 1 else None
     if setting.multiply is not None:

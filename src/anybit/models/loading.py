@@ -12,7 +12,7 @@ from anybit.errors import CheckpointError, UnsupportedModelError
 from anybit.models.checkpoint import verify as check_sums
 from anybit.models.config import read_json
 from anybit.models.families import lower
-from anybit.models.online import OUTLIERS, AtRunTime, insert
+from anybit.models.online import OUTLIERS, RESIDUAL, AtRunTime, copies, insert
 from anybit.models.online import read as read_online
 from anybit.models.plan import Plan
 from anybit.models.tokenizer import Tokenizer, load_tokenizer
@@ -48,7 +48,7 @@ class Model:
         """Logical parameters of the plan's tensors; columns split off a matrix are counted in it."""
         total = 0
         for name in self.plan.weight_names():
-            if name.endswith(OUTLIERS):
+            if name.endswith((OUTLIERS, RESIDUAL)):
                 continue
             count = 1
             for n in self.weights.shape(name):
@@ -96,11 +96,13 @@ def load(name_or_path: str | Path, context: int | None = None, verify: bool = Fa
     config = read_json(directory / "config.json", "a model directory holds config.json, safetensors and tokenizer.json")
     plan = lower(config, context)
     _check_origin(config, directory)
-    plan = insert(plan, online(config))
+    at_run_time = online(config)
+    plan = insert(plan, at_run_time)
     if verify:
         check_sums(directory)
     store = open_store(directory)
     _alias_head(plan, store)
+    store.copies |= copies(at_run_time)
     check_shapes(store, plan.weight_shapes(), directory)
     return Model(directory, config, plan, store)
 

@@ -6,9 +6,12 @@ A checkpoint lists them in config.json, under `online` of its `quantization_conf
 
     {"transform": "split", "columns": [3, 90], "weights": ["model.layers.0.mlp.down_proj.weight"]}
 
-`before` names the weights (of linears or norms) whose input is transformed, `after` those (of embeddings or norms) whose output is.
-A split takes input columns out of the linears with these weights; a dense matrix for each, stored as `X.outliers` beside `X.weight`, reads
-them instead.  `insert` puts the operators into a plan; linears that read the same value share one.
+    {"transform": "residual", "columns": [16, 17, …], "weights": ["model.layers.0.mlp.down_proj.weight"]}
+
+`before` names the weights (of linears or norms) whose input is transformed, `after` those (of embeddings or norms) whose output is.  A
+split takes input columns out of the linears with these weights; a dense matrix for each, stored as `X.outliers` beside `X.weight`, reads
+them instead.  A residual gives what the rounding of activations leaves over in some columns to copies of these columns of the weight.
+`insert` puts the operators into a plan; linears that read the same value share one.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from anybit.transforms.hadamard import Rotation
 
 KEY = "online"
 OUTLIERS = ".outliers"
+RESIDUAL = ".residual"
 
 
 @dataclass(frozen=True)
@@ -49,18 +53,33 @@ class Online:
 
 
 @dataclass(frozen=True)
-class Split:
-    """Input columns of the linears with these weights, all reading one value, that matrices of their own read."""
+class Columns:
+    """Input columns of the linears with these weights, all of which read one value."""
 
     columns: tuple[int, ...]
     weights: tuple[str, ...]
+    kind = ""
 
     def to_json(self) -> dict[str, Any]:
         """As config.json holds it."""
-        return {"transform": "split", "columns": list(self.columns), "weights": list(self.weights)}
+        return {"transform": self.kind, "columns": list(self.columns), "weights": list(self.weights)}
 
 
-AtRunTime = Online | Split
+@dataclass(frozen=True)
+class Split(Columns):
+    """Columns that matrices of their own read."""
+
+    kind = "split"
+
+
+@dataclass(frozen=True)
+class Residual(Columns):
+    """Columns whose residual, what the rounding of activations leaves over, is multiplied with them once more."""
+
+    kind = "residual"
+
+
+AtRunTime = Online | Split | Residual
 
 
 def outliers_name(weight: str) -> str:
@@ -68,16 +87,32 @@ def outliers_name(weight: str) -> str:
     return f"{weight.removesuffix('.weight')}{OUTLIERS}"
 
 
+def residual_name(weight: str) -> str:
+    """Of the copies of a weight's columns that residuals are multiplied with; they are not stored."""
+    return f"{weight.removesuffix('.weight')}{RESIDUAL}"
+
+
+def copies(online: Sequence[AtRunTime]) -> dict[str, tuple[str, torch.Tensor]]:
+    """What a store must be told of residuals: name of the copies -> weight and its columns."""
+    return {
+        residual_name(weight): (weight, torch.tensor(each.columns))
+        for each in online
+        if isinstance(each, Residual)
+        for weight in each.weights
+    }
+
+
 def read(settings: Mapping[str, Any]) -> list[AtRunTime]:
     """The online transforms under `quantization_config`. CheckpointError naming what is malformed or unknown."""
     found: list[AtRunTime] = []
     for entry in settings.get(KEY, []):
         try:
-            if entry["transform"] == "split":
+            if entry["transform"] in ("split", "residual"):
                 columns = tuple(int(column) for column in entry["columns"])
                 if not columns or min(columns) < 0 or len(set(columns)) < len(columns):
                     raise ValueError("columns are different numbers of at least 0")
-                found.append(Split(columns, tuple(str(name) for name in entry["weights"])))
+                made = Split if entry["transform"] == "split" else Residual
+                found.append(made(columns, tuple(str(name) for name in entry["weights"])))
                 continue
             if entry["transform"] != "hadamard":
                 raise CheckpointError(
@@ -99,11 +134,11 @@ def insert(plan: Plan, online: Sequence[AtRunTime]) -> Plan:
     for each in online:
         # Buffers are named by how many there are, so that transforms added later do not meet the names of earlier ones.
         number = len(plan.buffers)
-        plan = _insert(plan, each, number) if isinstance(each, Online) else _split(plan, each, number)
+        plan = _insert(plan, each, number) if isinstance(each, Online) else _columns(plan, each, number)
     return plan
 
 
-def _split(plan: Plan, split: Split, number: int) -> Plan:
+def _columns(plan: Plan, split: Split | Residual, number: int) -> Plan:
     ops: list[Op] = []
     place: list[int] = []
     buffers, constants = dict(plan.buffers), dict(plan.constants)
@@ -130,12 +165,17 @@ def _split(plan: Plan, split: Split, number: int) -> Plan:
                     raise CheckpointError(
                         f"config.json splits column {max(split.columns)} off {name!r}, which reads {buffers[x]}"
                     )
-                buffers |= {out: len(split.columns), negative: buffers[x], rest: buffers[x]}
-                ops.append(Op("gather", (x,), out, (), {"table": table}))
-                ops.append(Op("scatter", (out,), negative, (), {"table": table, "factor": -1.0}))
-                ops.append(Op("add", (x, negative), rest))
-            ops.append(replace(op, inputs=(rest,)))
-            ref = replace(op.weights[0], name=outliers_name(name))
+                buffers[out] = len(split.columns)
+                if isinstance(split, Split):
+                    buffers |= {negative: buffers[x], rest: buffers[x]}
+                    ops.append(Op("gather", (x,), out, (), {"table": table}))
+                    ops.append(Op("scatter", (out,), negative, (), {"table": table, "factor": -1.0}))
+                    ops.append(Op("add", (x, negative), rest))
+                else:
+                    ops.append(Op("residual", (x,), out, (), {"table": table}))
+            ops.append(replace(op, inputs=(rest,)) if isinstance(split, Split) else op)
+            own = outliers_name(name) if isinstance(split, Split) else residual_name(name)
+            ref = replace(op.weights[0], name=own)
             ops.append(Op("linear", (out,), op.output, (ref,), {"accumulate": 1}))
         else:
             ops.append(op)

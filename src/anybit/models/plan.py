@@ -17,6 +17,7 @@ The operators (`kind`; inputs -> output; weights; attributes):
 | softcap     | x         |          | cap | cap * tanh(x / cap) |
 | hadamard    | x         |          | block, seed, inverse | x D H, signs D of `seed` (none without), or the inverse with inverse=1 |
 | gather      | x         |          | table | the columns that a constant lists |
+| residual    | x         |          | table | columns of what rounding activations leaves over of x; zeros where they are exact |
 | scatter     | x         |          | table, factor | the inverse: columns times factor in their places, zeros elsewhere |
 | last        | x         |          | | only the last token's row, when only the last logits are wanted; else all rows |
 
@@ -44,6 +45,7 @@ ARITY = {
     "softcap": (1, 0, 0),
     "hadamard": (1, 0, 0),
     "gather": (1, 0, 0),
+    "residual": (1, 0, 0),
     "scatter": (1, 0, 0),
     "last": (1, 0, 0),
 }

@@ -145,7 +145,7 @@ class Rewrite:
             cast = value.to(entry.dtype)
             exact = bool(torch.isfinite(cast).all()) and torch.equal(cast.float(), value)
             entries[name] = MemoryEntry(cast if exact else value)
-        return WeightStore({**entries, **self.added}, self.base.formats, self.base.aliases)
+        return WeightStore({**entries, **self.added}, self.base.formats, self.base.aliases, self.base.copies)
 
     def _snug(self, part: Part, factors: Tensor) -> Tensor:
         """Scale a gain within its own dtype; the factors that this really multiplied it by."""

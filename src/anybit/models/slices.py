@@ -32,4 +32,4 @@ def at_bits(model: Model, bits: int) -> Model:
         for each in PARTS:
             entries.pop(f"{stem}.{each}", None)
         entries |= {f"{stem}.{each}": MemoryEntry(tensor) for each, tensor in part.tensors().items()}
-    return replace(model, weights=WeightStore(entries, formats, store.aliases))
+    return replace(model, weights=WeightStore(entries, formats, store.aliases, store.copies))

@@ -16,6 +16,7 @@ from anybit.models.config import read_json
 from anybit.models.plan import WeightRef
 from anybit.models.safetensors_file import Entry, read_header
 from anybit.tensors import QTensor
+from anybit.tensors.packing import pack_bits
 
 Weight = Tensor | QTensor
 INDEX = "model.safetensors.index.json"
@@ -82,13 +83,15 @@ class WeightStore:
         entries: Mapping[str, Stored],
         formats: Mapping[str, tuple[TensorFormat, tuple[int, ...]]] | None = None,
         aliases: Mapping[str, str] | None = None,
+        copies: Mapping[str, tuple[str, Tensor]] | None = None,
     ) -> None:
         """entries: stored tensors.  formats: logical name -> format and shape of each quantized one.  aliases: other names, as
-        `lm_head.weight` of a tied model.
+        `lm_head.weight` of a tied model.  copies: name -> columns (int64) of another tensor, which are not stored again.
         """
         self.entries: dict[str, Stored] = dict(entries)
         self.formats = dict(formats or {})
         self.aliases = dict(aliases or {})
+        self.copies = dict(copies or {})
         for name in self.formats:
             if f"{_stem(name)}.codes" not in self.entries:
                 raise CheckpointError(f"{MANIFEST} lists {name!r} as quantized, but {_stem(name)}.codes is not stored")
@@ -101,10 +104,13 @@ class WeightStore:
 
     def __contains__(self, name: str) -> bool:
         name = self.aliases.get(name, name)
-        return name in self.formats or name in self.entries
+        return name in self.formats or name in self.entries or name in self.copies
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Logical shape."""
+        if name in self.copies:
+            base, columns = self.copies[name]
+            return (self.shape(base)[0], len(columns))
         name = self._known(name)
         return self.formats[name][1] if name in self.formats else self.entries[name].shape
 
@@ -114,7 +120,9 @@ class WeightStore:
         return self.formats[name][0] if name in self.formats else self.entries[name].dtype
 
     def nbytes(self, name: str) -> int:
-        """Bytes stored: of a quantized tensor all its parts."""
+        """Bytes stored: of a quantized tensor all its parts; none of a copy."""
+        if name in self.copies:
+            return 0
         return sum(self.entries[part].nbytes for part in self.stored(name).values())
 
     def stored(self, name: str) -> dict[str, str]:
@@ -134,6 +142,9 @@ class WeightStore:
 
     def resolve(self, ref: WeightRef) -> Weight:
         """The tensor a plan names; only its rows where the reference has a range."""
+        if ref.name in self.copies:
+            base, columns = self.copies[ref.name]
+            return select_columns(self.resolve(WeightRef(base, ref.rows)), columns)
         return self._read(self._known(ref.name), ref.rows)
 
     def _read(self, name: str, rows: tuple[int, int] | None) -> Weight:
@@ -161,6 +172,28 @@ class WeightStore:
         return actual
 
 
+def select_columns(value: Weight, columns: Tensor) -> Weight:
+    """Columns (int64) of a matrix; of a quantized one they must be whole blocks, whose codes and scales are copied.
+
+    CheckpointError where a block would be cut.
+    """
+    if isinstance(value, Tensor):
+        return value[:, columns]
+    wide = value.format.block[1] or value.col_count
+    first = columns[::wide] // wide
+    whole = (first[:, None] * wide + torch.arange(wide)).reshape(-1)
+    if not torch.equal(whole, columns) or int(whole.max()) >= value.col_count:
+        raise CheckpointError(f"columns of {value.format} are copied in whole blocks of {wide}")
+    return QTensor(
+        pack_bits(value.unpacked()[:, columns], value.format.bits),
+        None if value.scale is None else value.scale[:, first],
+        None if value.zero is None else value.zero[:, first],
+        value.tensor_scale,
+        (value.row_count, len(columns)),
+        value.format,
+    )
+
+
 class Overlay:
     """Weights with some replaced: what a calibration walk quantized so far, over the store it came from."""
 
@@ -171,6 +204,10 @@ class Overlay:
 
     def resolve(self, ref: WeightRef) -> Weight:
         """The replaced tensor where there is one, else the base's."""
+        copies = getattr(self.base, "copies", {})
+        if ref.name in copies:
+            name, columns = copies[ref.name]
+            return select_columns(self.resolve(WeightRef(name, ref.rows)), columns)
         value = self.replaced.get(ref.name)
         if value is None:
             return self.base.resolve(ref)

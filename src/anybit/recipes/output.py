@@ -29,6 +29,8 @@ def write(
     """
     with CheckpointWriter(job.out, job.model.path, overwrite=overwrite, online=job.online) as writer:
         for name in job.model.plan.weight_names():
+            if name in job.model.weights.copies:
+                continue
             if formats.get(name, KEEP) == KEEP:
                 kept = job.model.weights.get(name)
                 check_finite(kept, name)

@@ -17,7 +17,7 @@ from anybit.formats import TensorFormat
 from anybit.models import Model, online
 from anybit.models.fold_graph import Site, looked_up, sites
 from anybit.models.interpreter import as_float
-from anybit.models.online import AtRunTime, Online, Split
+from anybit.models.online import AtRunTime, Online, Residual, Split
 from anybit.models.plan import Plan
 from anybit.models.rewriting import Rewrite, rotate_residual
 from anybit.quantize import rtn
@@ -27,7 +27,7 @@ from anybit.recipes.inputs import Inputs, sources
 from anybit.recipes.job import Job
 from anybit.recipes.recipe import KEEP
 from anybit.recipes.walk import Held, Walk, segments
-from anybit.transforms import awq, hadamard, order, smooth, split, table
+from anybit.transforms import awq, hadamard, order, residual, smooth, split, table
 from anybit.transforms.hadamard import Rotation
 
 Numbers = dict[str, Tensor]
@@ -94,8 +94,8 @@ def _applied(job: Job, name: str, options: Any, found: Numbers) -> Job:
     rewrite = Rewrite(model.weights)
     left: list[AtRunTime] = []
     here = sites(model.plan)
-    if name == "split":
-        left += _split(model, rewrite, found)
+    if name in ("split", "residual"):
+        left += _columns(model, rewrite, found, name)
     elif name in ("smooth", "awq"):
         for key, scales in found.items():
             rewrite.scale(here[int(key)], 1 / scales, snug=True)
@@ -106,9 +106,10 @@ def _applied(job: Job, name: str, options: Any, found: Numbers) -> Job:
         left += _hadamard(model, rewrite, options)
     else:
         left += _rotate_inputs(model, rewrite, options)
-    if not rewrite.steps and not left and name != "split":  # a model may have no outliers
+    if not rewrite.steps and not left and name not in ("split", "residual"):  # a model may have no outliers
         raise RecipeError(f"{model.path}: the transform {name} finds nothing that it could change")
     changed = replace(model, weights=rewrite.store(), plan=online.insert(model.plan, left))
+    changed.weights.copies |= online.copies(left)
     now = tuple(items.quantizable(changed))
     return replace(job, model=changed, items=now, accounting=items.account(changed, now), online=(*job.online, *left))
 
@@ -136,11 +137,14 @@ def _hadamard(model: Model, rewrite: Rewrite, options: hadamard.Options) -> list
     return left
 
 
-def _split(model: Model, rewrite: Rewrite, found: Numbers) -> list[AtRunTime]:
+def _columns(model: Model, rewrite: Rewrite, found: Numbers, name: str) -> list[AtRunTime]:
     """The linears that read a value with outlier channels, by the first of them in the plan."""
     left: list[AtRunTime] = []
     for key, columns in found.items():
         names = dict.fromkeys(model.plan.ops[op].weights[0].name for op in _sharing(model.plan, int(key)))
+        if name == "residual":
+            left.append(Residual(tuple(columns.tolist()), tuple(names)))
+            continue
         for each in names:
             rewrite.split(each, columns)
         left.append(Split(tuple(columns.tolist()), tuple(names)))
@@ -192,13 +196,14 @@ def _measured(job: Job, name: str, options: Any, say: Say) -> Numbers:
     parts = segments(plan)
     for part, (start, stop) in enumerate(parts):
         inside = [(number, site) for number, site in here if site.readers and start <= site.readers[0] < stop]
-        if name == "split":
+        if name in ("split", "residual"):
             wanted = {item.name: item for op, item in by_op.items() if start <= op < stop and item.name not in tables}
             inputs = Inputs(plan, wanted.values())
             walk.visit(stop, held, inputs)
             for item in wanted.values():
                 if _sharing(plan, item.ops[0])[0] == item.ops[0]:
-                    outliers = split.outlier_columns(inputs.of(item).largest, options)
+                    find = split.outlier_columns if name == "split" else residual.residual_columns
+                    outliers = find(inputs.of(item).largest, options)
                     if len(outliers):
                         found[str(item.ops[0])] = outliers
         elif inside:
@@ -217,9 +222,9 @@ def _measured(job: Job, name: str, options: Any, say: Say) -> Numbers:
             walk.advance(stop, held)
             held.drop()
         say((part + 1) / len(parts), f"{name}: measured part {part + 1} of {len(parts)}")
-    residual = next((number for number, site in enumerate(sites(plan)) if site.kind == "residual"), None)
-    if name == "permute" and options.residual and residual is not None and stream.total is not None:
-        found[str(residual)] = _order(stream.total, stream.spec, options)
+    of_stream = next((number for number, site in enumerate(sites(plan)) if site.kind == "residual"), None)
+    if name == "permute" and options.residual and of_stream is not None and stream.total is not None:
+        found[str(of_stream)] = _order(stream.total, stream.spec, options)
     return found
 
 
@@ -237,7 +242,7 @@ class _Stream:
 
 
 def _wanted(site: Site, options: Any) -> bool:
-    if isinstance(options, split.Options):
+    if isinstance(options, (split.Options, residual.Options)):
         return False
     if site.kind == "norm":
         return bool(getattr(options, "norm", True))

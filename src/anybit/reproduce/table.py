@@ -10,6 +10,7 @@ from anybit.reproduce.experiment import Experiment
 
 EXPERIMENTS: dict[str, str] = {
     "apmm": "anybit.reproduce.apmm",
+    "arcquant": "anybit.reproduce.arcquant",
     "ascend_w4a16": "anybit.reproduce.ascend_w4a16",
     "direction_preserving": "anybit.reproduce.direction_preserving",
     "flexq": "anybit.reproduce.flexq",

@@ -91,7 +91,10 @@ class NativeExecutor:
         self._maps: dict[tuple[str, int, int, tuple[tuple[str, Value], ...]], ops.Packed] = {}
         self._refs = list(dict.fromkeys(ref for op in plan.ops for ref in op.weights))
         self._done = 0
-        native_ops = [self._lower(op, weights, progress) for op in plan.ops]
+        # Residuals of activations rounded to a few bits: at 8 bits or exact there is next to nothing, or nothing, left over.
+        idle = {op.output for op in plan.ops if op.kind == "residual"}
+        run = [op for op in plan.ops if op.kind != "residual" and not idle & set(op.inputs)]
+        native_ops = [self._lower(op, weights, progress) for op in run]
         tables = [np.ascontiguousarray(plan.constants[t].to(torch.float32).numpy()) for t in self._tables]
         shape = (plan.layers, plan.kv_heads, plan.head_dim, plan.max_positions)
         widths = [plan.buffers[name] for name in names]

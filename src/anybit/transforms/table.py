@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from anybit import options
 from anybit.errors import RecipeError
-from anybit.transforms import awq, hadamard, order, smooth, split
+from anybit.transforms import awq, hadamard, order, residual, smooth, split
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ TRANSFORMS: Mapping[str, Transform] = {
         Transform("permute", "inputs", "channels in the order of their mean square", order.Options),
         Transform("hadamard", "weights", "QuaRot, Ashkboos et al. 2024, arXiv 2404.00456", hadamard.Options),
         Transform("split", "inputs", "LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339", split.Options),
+        Transform("residual", "inputs", "ARCQuant, arXiv 2601.07475", residual.Options),
         Transform("rotate_inputs", "weights", "ITQ3_S, Yoon 2026, arXiv 2603.27914", hadamard.InputOptions),
     )
 }

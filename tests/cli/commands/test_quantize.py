@@ -14,6 +14,15 @@ from safetensors.torch import load_file, save_file
 RTN = ("--weights", "int4/g64", "--method", "rtn")
 
 
+def test_the_help_names_every_method_and_transform():
+    from anybit.cli.commands import quantize
+    from anybit.quantize import table
+    from anybit.transforms import table as transforms
+
+    assert {name.split(" ")[0] for name in quantize.METHODS_HELP.split(", ")} == set(table.METHODS)
+    assert set(quantize.TRANSFORMS_HELP.split(", ")) == set(transforms.TRANSFORMS)
+
+
 def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 

@@ -19,6 +19,10 @@ from anybit.cli.recipe_options import recipe as to_recipe
 if TYPE_CHECKING:
     from anybit.recipes import Preflight, Result
 
+METHODS_HELP = "gptq (the default), gradient_ptq, rtn, awq, smoothquant, llm_int8, arcquant, nf4, matgptq, itq3_s"
+TRANSFORMS_HELP = "smooth, awq, permute, split, residual, hadamard, rotate_inputs"
+"""Spelled out, as the tables would load torch before the help is printed; a test compares."""
+
 
 def quantize(
     model: Annotated[str, typer.Argument(help="A model directory, or the name of a member of the zoo.")],
@@ -33,7 +37,8 @@ def quantize(
     method: Annotated[
         str | None,
         typer.Option(
-            "--method", help="gptq (the default), gradient_ptq, rtn, awq, smoothquant, llm_int8, nf4, matgptq, itq3_s."
+            "--method",
+            help=f"{METHODS_HELP}.",
         ),
     ] = None,
     scale_rule: Annotated[
@@ -47,7 +52,7 @@ def quantize(
         str | None,
         typer.Option(
             "--transforms",
-            help="Rewrites before quantization, in order, by commas: smooth, awq, permute, split, hadamard, rotate_inputs; none for none.",
+            help=f"Rewrites before quantization, in order, by commas: {TRANSFORMS_HELP}; none for none.",
         ),
     ] = None,
     embeddings: Annotated[

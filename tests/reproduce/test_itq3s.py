@@ -1,0 +1,29 @@
+"""The pieces of the experiment against what is known of them; the whole quick run is slow."""
+
+import pytest
+
+from anybit.reproduce import itq3s
+from anybit.reproduce.experiment import Context
+
+
+@pytest.mark.parametrize(("kind", "kurtosis"), [("normal", (2.9, 3.1)), ("laplace", (5.5, 6.5)), ("student", (8, 9e9))])
+def test_weights_have_the_tails_they_are_named_for(kind, kurtosis):
+    w = itq3s._weights(kind, 500).double()
+    assert kurtosis[0] < float(w.pow(4).mean() / w.square().mean() ** 2) < kurtosis[1]
+
+
+def test_signal_to_noise_of_normal_weights_is_that_of_lloyd_and_max():
+    found = itq3s._snr("normal", 300)
+    assert found["levels"] == pytest.approx(14.7, abs=0.3) == found["rotated"]
+    assert found["ternary"] < found["absmax"] < found["zero"] < found["levels"]
+
+
+def test_rotations_cancel():
+    found = itq3s._same()
+    assert 0 <= found["error"] < 1e-5 and 0 < found["product"] < 1e-5
+
+
+@pytest.mark.slow
+def test_the_quick_run(tmp_path, shared_data):
+    figures = itq3s.run(Context(shared_data, tmp_path), quick=True)
+    assert figures["tiny"]["rotated"]["kl"] < figures["tiny"]["zero"]["kl"]
