@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -100,7 +101,8 @@ def disk_needed(job: Job) -> int:
 def _check_rules(recipe: Recipe, found: tuple[Item, ...], formats: dict[str, str | None]) -> None:
     """Whether the rule for scales knows every format that the job may use, tried on zeros in the shape of one block row."""
     options = table.get(recipe.method).parse(recipe.options)
-    rule, power = getattr(options, "scale_rule", None), getattr(options, "power", "")
+    rule: Any = getattr(options, "scale_rule", None)
+    power: Any = getattr(options, "power", "")
     if rule is None:
         return
     tried: set[tuple[str, tuple[int, int]]] = set()
