@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "generic/dispatch.hpp"
 #include "generic/kv_cache.hpp"
 #include "generic/matmul.hpp"
 #include "generic/sampling.hpp"
@@ -102,7 +103,7 @@ class Engine {
   int threads() const { return pool_->size(); }
   std::size_t cache_bytes() const { return cache_.bytes(); }
   std::size_t weight_bytes() const;
-  const char* isa() const { return ops_->isa; }
+  const char* isa() const { return isa_; }
 
   // Times by kind of operator as rank 0 sees them, `wait` being barriers; collected while enabled.
   void enable_profile(bool on);
@@ -133,6 +134,7 @@ class Engine {
   EngineConfig config_;
   std::shared_ptr<ThreadPool> pool_;
   const VectorOps* ops_;
+  const char* isa_ = active_isa().name;  // of the products when it was made
   KvCache cache_;
   Sampler sampler_;
   int vocab_ = 0, position_ = 0;

@@ -4,8 +4,6 @@
 //
 // The caller is rank 0.  A whole decode step is one run() with many barriers: a barrier among running threads costs two cache line
 // transfers, waking sleeping threads costs a system call.  Waiting threads spin for a short while, then sleep on a futex.
-// While other programs keep cores busy, runs have fewer threads (crew.hpp): a team is at most as large as its pool, and what is computed
-// must not depend on its size.
 // The function must not throw: the other ranks would wait at a barrier for ever.
 #pragma once
 
@@ -17,8 +15,6 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
-
-#include "generic/crew.hpp"
 
 namespace anybit {
 
@@ -62,7 +58,6 @@ inline void wait_while(const std::atomic<uint32_t>& word, uint32_t old, int spin
 class Barrier {
  public:
   explicit Barrier(int size) : size_(size) {}
-  void resize(int size) { size_ = size; }  // while nobody is on the way to it
   void arrive_and_wait() {
     const uint32_t generation = generation_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
@@ -77,30 +72,12 @@ class Barrier {
  private:
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<uint32_t> generation_{0};
-  int size_;
+  const int size_;
 };
 
 inline void Team::barrier() {
   if (size > 1) meeting->arrive_and_wait();
 }
-
-// How long a thread stood ready to run without running, in seconds, as the Linux scheduler counts it.
-class ReadyTime {
- public:
-  ReadyTime() = default;
-  explicit ReadyTime(long thread);
-  ReadyTime(ReadyTime&& other) noexcept : file_(std::exchange(other.file_, -1)) {}
-  ReadyTime& operator=(ReadyTime&& other) noexcept {
-    std::swap(file_, other.file_);
-    return *this;
-  }
-  ~ReadyTime();
-  bool known() const { return file_ >= 0; }
-  double seconds() const;
-
- private:
-  int file_ = -1;
-};
 
 class ThreadPool {
  public:
@@ -109,10 +86,9 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int size() const { return size_; }            // the most threads of a run
-  int crew() const { return crew_size_.load(std::memory_order_relaxed); }  // those of the next one
+  int size() const { return size_; }
 
-  // Runs f(Team&) on the threads of the crew and returns when all are done.  Calls from several threads take turns; a call from inside a run
+  // Runs f(Team&) on every thread and returns when all are done.  Calls from several threads take turns; a call from inside a run
   // would wait for itself and must not be made.
   template <class F>
   void run(F&& f) {
@@ -124,23 +100,15 @@ class ThreadPool {
   using Job = void (*)(void*, Team&);
   void run_raw(Job job, void* context);
   void work(int rank);
-  void look(double seconds);
-  void set_crew(int threads);
 
   const int size_;
   Barrier barrier_;
-  alignas(64) std::atomic<uint32_t> epoch_{0};  // (number of jobs << kCrewBits) + the last one's threads - 1
-  std::atomic<int> crew_size_;                  // threads of higher rank sleep until it grows
+  alignas(64) std::atomic<uint32_t> epoch_{0};  // one more for every job
   alignas(64) std::atomic<uint32_t> done_{0};   // one more for every worker that finished one
   Job job_ = nullptr;
   void* context_ = nullptr;
   bool stop_ = false;
   std::mutex turn_;
-  Crew crew_;
-  std::vector<ReadyTime> ready_;  // of each rank; empty where the system does not tell
-  std::vector<double> waited_;
-  double spent_ = 0, looked_ = 0;  // seconds of runs since the last look; when that was
-  long caller_ = 0;
   std::vector<std::thread> threads_;
 };
 
