@@ -98,4 +98,4 @@ def test_the_teacher_speaks_of_patches():
 
 @pytest.mark.slow
 def test_the_logged_losses_come_again(as_logged):
-    as_logged("vit", train_vit)
+    as_logged("vit", train_vit, "--precision", "bf16")

@@ -29,9 +29,6 @@ OUTLIERS = """
 divides them again in the second one (norm gains, keys, values and up projections, in every layer). Its logits are those of `anybit-tiny`;
 its activations are as heavy-tailed as those of models a thousand times its size.
 
-`vit` is meant to reach 80 %; what is bundled is an early checkpoint of its schedule, in which it had seen 51,200 half images. The whole
-schedule is the script's default.
-
 `dllm` and `moe` are stored as int8 rows with a scale each (`bundle --int8`), half the bytes of bfloat16: 4.9278 nats a token instead of
 4.9280, perplexity 44.0704 instead of 44.0691.
 
