@@ -9,7 +9,7 @@ from anybit import tensors
 from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
 from anybit.quantize import gptq, matgptq, obs, rtn
-from anybit.quantize.matgptq import Envelope, Options, at_bits, slice_codes
+from anybit.quantize.matgptq import Envelope, Options, slice_codes
 
 ALL = torch.arange(-128, 128)
 
@@ -85,8 +85,8 @@ def test_low_slices_gain_over_slices_of_gptq() -> None:
     plain = gptq.quantize(weight, fmt, stats, gptq.Options(scale_rule="absmax")).qtensor
     ours = matgptq.quantize(weight, fmt, stats)
     for bits in (3, 4):
-        error = rtn.relative_error(weight, at_bits(ours.qtensor, bits), stats)
-        assert error < rtn.relative_error(weight, at_bits(plain, bits), stats)
+        error = rtn.relative_error(weight, ours.qtensor.at_bits(bits), stats)
+        assert error < rtn.relative_error(weight, plain.at_bits(bits), stats)
         assert ours.report.details[f"error_{bits}_bits"] == pytest.approx(error, rel=1e-4)
 
 
@@ -119,7 +119,7 @@ def test_a_slice_decodes_to_the_sliced_codes(spec: str) -> None:
     q = tensors.quantize(torch.randn(8, 48), TensorFormat.parse(spec))
     whole = q.dequantize()
     for bits in range(1, 9):
-        part = at_bits(q, bits)
+        part = q.at_bits(bits)
         assert part.format.element.name == f"int{bits}" and part.nbytes <= q.nbytes
         codes = q.unpacked().to(torch.int64)
         signed = torch.where(codes >= 128, codes - 256, codes)
@@ -127,7 +127,7 @@ def test_a_slice_decodes_to_the_sliced_codes(spec: str) -> None:
         wanted = slice_codes(signed, bits) * 2.0 ** (8 - bits) * step
         nonzero = signed != 0
         torch.testing.assert_close(part.dequantize()[nonzero], wanted[nonzero].float(), rtol=1e-5, atol=1e-7)
-    assert torch.equal(at_bits(q, 8).dequantize(), whole)
+    assert torch.equal(q.at_bits(8).dequantize(), whole)
 
 
 def test_refusals() -> None:
@@ -136,8 +136,6 @@ def test_refusals() -> None:
         matgptq.quantize(weight, TensorFormat.parse("int4/g16"), stats)
     with pytest.raises(RecipeError, match="needs calibration"):
         matgptq.quantize(weight, TensorFormat.parse("int8/g16"), None)
-    with pytest.raises(RecipeError, match="int8 tensors without zero points"):
-        at_bits(tensors.quantize(weight.float(), TensorFormat.parse("int4/g16")), 2)
     with pytest.raises(RecipeError, match="1 to 8 bits; got 9"):
         slice_codes(ALL, 9)
     for bits, weights in (("3,4", "1"), ("9", "1"), ("3,3", "1,1"), ("3", "0"), ("3", "-1"), ("a", "1"), ("3", "nan")):

@@ -26,7 +26,7 @@ def at_bits(model: Model, bits: int) -> Model:
     for name in cut:
         whole = store.get(name)
         assert isinstance(whole, QTensor), "its format says so"
-        part = matgptq.at_bits(whole, bits)
+        part = whole.at_bits(bits)
         formats[name] = part.format, part.shape
         stem = name.removesuffix(".weight")
         for each in PARTS:

@@ -28,8 +28,7 @@ from anybit.quantize.gptq import effective
 from anybit.quantize.result import Quantized, Report
 from anybit.quantize.rule import Power, power_for
 from anybit.quantize.statistics import Statistics
-from anybit.tensors import QTensor, blocks
-from anybit.tensors.packing import pack_bits
+from anybit.tensors import blocks
 
 MASTER = 8
 """Bits of the stored code."""
@@ -89,29 +88,6 @@ def slice_codes(codes: Tensor, bits: int) -> Tensor:
     return rounded.clamp(max=(1 << (bits - 1)) - 1)
 
 
-def at_bits(q: QTensor, bits: int) -> QTensor:
-    """The slice of an int8 tensor as a tensor of its own: intR codes, scales times 2^(8-R). RecipeError for another element format.
-
-    Scales that leave the range of their format saturate there.
-    """
-    if str(q.format.element.name) != f"int{MASTER}" or q.format.zero is not None:
-        raise RecipeError(f"slices are taken of int8 tensors without zero points; got {q.format}")
-    codes = slice_codes(_signed(q.unpacked()), bits)
-    fmt = TensorFormat.parse(str(q.format).replace(f"int{MASTER}", f"int{bits}", 1))
-    factor = 2.0 ** (MASTER - bits)
-    scale, tensor_scale = q.scale, q.tensor_scale
-    if tensor_scale is not None:
-        tensor_scale = tensor_scale * factor
-    elif scale is not None:
-        if not scale.is_floating_point():
-            raise RecipeError(
-                f"slices of {q.format} need scales that can be multiplied; use fp16 or fp32, or a tensor scale"
-            )
-        scale = (scale.float() * factor).clamp(max=torch.finfo(scale.dtype).max).to(scale.dtype)
-    packed = pack_bits((codes & ((1 << bits) - 1)).to(torch.uint8), bits)
-    return QTensor(packed, scale, None, tensor_scale, q.shape, fmt)
-
-
 def quantize(
     weight: Tensor,
     fmt: TensorFormat,
@@ -159,7 +135,7 @@ def quantize(
     obs.propagate(start, factor, round_column, block=options.block)
     exact = codes.T * each.repeat_interleave(wide, 0)[:columns].T
     q = tensors.encode(exact.float(), fmt, scale, None, tensor_scale)
-    errors = {f"error_{bits}_bits": rtn.relative_error(start, at_bits(q, bits), stats) for bits, _ in options.targets()}
+    errors = {f"error_{bits}_bits": rtn.relative_error(start, q.at_bits(bits), stats) for bits, _ in options.targets()}
     details = {"damping": factor.damping, "escalations": factor.escalations, "dead_columns": int(factor.dead.sum())}
     return Quantized(q, Report("matgptq", str(fmt), rtn.relative_error(start, q, stats), {**details, **errors}))
 
@@ -238,8 +214,3 @@ def _lower_envelope(a: list[float], b: list[float]) -> list[int]:
                 break
         hull.append(i)
     return hull
-
-
-def _signed(codes: Tensor) -> Tensor:
-    signed = codes.to(torch.int64)
-    return torch.where(signed >= 128, signed - 256, signed)
