@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anybit.formats import TensorFormat
 from anybit.quantize import gptq, obs
-from anybit.quantize.result import Quantized, Report
+from anybit.quantize.result import Quantized
 from anybit.quantize.statistics import Statistics
 
 FORMAT = "nvfp4"
@@ -35,4 +35,4 @@ def quantize(
 ) -> Quantized:
     """Quantize weight [N, K]; errors as `gptq.quantize`."""
     done = gptq.quantize(weight, fmt, stats, options or Options(), name=name, factor=factor)
-    return Quantized(done.qtensor, Report("arcquant", str(fmt), done.report.relative_error, done.report.details))
+    return done.by("arcquant")

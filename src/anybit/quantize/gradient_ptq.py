@@ -15,7 +15,7 @@ from torch import Tensor
 from anybit.formats import TensorFormat
 from anybit.quantize import gptq, obs, rtn
 from anybit.quantize.reconstruct import Forward, Reconstructed, Settings, Targets, reconstruct
-from anybit.quantize.result import Quantized, Report
+from anybit.quantize.result import Quantized
 from anybit.quantize.statistics import Statistics
 from anybit.tensors import QTensor
 
@@ -76,7 +76,7 @@ def quantize(
         done = rtn.quantize(weight, fmt, stats, rtn.Options(options.scale_rule, power=options.power), name=name)
     else:
         done = gptq.quantize(weight, fmt, stats, options, name=name, factor=factor)
-    return Quantized(done.qtensor, Report("gradient_ptq", str(fmt), done.report.relative_error, done.report.details))
+    return done.by("gradient_ptq")
 
 
 def refine(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from anybit.formats import TensorFormat
 from anybit.quantize import gptq, obs
-from anybit.quantize.result import Quantized, Report
+from anybit.quantize.result import Quantized
 from anybit.quantize.statistics import Statistics
 
 LLOYD_MAX = (0.2451, 0.7560, 1.3440, 2.1520)
@@ -41,4 +41,4 @@ def quantize(
 ) -> Quantized:
     """Quantize a rotated weight [N, K] with the statistics of its rotated inputs; errors as `gptq.quantize`."""
     done = gptq.quantize(weight, fmt, stats, options or Options(), name=name, factor=factor)
-    return Quantized(done.qtensor, Report("itq3_s", str(fmt), done.report.relative_error, done.report.details))
+    return done.by("itq3_s")

@@ -13,7 +13,7 @@ from torch import Tensor
 from anybit import tensors
 from anybit.formats import TensorFormat
 from anybit.quantize import rtn
-from anybit.quantize.result import Quantized, Report
+from anybit.quantize.result import Quantized
 from anybit.quantize.statistics import Statistics
 
 FORMAT = "int8/row"
@@ -37,4 +37,4 @@ def quantize(
     """Round weight [N, K], whose outlier columns are zero by now, to nearest. Raises RecipeError for NaN."""
     options = options or Options()
     done = rtn.quantize(weight, fmt, stats, rtn.Options(options.scale_rule), name=name)
-    return Quantized(done.qtensor, Report("llm_int8", str(fmt), done.report.relative_error, done.report.details))
+    return done.by("llm_int8")

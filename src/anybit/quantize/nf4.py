@@ -15,7 +15,7 @@ from anybit import tensors
 from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
 from anybit.quantize import rtn
-from anybit.quantize.result import Quantized, Report
+from anybit.quantize.result import Quantized
 from anybit.quantize.statistics import Statistics
 
 FORMAT = "nf4/g64:e4m3fn+t"
@@ -41,4 +41,4 @@ def quantize(
         raise RecipeError(f"{name}: the method nf4 quantizes to nf4, such as {FORMAT}; got {fmt}")
     options = options or Options()
     done = rtn.quantize(weight, fmt, stats, rtn.Options(options.scale_rule), name=name)
-    return Quantized(done.qtensor, Report("nf4", str(fmt), done.report.relative_error, done.report.details))
+    return done.by("nf4")

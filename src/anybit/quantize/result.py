@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from anybit.tensors import QTensor
 
@@ -30,3 +30,7 @@ class Quantized:
 
     qtensor: QTensor
     report: Report
+
+    def by(self, method: str) -> Quantized:
+        """The same under the name of a method that works through another one."""
+        return replace(self, report=replace(self.report, method=method))

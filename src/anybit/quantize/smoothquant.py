@@ -12,7 +12,7 @@ from torch import Tensor
 from anybit import tensors
 from anybit.formats import TensorFormat
 from anybit.quantize import rtn
-from anybit.quantize.result import Quantized, Report
+from anybit.quantize.result import Quantized
 from anybit.quantize.rule import Power
 from anybit.quantize.statistics import Statistics
 
@@ -38,4 +38,4 @@ def quantize(
     """Round weight [N, K] to nearest. Raises RecipeError for NaN."""
     options = options or Options()
     done = rtn.quantize(weight, fmt, stats, rtn.Options(options.scale_rule, power=options.power), name=name)
-    return Quantized(done.qtensor, Report("smoothquant", str(fmt), done.report.relative_error, done.report.details))
+    return done.by("smoothquant")
