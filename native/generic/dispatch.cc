@@ -53,7 +53,8 @@ bool has_avx512() {
   __builtin_cpu_init();
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
-         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512bf16");
+         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512bitalg") &&
+          __builtin_cpu_supports("avx512bf16");
 }
 #endif
 #if ANYBIT_HAVE_AMX
@@ -76,7 +77,7 @@ const IsaInfo kIsas[] = {
     {"amx", "avx512", "AVX-512 and AMX with int8 and bf16", has_amx, &amx::matmul_kernels()},
 #endif
 #if ANYBIT_HAVE_AVX512
-    {"avx512", "avx512", "AVX-512 F, BW, DQ, VL, VNNI, VBMI, VBMI2, BF16", has_avx512, &avx512::kMatmulKernels},
+    {"avx512", "avx512", "AVX-512 F, BW, DQ, VL, VNNI, VBMI, VBMI2, BITALG, BF16", has_avx512, &avx512::kMatmulKernels},
 #endif
 #if ANYBIT_HAVE_AVX2
     {"avx2", "avx2", "AVX2, FMA, F16C, BMI2", has_avx2, &avx2::kMatmulKernels},

@@ -98,7 +98,7 @@ void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx)
   const int64_t group = group_slots(spec, a.slots);
   auto* codes = const_cast<int8_t*>(a.codes) + row * a.ldc;
   auto* scales = const_cast<float*>(a.scales) + row * a.groups;
-  kernels().quantize_row(source, a.slots, group, codes, scales, const_cast<int32_t*>(a.sums) + row, a.lds);
+  kernels().quantize_row(source, a.slots, group, static_cast<float>(spec.levels), codes, scales, const_cast<int32_t*>(a.sums) + row, a.lds);
   if (spec.values) {
     for (int64_t k = 0; k < a.slots; ++k) copy[k] = static_cast<float>(codes[k]) * scales[k / group];
   }
@@ -180,9 +180,8 @@ const Activations& prepare(Team& team, Activations& shared, const float* x, int6
   return shared;
 }
 
-void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t ldy, const Epilogue& epilogue) {
+Problem problem_of(const Weight& w, const Activations& a, Act act, float* y, int64_t ldy, const Epilogue& epilogue) {
   assert(a.k == w.k && a.spec.geometry == w.geometry && "activations were prepared for another weight");
-  const Act act = has_integer_form(w) ? a.spec.act : Act::exact;
   Problem p{};
   p.m = a.m, p.n = w.n, p.slots = w.slots;
   p.codes = reinterpret_cast<const uint8_t*>(w.codes.get());
@@ -211,6 +210,12 @@ void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t
   if (act == Act::int8 && a.groups > 1) p.block = std::gcd(p.block, p.xgroup);
   p.y = y, p.ldy = ldy;
   p.bias = epilogue.bias, p.accumulate = epilogue.accumulate, p.one_order = epilogue.one_order;
+  return p;
+}
+
+void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t ldy, const Epilogue& epilogue) {
+  const Act act = has_integer_form(w) ? a.spec.act : Act::exact;
+  const Problem p = problem_of(w, a, act, y, ldy, epilogue);
   const Share panels = share(team, w.panels);
   if (p.m > 0 && panels.begin < panels.end) choose(w, a, act)(p, panels.begin, panels.end);
 }

@@ -34,7 +34,7 @@ namespace anybit {
 enum class Act : uint8_t {
   exact,  // x as it is, fp32 accumulation
   bf16,   // the same, and all of x is known to be bf16: weights that bf16 holds exactly may be multiplied in it, summed in fp32
-  int8    // x rounded to 127 steps of its group's largest magnitude, integer dot products
+  int8    // x rounded to `levels` steps of its group's largest magnitude, integer dot products
 };
 
 // How logical k lies in slots of a packed row: `group` k's fill the first places of every `padded` slots.  {0, 0}: k is the slot.
@@ -115,6 +115,7 @@ struct ActSpec {
   Act act = Act::exact;
   int64_t group = 0;
   Geometry geometry = {};  // of the weights that will read it
+  int levels = 127;        // int8: the largest code; 2^(b-1) - 1 for activations of b bits
   bool values = false;     // int8: make Activations::x what the codes stand for (for weights without an integer form), else leave x
   bool operator==(const ActSpec&) const = default;
 };
@@ -160,6 +161,10 @@ struct Epilogue {
 // The activations must have been prepared for w.k columns and w.geometry.  A weight without integer form (bf16, fp16, fp32) multiplies
 // Activations::x whatever the spec: x itself, or with ActSpec::values the numbers its codes stand for.
 void matmul(Team&, const Weight&, const Activations&, float* y, int64_t ldy, const Epilogue& = {});
+
+// The product as an instruction set is told of it.
+struct Problem;
+Problem problem_of(const Weight&, const Activations&, Act, float* y, int64_t ldy, const Epilogue&);
 
 // out[k] = row `row` of the matrix, times factor.  0 <= row < n is the caller's to ensure.
 void embedding_row(const Weight&, int64_t row, float factor, float* out);

@@ -1,5 +1,6 @@
 // Compares every instruction set of this build with plain loops in 64-bit integers (integer dot products) and with the scalar twin bit
 // by bit.  Prints one line an instruction set and exits with 1 at the first difference.  Built and run by test_kernel_check.py.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +11,7 @@
 
 #include "generic/dispatch.hpp"
 #include "generic/matmul.hpp"
+#include "generic/planes.hpp"
 
 using namespace anybit;
 
@@ -88,6 +90,18 @@ std::vector<float> run(ThreadPool& pool, const Weight& w, const std::vector<floa
   return y;
 }
 
+// Weights in planes.
+std::vector<float> run_planes(ThreadPool& pool, const PlaneWeight& w, const std::vector<float>& x, int64_t m, const ActSpec& spec, int bits) {
+  PlaneActivations activations;
+  activations.reserve(m, w.grid.k, w.grid.slots, pool.size());
+  std::vector<float> y(static_cast<size_t>(m * w.grid.n), 0.25f), bias(static_cast<size_t>(w.grid.n), 1.5f);
+  pool.run([&](Team& team) {
+    const PlaneSpec of{w.order, spec.group, bits, w.grid.geometry};
+    plane_matmul(team, w, prepare_planes(team, activations, of, x.data(), m, w.grid.k), y.data(), w.grid.n, {bias.data(), true});
+  });
+  return y;
+}
+
 // The same in plain arithmetic: every row decoded by embedding_row, codes of x by their definition, sums in double.
 std::vector<double> oracle(const Weight& w, const std::vector<float>& x, int64_t m, const ActSpec& spec, std::vector<double>& bound) {
   std::vector<double> y(static_cast<size_t>(m * w.n));
@@ -153,7 +167,8 @@ int main() {
         std::vector<float> x(static_cast<size_t>(m * c.k));
         for (float& value : x) value = normal();
         for (int act = 0; act < 3; ++act) {
-          ActSpec spec{act ? Act::int8 : Act::exact, act == 2 ? 64 : 0, c.weight->geometry, true};
+          ActSpec spec;
+          spec.act = act ? Act::int8 : Act::exact, spec.group = act == 2 ? 64 : 0, spec.geometry = c.weight->geometry, spec.values = true;
           if (act == 2 && c.weight->geometry.group) spec.group = c.weight->geometry.group;
           if (act && !has_integer_form(*c.weight)) spec.group = 0;
           set_isa("scalar");
@@ -173,6 +188,24 @@ int main() {
             if (!(std::fabs(got[i] - truth[i]) <= unit * bound[i] + slack)) fail(where + ": wrong at " + std::to_string(i));
           }
           ++checked;
+        }
+        if (c.weight->kind != ElementKind::integer) continue;
+        for (int bits : {8, 5, 2}) {  // counts of bits and lookups are the integer products in another way
+          ActSpec spec;
+          spec.act = Act::int8, spec.geometry = c.weight->geometry, spec.group = bits == 5 ? std::max<int64_t>(spec.geometry.group, 32) : 0;
+          if (spec.geometry.group && spec.group) spec.group = spec.geometry.group;
+          spec.levels = (1 << (bits - 1)) - 1;
+          set_isa("scalar");
+          const auto expected = run(pool, *c.weight, x, m, spec);
+          set_isa(isa.name);
+          for (PlaneOrder order : {PlaneOrder::bits, PlaneOrder::nibbles}) {
+            const auto got = run_planes(pool, *to_planes(pool, *c.weight, order), x, m, spec, bits);
+            if (std::memcmp(expected.data(), got.data(), 4 * got.size()) != 0) {
+              fail(std::string(isa.name) + ": planes, order " + std::to_string(static_cast<int>(order)) + ", bits " +
+                   std::to_string(c.weight->bits) + " by " + std::to_string(bits) + ", m " + std::to_string(m) + ": not the integer product");
+            }
+            ++checked;
+          }
         }
       }
     }

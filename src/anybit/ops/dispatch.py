@@ -17,7 +17,7 @@ class Problem:
 
     weights: spec of the weight's format, or "fp32", "bf16", "fp16" for a plain tensor.  weight_bytes: what one pass reads.
     act: spec of the activations, None for exact.  packed: the weight is in the kernels' layout.  integer: so that int8 activations
-    multiply it as integers.  group: columns a scale, as packed.  device: of the operands.
+    multiply it as integers.  group: columns a scale, as packed.  device: of the operands.  order: of the packed bits (`ops.packed.ORDERS`).
     """
 
     m: int
@@ -31,6 +31,7 @@ class Problem:
     group: int
     padded: bool
     device: str = "cpu"
+    order: str = "tiles"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,8 +33,8 @@ def matmul(
 ) -> Tensor:
     """x [..., k] floating, w [n, k], bias [n] -> [..., n] in `out_dtype` (default: x's).
 
-    act: None multiplies with x as it is, sums in float32.  int8/row and int8/gN (N a multiple of 32) round x to 8 bits and multiply
-    integers, with float32 sums over groups.  Other formats round x to their values and multiply those.
+    act: None multiplies with x as it is, sums in float32.  int8/row and int8/gN (N a multiple of 32) round x to 8 bits (intM/…: M) and
+    multiply integers, with float32 sums over groups.  Other formats round x to their values and multiply those.
     A `Packed` weight costs its bytes only; a QTensor is packed at every call, so pack what is used again.
     Results do not depend on the number of threads. Inference only: no gradient flows through kernels.
 
@@ -94,7 +95,7 @@ def problem_of(x: Tensor, w: Weight, act: TensorFormat | None) -> Problem:
         name = "plain" if w.format is None else str(w.format)
         native_ok = w.handle is not None
         padded = native_ok and bool(w.handle.padded_groups)
-        return Problem(m, w.n, w.k, name, w.nbytes, spec, native_ok, w.integer, w.group, padded, device)
+        return Problem(m, w.n, w.k, name, w.nbytes, spec, native_ok, w.integer, w.group, padded, device, w.order)
     name = str(w.format) if isinstance(w, QTensor) else DENSE.get(w.dtype, str(w.dtype))
     return Problem(m, w.shape[0], w.shape[-1], name, int(w.nbytes), spec, False, False, 0, False, device)
 
@@ -129,20 +130,37 @@ def explain(op: str, problem: tuple[int, int, int, str, str | None]) -> dict[str
 
 
 def _native_int8(p: Problem) -> str | None:
-    group = reference.act_group(p.act)
+    return _integers(p, "tiles")
+
+
+def _integers(p: Problem, order: str) -> str | None:
+    """Why integer activations do not multiply a weight packed in `order`."""
+    act = reference.integer_act(p.act)
     if not p.packed:
         return "the weight is not packed (or the native module is missing)"
-    if group is None:
-        return "activations are not int8 a row or a group of a multiple of 32"
+    if p.order != order:
+        return f"the weight is packed as {p.order}"
+    if act is None:
+        return "activations are no signed integers of 2 to 8 bits with a scale a row or a group of a multiple of 32"
     if not p.integer:
         return f"{p.weights} has no integer form"
-    if p.padded and group and group != p.group:
+    if p.padded and act.group and act.group != p.group:
         return f"groups of {p.group} are padded, so activations must share them or be int8/row"
     return None
 
 
 def _native_exact(p: Problem) -> str | None:
-    return None if p.packed else "the weight is not packed (or the native module is missing)"
+    if not p.packed:
+        return "the weight is not packed (or the native module is missing)"
+    return None if p.order == "tiles" else f"the weight is packed as {p.order}"
+
+
+def _bit_serial(p: Problem) -> str | None:
+    return _integers(p, "bits")
+
+
+def _lookup(p: Problem) -> str | None:
+    return _integers(p, "nibbles")
 
 
 def _torch_plain(p: Problem) -> str | None:
@@ -158,6 +176,18 @@ def _reference(p: Problem) -> str | None:
 def _cost_int8(p: Problem) -> float:
     r = rates()
     return max(p.weight_bytes / r.bandwidth, p.m * p.n * p.k / r.int8) + r.call
+
+
+def _cost_bit_serial(p: Problem) -> float:
+    act = reference.integer_act(p.act)
+    assert act is not None, "accepted"
+    # an and, a count and an addition a plane of x for every 64 bytes of weights, beside one product for 4 of its columns
+    return max(p.weight_bytes / rates().bandwidth, 1.5 * p.m * act.bits * p.weight_bytes / rates().int8) + rates().call
+
+
+def _cost_lookup(p: Problem) -> float:
+    # 17 instructions for 64 bytes of weights
+    return max(p.weight_bytes / rates().bandwidth, 8.5 * p.m * p.weight_bytes / rates().int8) + rates().call
 
 
 def _cost_exact(p: Problem) -> float:
@@ -177,20 +207,46 @@ def _cost_reference(p: Problem) -> float:
     return 3 * 4 * p.n * p.k / r.bandwidth + p.m * p.n * p.k / r.torch + 5e-5
 
 
-def _run_native(x: Tensor, w: Packed, bias: Tensor | None, group: int) -> Tensor:
+def _run_native(x: Tensor, w: Packed, bias: Tensor | None, group: int, levels: int = 127) -> Tensor:
     module = native.load()
     assert module is not None, "packed weights come from the native module"
     rows = x.detach().to(torch.float32).reshape(-1, w.k).contiguous()
     out = torch.empty(rows.shape[0], w.n)
-    b = None if bias is None else bias.detach().to(torch.float32).contiguous().numpy()
-    module.matmul(w.handle, rows.numpy(), group, out.numpy(), b)
+    module.matmul(w.handle, rows.numpy(), group, out.numpy(), _bias(bias), levels=levels)
     return out.reshape(*x.shape[:-1], w.n)
 
 
+def _bias(bias: Tensor | None) -> Any:
+    return None if bias is None else bias.detach().to(torch.float32).contiguous().numpy()
+
+
 def _run_int8(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat) -> Tensor:
-    group = reference.act_group(act)
-    assert group is not None, "the kernel accepted the activations"
-    return _run_native(x, w, bias, group)
+    of = reference.integer_act(act)
+    assert of is not None, "the kernel accepted the activations"
+    return _run_native(x, w, bias, of.group, of.levels)
+
+
+def _run_planes(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat) -> Tensor:
+    return plane_matmul(x, (w,), act, bias)[0]
+
+
+def plane_matmul(
+    x: Tensor, weights: Sequence[Packed], act: TensorFormat, bias: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """x [..., k] times each of some weights [n_i, k] packed in planes -> float32 [..., n_i]; x is rounded and tabulated once for all.
+
+    The bias is added to each. Raises ValueError for activations that are no signed integers and weights that are packed otherwise.
+    """
+    module, of = native.load(), reference.integer_act(act)
+    if of is None or any(w.order == "tiles" or w.handle is None for w in weights):
+        raise ValueError(f"planes of bits multiply signed integer activations with a scale a row or group; got {act}")
+    assert module is not None, "packed weights come from the native module"
+    rows = x.detach().to(torch.float32).reshape(-1, x.shape[-1]).contiguous()
+    outs = [torch.empty(rows.shape[0], w.n) for w in weights]
+    module.plane_matmul(
+        [w.handle for w in weights], rows.numpy(), of.group, of.bits, [y.numpy() for y in outs], _bias(bias)
+    )
+    return tuple(y.reshape(*x.shape[:-1], y.shape[1]) for y in outs)
 
 
 def _run_exact(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
@@ -211,6 +267,8 @@ def _run_reference(x: Tensor, w: Weight, bias: Tensor | None, act: TensorFormat 
 
 KERNELS: tuple[Kernel, ...] = (
     Kernel("native int8", _native_int8, _cost_int8, _run_int8),
+    Kernel("native bit-serial", _bit_serial, _cost_bit_serial, _run_planes),
+    Kernel("native lookup", _lookup, _cost_lookup, _run_planes),
     Kernel("native exact", _native_exact, _cost_exact, _run_exact),
     Kernel("torch linear", _torch_plain, _cost_torch, _run_torch),
     Kernel("reference", _reference, _cost_reference, _run_reference),

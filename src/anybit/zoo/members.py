@@ -103,6 +103,10 @@ MEMBERS: tuple[Member, ...] = (
         training="1,200 steps of 128 samples, 60 min on a shared core",
     ),
     Member(
+        "mobilenet-v3", "convolutional (MobileNetV3-small)", 932_778, CIFAR, PROJECT, "% of 1,000 test images right", "high",
+        None, "mobilenet-v3/model.safetensors", None, bundled=True, script="train_mobilenet_v3",
+    ),
+    Member(
         "vit", "vision transformer", 2_693_194, CIFAR, PROJECT, "% of 1,000 test images right", "high",
         82.3, "vit/model.safetensors",
         "1e3661cdf3e6dda3874d88fc5dd15d58e216e0d7275a54b19adb376bc4282243", bundled=True, script="train_vit",
