@@ -30,6 +30,8 @@ def test_activations_are_rounded_by_row_with_float32_scales():
         ("int6/row", (6, 0)),
         ("int8/g48", None),
         ("int8/row+z", None),
+        ("int2n/row", (2, 0)),
+        ("int2/row", None),
         ("int1/row", None),
         ("uint8/row", None),
         ("e4m3fn/row", None),

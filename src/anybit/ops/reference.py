@@ -33,7 +33,8 @@ def integer_act(act: str | TensorFormat | None) -> IntegerActivations | None:
     fmt = TensorFormat.parse(act) if isinstance(act, str) else act
     rows, cols = fmt.block
     element = fmt.element
-    signed = isinstance(element, Int) and element.signed and 2 <= element.bits <= 8
+    # int2 = {-2, -1, 0, 1} has scales with signs of their own; only its narrow form is symmetric
+    signed = isinstance(element, Int) and element.signed and 2 + (not element.narrow) <= element.bits <= 8
     if not signed or fmt.scale is None or fmt.zero is not None or fmt.tensor_scale or rows != 1 or cols % 32:
         return None
     return IntegerActivations(element.bits, cols)

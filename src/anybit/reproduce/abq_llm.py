@@ -58,8 +58,8 @@ def _kernel() -> float:
             m, n, k = 1 + (p * q) % 5, 17 + p, 200 + 13 * q
             weight, x = torch.randn(n, k, generator=generator), torch.randn(m, k, generator=generator)
             w = quantize(weight, TensorFormat.parse(f"uint{p}/g64+z" if p % 2 else f"int{p}/row"))
-            act = TensorFormat.parse(f"int{q}/row")
-            given = quantize(x, TensorFormat.parse(f"int{q}/row:fp32")).dequantize().double()
+            act = TensorFormat.parse(f"int{q}n/row")
+            given = quantize(x, TensorFormat.parse(f"int{q}n/row")).dequantize().double()
             true = given @ w.dequantize().double().T
             # codes less their zero points are integers that float32 holds; what is left is one rounding a group and scales
             size = given.abs() @ (w.dequantize().double().abs() + w.scales().double().abs().max() * 2**p).T
@@ -95,7 +95,7 @@ def _speed(context: Context, rounds: int) -> dict[str, Any]:
     rows, row = torch.randn(64, 4096, generator=generator), torch.randn(1, 4096, generator=generator)
     pairs = [(p, q) for p in (1, 2, 4, 8) for q in (2, 4, 8)]
     many = {p: ops.prepack(quantize(small, TensorFormat.parse(f"int{p}/row")), "bits") for p in (1, 2, 4, 8)}
-    act = {q: TensorFormat.parse(f"int{q}/row") for q in (2, 4, 8)}
+    act = {q: TensorFormat.parse(f"int{q}n/row") for q in (2, 4, 8)}
     cases = {f"w{p}a{q}": partial(ops.matmul, rows, many[p], act=act[q]) for p, q in pairs}
     one = {p: quantize(large, TensorFormat.parse(f"int{p}/g128")) for p in (1, 2, 4, 8)}
     single = {f"w{p}a{q}": partial(ops.matmul, row, ops.prepack(one[p], "bits"), act=act[q]) for p, q in pairs if p < 8}
