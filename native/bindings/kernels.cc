@@ -78,9 +78,10 @@ WeightPtr pack_plain(Bytes values, int64_t n, int64_t k, const std::string& type
   return pack_dense(*default_pool(), s);
 }
 
-// act_group -1: exact; -2: the same, and all of x is bf16; 0: integers of at most `levels` with a scale a row; else a scale a group
+// act_group -1: exact; -2: the same, and all of x is bf16; 0: integers of at most `levels` with a scale a row; else a scale a group,
+// of which the first `wide` have 127 levels
 void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<float, 2> out, std::optional<In<float, 1>> bias,
-                 bool accumulate, bool one_order, int levels) {
+                 bool accumulate, bool one_order, int levels, int64_t wide) {
   const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
   require(k == w->k, "x has " + std::to_string(k) + " columns, the weight " + std::to_string(w->k));
   require(out.shape(0) == x.shape(0) && static_cast<int64_t>(out.shape(1)) == w->n, "the output has the wrong shape");
@@ -90,7 +91,8 @@ void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<floa
   spec.group = act_group > 0 && act_group < k ? act_group : 0;
   spec.geometry = w->geometry;
   require(levels >= 1 && levels <= 127, "activation codes have 1 to 127 levels; got " + std::to_string(levels));
-  spec.levels = levels;
+  require(wide >= 0, "the number of groups with 127 levels is not negative; got " + std::to_string(wide));
+  spec.levels = levels, spec.wide = wide;
   spec.values = act_group >= 0 && !has_integer_form(*w);
   require(spec.group == 0 || (spec.geometry.group ? spec.group == spec.geometry.group : spec.group % 32 == 0),
           "activation groups must be a multiple of 32 (or the weight's group); got " + std::to_string(act_group));
@@ -224,7 +226,7 @@ void bind_kernels(nb::module_& m) {
   m.def("pack_dense", pack_plain, nb::arg("values"), nb::arg("n"), nb::arg("k"), nb::arg("type"), nb::arg("block_rows"),
         nb::arg("block_cols"), nb::arg("scale_type"), nb::arg("scale"), nb::arg("factor") = 1.0f);
   m.def("matmul", matmul_rows, nb::arg("weight"), nb::arg("x"), nb::arg("act_group"), nb::arg("out"), nb::arg("bias").none(),
-        nb::arg("accumulate") = false, nb::arg("one_order") = false, nb::arg("levels") = 127);
+        nb::arg("accumulate") = false, nb::arg("one_order") = false, nb::arg("levels") = 127, nb::arg("wide") = 0);
   m.def("embedding", embed, nb::arg("weight"), nb::arg("ids"), nb::arg("factor"), nb::arg("out"));
   m.def("threads", [] { return default_pool()->size(); });
   m.def("set_threads", set_threads, nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>());

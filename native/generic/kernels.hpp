@@ -71,8 +71,9 @@ struct Kernels {
   PanelFn bf16_bf16;
   void (*to_bf16)(const float* x, int64_t slots, uint16_t* halves);  // of numbers that are bf16
   PanelFn bit_serial, look_up;  // weights in planes (planes.hpp)
-  // one row of x: codes of at most `levels` (zeros beyond k up to slots), one scale a group, running sums
-  void (*quantize_row)(const float* x, int64_t slots, int64_t group, float levels, int8_t* codes, float* scales, int32_t* sums, int64_t lds);
+  // one row of x: codes of at most `levels`, in the first `wide` groups 127 (zeros beyond k up to slots), one scale a group, running sums
+  void (*quantize_row)(const float* x, int64_t slots, int64_t group, float levels, int64_t wide, int8_t* codes, float* scales,
+                       int32_t* sums, int64_t lds);
   // probes for `doctor`: reads `bytes` once and returns a value that depends on all of it; `rounds` of the int8 multiply-add loop,
   // returning the number of operations (2 a multiply-add)
   uint64_t (*read_all)(const uint8_t* data, size_t bytes);

@@ -98,7 +98,7 @@ void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx)
   const int64_t group = group_slots(spec, a.slots);
   auto* codes = const_cast<int8_t*>(a.codes) + row * a.ldc;
   auto* scales = const_cast<float*>(a.scales) + row * a.groups;
-  kernels().quantize_row(source, a.slots, group, static_cast<float>(spec.levels), codes, scales, const_cast<int32_t*>(a.sums) + row, a.lds);
+  kernels().quantize_row(source, a.slots, group, static_cast<float>(spec.levels), spec.wide, codes, scales, const_cast<int32_t*>(a.sums) + row, a.lds);
   if (spec.values) {
     for (int64_t k = 0; k < a.slots; ++k) copy[k] = static_cast<float>(codes[k]) * scales[k / group];
   }

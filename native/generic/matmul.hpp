@@ -116,6 +116,7 @@ struct ActSpec {
   int64_t group = 0;
   Geometry geometry = {};  // of the weights that will read it
   int levels = 127;        // int8: the largest code; 2^(b-1) - 1 for activations of b bits
+  int64_t wide = 0;        // int8: in so many first groups the largest code is 127 all the same
   bool values = false;     // int8: make Activations::x what the codes stand for (for weights without an integer form), else leave x
   bool operator==(const ActSpec&) const = default;
 };

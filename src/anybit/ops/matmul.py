@@ -207,12 +207,16 @@ def _cost_reference(p: Problem) -> float:
     return 3 * 4 * p.n * p.k / r.bandwidth + p.m * p.n * p.k / r.torch + 5e-5
 
 
-def _run_native(x: Tensor, w: Packed, bias: Tensor | None, group: int, levels: int = 127) -> Tensor:
+def run_native(x: Tensor, w: Packed, bias: Tensor | None, group: int, levels: int = 127, wide: int = 0) -> Tensor:
+    """The compiled product -> float32 [..., n]; group -2 and -1 exact (x bf16, any), 0 a scale a row, else a scale a group.
+
+    wide: of how many first groups the codes are of 8 bits whatever `levels`.
+    """
     module = native.load()
     assert module is not None, "packed weights come from the native module"
     rows = x.detach().to(torch.float32).reshape(-1, w.k).contiguous()
     out = torch.empty(rows.shape[0], w.n)
-    module.matmul(w.handle, rows.numpy(), group, out.numpy(), _bias(bias), levels=levels)
+    module.matmul(w.handle, rows.numpy(), group, out.numpy(), _bias(bias), levels=levels, wide=wide)
     return out.reshape(*x.shape[:-1], w.n)
 
 
@@ -223,7 +227,7 @@ def _bias(bias: Tensor | None) -> Any:
 def _run_int8(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat) -> Tensor:
     of = reference.integer_act(act)
     assert of is not None, "the kernel accepted the activations"
-    return _run_native(x, w, bias, of.group, of.levels)
+    return run_native(x, w, bias, of.group, of.levels)
 
 
 def _run_planes(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat) -> Tensor:
@@ -250,7 +254,7 @@ def plane_matmul(
 
 
 def _run_exact(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
-    return _run_native(reference.round_activations(x, act), w, bias, -2 if str(act) == "bf16" else -1)
+    return run_native(reference.round_activations(x, act), w, bias, -2 if str(act) == "bf16" else -1)
 
 
 def _run_torch(x: Tensor, w: Tensor, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
