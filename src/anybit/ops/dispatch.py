@@ -96,6 +96,7 @@ class Rates:
 
 PER_THREAD = {
     "amx": Rates(15e9, 550e9, 64e9, 50e9, 5e-6),
+    "avx512bf16": Rates(20e9, 250e9, 60e9, 50e9, 5e-6),
     "avx512": Rates(20e9, 250e9, 60e9, 50e9, 5e-6),
     "avx2": Rates(18e9, 90e9, 38e9, 45e9, 5e-6),
     "neon": Rates(15e9, 60e9, 18e9, 25e9, 5e-6),
