@@ -64,7 +64,7 @@ def _errors() -> dict[str, float]:
             w = quantize(weight, TensorFormat.parse(spec), "mse")
             true = x.double() @ w.dequantize().double().T
             for tables in ("exact", "int8", "average"):
-                found[tables].append(_nmse(lookup_linear(x, w, tables), true))  # type: ignore[arg-type]
+                found[tables].append(_nmse(lookup_linear(x, w, tables), true))
             found["activations"].append(_nmse(ops.matmul(x, ops.prepack(w, "nibbles"), act=ACT), true))
     return {name: max(values) for name, values in found.items()}
 
