@@ -50,7 +50,12 @@ struct Problem {
   const float* bias;
   bool accumulate;
   bool one_order;  // exact: a row has the same bits alone and among others
+  // exact, in one order: slots [begin, slots), the sums of kTreeLeaf slots each added in a binary tree.  `block` divides kTreeLeaf.
+  bool tree;
+  int64_t begin;
 };
+
+constexpr int64_t kTreeLeaf = 256;
 
 constexpr int64_t kFewestBf16 = 2;
 

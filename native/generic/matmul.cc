@@ -117,6 +117,9 @@ bool bf16_holds_integers(const Weight& w) {
   return w.zeros || (w.lowest >= -256 && highest <= 256);
 }
 
+// Slots between two scalings of exact activations.
+int64_t exact_block(const Weight& w) { return w.group == 0 ? kExactBlock : block_of(w.group, kExactBlock); }
+
 PanelFn choose(const Weight& w, const Activations& a, Act act) {
   const Kernels& k = kernels();
   if (a.halves) {
@@ -155,6 +158,9 @@ size_t Weight::nbytes() const {
 }
 
 bool has_integer_form(const Weight& w) { return w.kind == ElementKind::integer || w.kind == ElementKind::codebook; }
+
+bool has_tree(const Weight& w) { return w.geometry.group == 0 && kTreeLeaf % exact_block(w) == 0; }
+int64_t tree_leaves(const Weight& w) { return (w.slots + kTreeLeaf - 1) / kTreeLeaf; }
 
 void Activations::reserve(int64_t max_m, int64_t max_k, int threads, double stretch) {
   const auto slots = (static_cast<int64_t>(std::ceil(static_cast<double>(max_k) * stretch)) + 63) / 32 * 32;
@@ -205,11 +211,16 @@ Problem problem_of(const Weight& w, const Activations& a, Act act, float* y, int
   p.xgroup = group_slots(a.spec, whole);
   p.xhalves = a.halves, p.ldh = a.ldh;
   p.sums = a.sums, p.lds = a.lds;
-  p.block = block_of(p.group, act == Act::int8 ? kInt8Block : kExactBlock);
-  if (w.group == 0) p.block = act == Act::int8 ? kInt8Block : kExactBlock;
+  p.block = act != Act::int8 ? exact_block(w) : w.group == 0 ? kInt8Block : block_of(w.group, kInt8Block);
   if (act == Act::int8 && a.groups > 1) p.block = std::gcd(p.block, p.xgroup);
   p.y = y, p.ldy = ldy;
   p.bias = epilogue.bias, p.accumulate = epilogue.accumulate, p.one_order = epilogue.one_order;
+  if (epilogue.tree) {
+    assert(act == Act::exact && has_tree(w) && "only exact products have a tree");
+    p.tree = p.one_order = true, p.begin = epilogue.first_leaf * kTreeLeaf;
+    const int64_t end = epilogue.last_leaf * kTreeLeaf;
+    p.slots = end < w.slots ? end : w.slots;
+  }
   return p;
 }
 

@@ -79,6 +79,8 @@ struct Weight {
 using WeightPtr = std::shared_ptr<const Weight>;
 
 bool has_integer_form(const Weight&);  // whether int8 activations are multiplied as integers
+bool has_tree(const Weight&);          // whether a leaf of kTreeLeaf columns consists of whole blocks
+int64_t tree_leaves(const Weight&);
 size_t scale_bytes(ScaleKind);
 int packed_code(const uint8_t* panel, int bits, int64_t lane, int64_t slot);  // the stored u of row `lane`, for readers of single rows
 
@@ -153,8 +155,12 @@ const Activations& prepare(Team&, Activations&, const float* x, int64_t m, int64
 
 struct Epilogue {
   const float* bias = nullptr;  // [n]
-  bool accumulate = false;
-  bool one_order = false;  // exact activations: a row has the same bits alone and among others, a little slower alone      // y += instead of y =
+  bool accumulate = false;  // y += instead of y =
+  bool one_order = false;   // exact activations: a row has the same bits alone and among others, a little slower alone
+  // Exact activations, weights with has_tree(): the leaves [first_leaf, last_leaf) of kTreeLeaf columns each, added in a binary tree
+  // whose shape depends on their number only: neighbours first, one without a partner goes up unchanged.
+  bool tree = false;
+  int64_t first_leaf = 0, last_leaf = 0;
 };
 
 // This rank's share of output columns (whole panels of 16): y[m][ldy].  No barrier inside, no memory allocated; other ranks' columns

@@ -60,11 +60,7 @@ def matmul(
         return y.to(out_dtype or x.dtype)
     if determinism != "none":
         rounded = reference.round_activations(x, act)
-        y = (
-            layercast_matmul(rounded, w, bias)
-            if determinism == "layercast"
-            else invariant_matmul(rounded, _whole(w), bias)
-        )
+        y = layercast_matmul(rounded, w, bias) if determinism == "layercast" else invariant_matmul(rounded, w, bias)
         return y.to(out_dtype or x.dtype)
     if isinstance(w, QTensor) and x.device.type == "cpu" and native.load() is not None:
         w = prepack(w)
