@@ -19,6 +19,7 @@ from anybit.formats import TensorFormat
 from anybit.models.plan import Op, Plan, WeightRef
 from anybit.models.weights import Weights
 from anybit.tensors import QTensor, quantize
+from anybit.transforms.block_affine import BlockAffine
 from anybit.transforms.hadamard import Rotation
 
 Buffers = dict[str, Tensor]
@@ -95,6 +96,10 @@ def run(
         elif op.kind == "hadamard":
             turn = rotation(op)
             buffers[op.output] = turn.inverse(inputs[0]) if op.attrs.get("inverse") else turn.forward(inputs[0])
+        elif op.kind == "block_affine":
+            affine = block_affine(op, weights)
+            turned = affine.forward(inputs[0])
+            buffers[op.output] = turned if setting.act is None else affine.clip(turned)
         elif op.kind == "gather":
             buffers[op.output] = inputs[0][..., plan.constants[str(op.attrs["table"])].long()]
         elif op.kind == "residual":
@@ -142,6 +147,11 @@ def rotation(op: Op) -> Rotation:
     """The rotation that a hadamard operator computes, or whose inverse it does."""
     seed = op.attrs.get("seed")
     return Rotation(int(op.attrs["block"]), None if seed is None else int(seed))
+
+
+def block_affine(op: Op, weights: Weights) -> BlockAffine:
+    """The transform of a block_affine operator, with the factors that are stored for it."""
+    return BlockAffine(*(as_float(weights.resolve(ref)) for ref in op.weights))
 
 
 def rms_norm(x: Tensor, gain: Tensor, op: Op) -> Tensor:

@@ -16,6 +16,7 @@ The operators (`kind`; inputs -> output; weights; attributes):
 | add         | a, b      |          | | a + b |
 | softcap     | x         |          | cap | cap * tanh(x / cap) |
 | hadamard    | x         |          | block, seed, inverse | x D H, signs D of `seed` (none without), or the inverse with inverse=1 |
+| block_affine | x        | shared, own[, kept] | | each block through its own matrix; clipped where activations are rounded |
 | gather      | x         |          | table | the columns that a constant lists |
 | residual    | x         |          | table | columns of what rounding activations leaves over of x; zeros where they are exact |
 | scatter     | x         |          | table, factor | the inverse: columns times factor in their places, zeros elsewhere |
@@ -44,6 +45,7 @@ ARITY = {
     "add": (2, 0, 0),
     "softcap": (1, 0, 0),
     "hadamard": (1, 0, 0),
+    "block_affine": (1, 2, 3),
     "gather": (1, 0, 0),
     "residual": (1, 0, 0),
     "scatter": (1, 0, 0),
@@ -88,6 +90,7 @@ class Plan:
     ops: in order. `blocks[i]` is the half-open range of ops of decoder layer i; what stands before block 0 embeds, what stands
     after the last block makes logits in the buffer `logits`.
     buffers: name -> width.  constants: name -> float32 vector.  kv_heads, head_dim: the cache's row of each attention layer.
+    shapes: of weights that the widths of buffers do not tell.
     """
 
     ops: tuple[Op, ...]
@@ -99,6 +102,7 @@ class Plan:
     kv_heads: int
     head_dim: int
     max_positions: int
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for op in self.ops:
@@ -117,6 +121,9 @@ class Plan:
         shapes: dict[str, tuple[int, ...]] = {}
         for op in self.ops:
             if not op.weights:
+                continue
+            if op.weights[0].name in self.shapes:
+                shapes |= {ref.name: self.shapes[ref.name] for ref in op.weights}
                 continue
             main, *bias = op.weights
             if op.kind == "rms_norm":

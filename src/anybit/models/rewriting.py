@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +22,12 @@ from anybit.transforms.hadamard import Rotation
 
 Step = Callable[[Tensor], Tensor]
 """A change of a whole float32 tensor; it may write into it."""
+
+
+class Linear(Protocol):
+    """A linear map of the last dimension."""
+
+    def forward(self, x: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +110,8 @@ class Rewrite:
         for each in read:
             self._add(each.name, _scaling(each, values))
 
-    def turn(self, name: str, dim: int, rotation: Rotation, rows: tuple[int, int] | None = None) -> None:
-        """Rotate the rows (`dim` 0) or columns (1) of a tensor, or of those of its rows."""
+    def turn(self, name: str, dim: int, rotation: Linear, rows: tuple[int, int] | None = None) -> None:
+        """Put the columns (`dim` 1) or rows (0) of a tensor, or of those of its rows, through a rotation or another linear map."""
 
         def step(value: Tensor) -> Tensor:
             part = value if rows is None else value[rows[0] : rows[1]]
@@ -122,6 +129,10 @@ class Rewrite:
         exact = torch.equal(cast.float(), moved)
         self.added[outliers_name(name)] = MemoryEntry((cast if exact else moved).contiguous())
         self._add(name, lambda value: value.index_fill_(1, columns, 0.0))
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Store a tensor that the base does not have."""
+        self.added[name] = MemoryEntry(value.contiguous())
 
     def vector(self, name: str) -> Tensor:
         """The values of a tensor so far, float32."""

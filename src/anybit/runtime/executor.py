@@ -13,7 +13,7 @@ from torch import Tensor
 from anybit import ops
 from anybit.errors import AnybitError, UnsupportedModelError
 from anybit.formats import TensorFormat
-from anybit.models.interpreter import rotation
+from anybit.models.interpreter import block_affine, rotation
 from anybit.models.plan import Op, Plan, Value, WeightRef
 from anybit.runtime import native
 from anybit.runtime.sampling import Sampling
@@ -109,8 +109,8 @@ class NativeExecutor:
 
     def _lower(self, op: Op, weights: Weights, progress: Progress | None) -> tuple[object, ...]:
         """The tuple bindings/engine.cc reads: kind, inputs, output, matrix, vector, attributes."""
-        if op.kind in ("hadamard", "gather", "scatter"):
-            return self._dense(op)
+        if op.kind in ("hadamard", "block_affine", "gather", "scatter"):
+            return self._dense(op, weights)
         attrs: dict[str, Value] = dict(op.attrs)
         matrix: ops.Packed | None = None
         vector: NDArray[np.float32] | None = None
@@ -127,15 +127,17 @@ class NativeExecutor:
         handle = None if matrix is None else matrix.handle
         return op.kind, inputs, self._index[op.output], handle, vector, attrs
 
-    def _dense(self, op: Op) -> tuple[object, ...]:
+    def _dense(self, op: Op, weights: Weights) -> tuple[object, ...]:
         """The engine has no operator for these linear maps: they are dense matrices, exact in float32."""
         width, out = self.plan.buffers[op.inputs[0]], self.plan.buffers[op.output]
-        key = op.kind, width, out, tuple(sorted(op.attrs.items()))
+        key = op.kind, width, out, (*sorted(op.attrs.items()), *(("", ref.name) for ref in op.weights))
         if key not in self._maps:
             if op.kind == "hadamard":
                 # A linear multiplies by the transpose of its weight, and the transpose of a rotation is its inverse.
                 turned = rotation(op).matrix(width)
                 matrix = turned if op.attrs.get("inverse") else turned.T.contiguous()
+            elif op.kind == "block_affine":  # activations of 8 bits, or exact ones, need no clipping
+                matrix = block_affine(op, weights).matrix().T.contiguous()
             else:
                 places = self.plan.constants[str(op.attrs["table"])].long()
                 matrix = torch.zeros(out, width)
