@@ -25,7 +25,8 @@ from .conftest import write_model
 from .test_pipeline import digest
 
 AFFINE = {"name": "block_affine", "options": {"block": 4, "shared": 2, "act": "int4/g4", "steps": 6, "batch": 2}}
-EVERY = ["smooth", "awq", "permute", "hadamard", AFFINE, "rotate_inputs"]
+SORTED = {"name": "sort_keys", "options": {"mode": "after", "values": True}}
+EVERY = ["smooth", "awq", "permute", "hadamard", AFFINE, SORTED, "rotate_inputs"]
 IDS = [3, 90, 17, 17, 64, 5, 121, 44, 8, 30, 77, 12]
 
 
@@ -137,6 +138,8 @@ def test_every_transform_keeps_the_logits_of_every_family(tiny_model, name, step
     [
         ["smooth", "hadamard"],
         ["smooth", "permute", AFFINE],
+        ["sort_keys", "hadamard"],
+        [SORTED, "smooth", "hadamard"],
         ["permute", "awq", "rotate_inputs"],
         ["permute", "smooth", "hadamard"],
     ],

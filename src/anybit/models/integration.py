@@ -18,7 +18,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from anybit.errors import CheckpointError
 from anybit.formats import TensorFormat
 from anybit.models.module import replace_layer
-from anybit.models.online import AFFINE, KEY, Affine, Online, Split
+from anybit.models.online import AFFINE, KEY, Affine, KeyOrder, Online, Split
 from anybit.models.online import read as read_online
 from anybit.nn import Holder, QEmbedding, QLinear
 from anybit.transforms.block_affine import BlockAffine
@@ -47,7 +47,12 @@ class AnybitConfig(QuantizationConfigMixin):
         self.formats = formats or {}
         self.act = act
         self.online = online or []
-        if any(isinstance(each, Split) for each in read_online({KEY: self.online})):
+        at_run_time = read_online({KEY: self.online})
+        if any(isinstance(each, KeyOrder) and each.pairs for each in at_run_time):
+            raise CheckpointError(
+                "the checkpoint keeps key channels in an order of each head, for which transformers has no angles; run it with anybit"
+            )
+        if any(isinstance(each, Split) for each in at_run_time):
             raise CheckpointError(
                 "the checkpoint keeps outlier columns in matrices of their own, which transformers has no place for; run it with anybit"
             )
@@ -106,7 +111,7 @@ class AnybitQuantizer(HfQuantizer):
                 turn: Turn = _AffineTurn(holder, each.clip and holder.act is not None)
             elif isinstance(each, Online):
                 turn = each.rotation.inverse if each.inverse else each.rotation.forward
-            else:  # residuals of activations, which are exact here; splits are refused before
+            else:  # residuals of activations, which are exact here, and orders behind RoPE, which change nothing; others are refused before
                 continue
             for weight in each.before:
                 _submodule(model, weight.removesuffix(".weight")).register_forward_pre_hook(_TurnInput(turn))

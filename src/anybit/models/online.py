@@ -10,6 +10,8 @@ A checkpoint lists them in config.json, under `online` of its `quantization_conf
 
     {"transform": "block_affine", "block": 32, "shared": 8, "clip": true, "before": ["model.layers.0.mlp.down_proj.weight"]}
 
+    {"transform": "key_order", "layer": 0, "pairs": true, "orders": [[2, 0, 1, …], …]}
+
 `before` names the weights (of linears or norms) whose input is transformed, `after` those (of embeddings or norms) whose output is.  A
 split takes input columns out of the linears with these weights; a dense matrix for each, stored as `X.outliers` beside `X.weight`, reads
 them instead.  A residual gives what the rounding of activations leaves over in some columns to copies of these columns of the weight.  A
@@ -139,7 +141,25 @@ class Residual(Columns):
     kind = "residual"
 
 
-AtRunTime = Online | Affine | Split | Residual
+@dataclass(frozen=True)
+class KeyOrder:
+    """The order of the channels of keys and queries of a layer, one a kv head.
+
+    pairs: the pairs under RoPE stand in that order in the weights, and their angles follow; else each list holds all channels of a head,
+    which are put into order behind RoPE.
+    """
+
+    layer: int
+    pairs: bool
+    orders: tuple[tuple[int, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As config.json holds it."""
+        orders = [list(order) for order in self.orders]
+        return {"transform": "key_order", "layer": self.layer, "pairs": self.pairs, "orders": orders}
+
+
+AtRunTime = KeyOrder | Online | Affine | Split | Residual
 
 
 def outliers_name(weight: str) -> str:
@@ -174,6 +194,12 @@ def read(settings: Mapping[str, Any]) -> list[AtRunTime]:
                 made = Split if entry["transform"] == "split" else Residual
                 found.append(made(columns, tuple(str(name) for name in entry["weights"])))
                 continue
+            if entry["transform"] == "key_order":
+                orders = tuple(tuple(int(place) for place in order) for order in entry["orders"])
+                if any(sorted(order) != list(range(len(order))) for order in orders):
+                    raise ValueError("an order lists every channel once")
+                found.append(KeyOrder(int(entry["layer"]), bool(entry["pairs"]), orders))
+                continue
             if entry["transform"] == "block_affine":
                 block, shared = int(entry["block"]), int(entry["shared"])
                 names = tuple(str(name) for name in entry["before"])
@@ -201,8 +227,74 @@ def insert(plan: Plan, online: Sequence[AtRunTime]) -> Plan:
     for each in online:
         # Buffers are named by how many there are, so that transforms added later do not meet the names of earlier ones.
         number = len(plan.buffers)
-        plan = _insert(plan, each, number) if isinstance(each, Online | Affine) else _columns(plan, each, number)
+        if isinstance(each, KeyOrder):
+            plan = _key_order(plan, each, number)
+        else:
+            plan = _insert(plan, each, number) if isinstance(each, Online | Affine) else _columns(plan, each, number)
     return plan
+
+
+def unsorted(plan: Plan) -> Plan:
+    """The same function for a cache without blocks: pairs that a `KeyOrder` has sorted are put back before RoPE."""
+    ops: list[Op] = []
+    place: list[int] = []
+    buffers, constants = dict(plan.buffers), dict(plan.constants)
+    renamed: dict[str, str] = {}
+    for op in plan.ops:
+        place.append(len(ops))
+        if op.kind == "rope" and "order" in op.attrs:
+            name, heads = op.output, int(op.attrs["heads"])
+            order = constants[str(op.attrs["order"])].long().reshape(heads, -1)
+            width = buffers[name] // heads
+            channels = torch.arange(width).repeat(heads, 1)
+            channels[:, : 2 * order.shape[1]] = torch.cat([order.argsort(1), order.argsort(1) + order.shape[1]], 1)
+            back = channels + width * torch.arange(heads)[:, None]
+            table, made = f"{op.attrs['order']}.back", f"{name}.unsorted"
+            constants[table], buffers[made], renamed[name] = back.reshape(-1).float(), buffers[name], made
+            attrs = {key: value for key, value in op.attrs.items() if key != "order"}
+            ops += [Op("gather", op.inputs, made, (), {"table": table}), Op("rope", (made,), made, (), attrs)]
+        elif op.kind == "attention":
+            ops.append(replace(op, inputs=tuple(renamed.get(name, name) for name in op.inputs)))
+            renamed = {}
+        else:
+            ops.append(op)
+    place.append(len(ops))
+    blocks = tuple((place[a], place[b]) for a, b in plan.blocks)
+    return replace(plan, ops=tuple(ops), blocks=blocks, buffers=buffers, constants=constants)
+
+
+def _key_order(plan: Plan, order: KeyOrder, number: int) -> Plan:
+    at = next((i for i, op in enumerate(plan.ops) if op.kind == "attention" and op.attrs["layer"] == order.layer), None)
+    if at is None or len(order.orders) != plan.kv_heads:
+        raise CheckpointError(
+            f"config.json lists an order of the keys of layer {order.layer} for {len(order.orders)} heads; the model has "
+            f"{plan.layers} layers of {plan.kv_heads}"
+        )
+    attention = plan.ops[at]
+    ops, buffers, constants = list(plan.ops), dict(plan.buffers), dict(plan.constants)
+    added: list[Op] = []
+    inputs = list(attention.inputs)
+    for which, name in enumerate(attention.inputs[:2]):
+        heads = buffers[name] // plan.head_dim
+        each = torch.tensor(order.orders).repeat_interleave(heads // plan.kv_heads, 0)
+        table = f"order.{number}.{order.layer}.{which}"
+        if order.pairs:
+            rope = next((i for i in range(at - 1, -1, -1) if ops[i].output == name), -1)
+            half = len(constants[str(ops[rope].attrs["table"])]) if ops[rope].kind == "rope" else 0
+            if each.shape[1] != half:
+                raise CheckpointError(f"config.json lists an order of {each.shape[1]} pairs; RoPE turns {half}")
+            constants[table] = each.reshape(-1).float()
+            ops[rope] = replace(ops[rope], attrs={**ops[rope].attrs, "order": table})
+            continue
+        if each.shape[1] != plan.head_dim:
+            raise CheckpointError(f"config.json lists an order of {each.shape[1]} channels; a head has {plan.head_dim}")
+        constants[table] = (each + plan.head_dim * torch.arange(heads)[:, None]).reshape(-1).float()
+        inputs[which] = f"{name}.{number}"
+        buffers[inputs[which]] = buffers[name]
+        added.append(Op("gather", (name,), inputs[which], (), {"table": table}))
+    ops[at : at + 1] = [*added, replace(attention, inputs=tuple(inputs))]
+    blocks = tuple((a + len(added) * (a > at), b + len(added) * (b > at)) for a, b in plan.blocks)
+    return replace(plan, ops=tuple(ops), blocks=blocks, buffers=buffers, constants=constants)
 
 
 def _columns(plan: Plan, split: Split | Residual, number: int) -> Plan:

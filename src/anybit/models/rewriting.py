@@ -92,6 +92,14 @@ class Rewrite:
     def permute(self, site: Site, order: Tensor) -> None:
         """Put unit `order[u]` where unit u was, on both sides and in what follows. RecipeError unless order [units] is a permutation."""
         self._check(site, "permute", order)
+        self._permute(site, order)
+
+    def reorder(self, site: Site, order: Tensor) -> None:
+        """As `permute`, of pairs under RoPE; whoever calls sees to it that their angles get the order too."""
+        self._check(site, "reorder", order)
+        self._permute(site, order)
+
+    def _permute(self, site: Site, order: Tensor) -> None:
         if not torch.equal(order.sort().values, torch.arange(site.units)):
             raise RecipeError(f"the order of the channels of {site.made[0].name} is no permutation")
         for part in (*site.made, *site.read, *site.follow):

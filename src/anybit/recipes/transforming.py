@@ -22,7 +22,7 @@ from anybit.models.plan import Plan
 from anybit.models.rewriting import Rewrite, rotate_residual
 from anybit.quantize import rtn
 from anybit.quantize.statistics import Statistics
-from anybit.recipes import affine, items
+from anybit.recipes import affine, items, keys
 from anybit.recipes.inputs import Inputs, sources
 from anybit.recipes.job import Job
 from anybit.recipes.recipe import KEEP
@@ -103,6 +103,8 @@ def _applied(job: Job, name: str, options: Any, found: Numbers) -> Job:
     elif name == "permute":
         for key, wanted in found.items():
             rewrite.permute(here[int(key)], wanted)
+    elif name == "sort_keys":
+        left += keys.sorted_keys(model, rewrite, options)
     elif name == "block_affine":
         left += _affine(job, rewrite, options, found)
     elif name == "hadamard":

@@ -14,6 +14,7 @@ from anybit import ops
 from anybit.errors import AnybitError, UnsupportedModelError
 from anybit.formats import TensorFormat
 from anybit.models.interpreter import block_affine, rotation
+from anybit.models.online import unsorted
 from anybit.models.plan import Op, Plan, Value, WeightRef
 from anybit.runtime import native
 from anybit.runtime.sampling import Sampling
@@ -83,6 +84,7 @@ class NativeExecutor:
         if chunk < 1:
             raise AnybitError(f"the prefill chunk must be at least 1 token; got {chunk}")
         int8, group = _activation(act)
+        plan = unsorted(plan)
         self.plan = plan
         names = list(plan.buffers)
         self._index = {name: i for i, name in enumerate(names)} | {"ids": -1}

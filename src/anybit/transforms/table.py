@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from anybit import options
 from anybit.errors import RecipeError
-from anybit.transforms import awq, block_affine, hadamard, order, residual, smooth, split
+from anybit.transforms import awq, block_affine, hadamard, key_order, order, residual, smooth, split
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ TRANSFORMS: Mapping[str, Transform] = {
         Transform("smooth", "inputs", "Xiao et al. 2022, arXiv 2211.10438", smooth.Options),
         Transform("awq", "inputs", "Lin et al. 2023, arXiv 2306.00978", awq.Options),
         Transform("permute", "inputs", "channels in the order of their mean square", order.Options),
+        Transform("sort_keys", "weights", "arXiv 2403.20137", key_order.Options),
         Transform("hadamard", "weights", "QuaRot, Ashkboos et al. 2024, arXiv 2404.00456", hadamard.Options),
         Transform("split", "inputs", "LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339", split.Options),
         Transform("residual", "inputs", "ARCQuant, arXiv 2601.07475", residual.Options),
