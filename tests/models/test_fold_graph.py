@@ -39,11 +39,11 @@ def test_values_of_one_head_are_read_by_its_whole_group(tiny_model):
     assert plan.ops[site.readers[0]].weights[0].name.endswith("o_proj.weight")
 
 
-def test_pairs_of_rope_are_scaled_only(tiny_model):
+def test_pairs_of_rope_are_scaled_and_reordered_only(tiny_model):
     plan = models.load(tiny_model("phi3_short")[1]).plan  # 6 of 8 channels are rotated
     pairs, alone = [site for site in sites(plan) if site.kind == "qk"][::2][:2]
     kinds = {site.made[0].index.shape[1]: site for site in (s for s in sites(plan) if s.kind == "qk")}
-    assert kinds[2].allows == {"scale"} and kinds[2].units == 3
+    assert kinds[2].allows == {"scale", "reorder"} and kinds[2].units == 3
     assert kinds[1].allows == {"scale", "permute", "rotate"} and kinds[1].units == 2
     assert torch.equal(kinds[1].made[0].index[:, 0] % 8, torch.tensor([6, 7]))
     assert pairs.kind == alone.kind == "qk"

@@ -9,7 +9,7 @@ from tests.models.conftest import MODELS
 from anybit import models
 from anybit.errors import CheckpointError
 from anybit.models import TorchExecutor, online
-from anybit.models.online import Online, Split
+from anybit.models.online import Affine, KeyOrder, Online, Split
 from anybit.models.rewriting import Rewrite
 from anybit.runtime.executor import NativeExecutor
 from anybit.transforms.hadamard import Rotation, block_size
@@ -65,6 +65,8 @@ def test_readers_of_one_value_share_an_operator_and_blocks_keep_their_bounds(tin
 def test_there_and_back_through_json(tiny_model):
     _, records = rotated(models.load(tiny_model("llama")[1]))
     records += [Online(Rotation(4), after=("model.embed_tokens.weight",), inverse=True)]
+    records += [KeyOrder(1, True, ((2, 0, 1), (0, 1, 2))), KeyOrder(0, False, ((1, 0), (0, 1)))]
+    records += [Affine(32, 8, True, ("model.layers.0.mlp.down_proj.weight",)), Affine(4, 4, False, ("a", "b"))]
     assert online.read({"online": [each.to_json() for each in records]}) == records
     assert online.read({}) == []
 
@@ -87,6 +89,9 @@ def test_a_rotation_and_its_inverse_cancel(tiny_model):
         ({"transform": "hadamard", "block": 9, "seed": 1, "inverse": False, "before": [], "after": []}, "malformed"),
         ({"transform": "hadamard", "block": 8}, "malformed"),
         ({"transform": "split", "columns": [], "weights": []}, "malformed"),
+        ({"transform": "block_affine", "block": 8, "shared": 2, "clip": True, "before": []}, "malformed"),
+        ({"transform": "key_order", "layer": 0, "pairs": True, "orders": [[0, 0]]}, "malformed"),
+        ({"transform": "block_affine", "block": 0, "shared": 2, "clip": True, "before": ["a"]}, "malformed"),
         ({"transform": "split", "columns": [2, 2], "weights": []}, "malformed"),
     ],
 )
@@ -101,6 +106,14 @@ def test_a_transform_without_its_place_is_refused(tiny_model):
         online.insert(plan, [Online(Rotation(4), before=("nowhere",))])
     with pytest.raises(CheckpointError, match="width is 48"):
         online.insert(plan, [Online(Rotation(32), before=("model.layers.0.self_attn.q_proj.weight",))])
+    with pytest.raises(CheckpointError, match="blocks of 32 with a factor of 8, but its width is 76"):
+        online.insert(plan, [Affine(32, 8, False, ("model.layers.0.mlp.down_proj.weight",))])
+    with pytest.raises(CheckpointError, match="an order of 3 pairs; RoPE turns 4"):
+        online.insert(plan, [KeyOrder(0, True, ((0, 1, 2), (0, 1, 2)))])
+    with pytest.raises(CheckpointError, match="an order of 3 channels; a head has 8"):
+        online.insert(plan, [KeyOrder(0, False, ((0, 1, 2), (0, 1, 2)))])
+    with pytest.raises(CheckpointError, match="layer 9 for 1 heads; the model has 3 layers of 2"):
+        online.insert(plan, [KeyOrder(9, False, ((0, 1, 2),))])
     down, up = (f"model.layers.0.mlp.{name}_proj.weight" for name in ("down", "up"))
     with pytest.raises(CheckpointError, match="splits column 76"):
         online.insert(plan, [Split((3, 76), (down,))])

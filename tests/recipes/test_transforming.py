@@ -24,7 +24,9 @@ from anybit.tensors import quantize
 from .conftest import write_model
 from .test_pipeline import digest
 
-EVERY = ["smooth", "awq", "permute", "hadamard", "rotate_inputs"]
+AFFINE = {"name": "block_affine", "options": {"block": 4, "shared": 2, "act": "int4/g4", "steps": 6, "batch": 2}}
+SORTED = {"name": "sort_keys", "options": {"mode": "after", "values": True}}
+EVERY = ["smooth", "awq", "permute", "hadamard", AFFINE, SORTED, "rotate_inputs"]
 IDS = [3, 90, 17, 17, 64, 5, 121, 44, 8, 30, 77, 12]
 
 
@@ -115,7 +117,7 @@ def logits(model: models.Model) -> torch.Tensor:
     return TorchExecutor(model.plan, model.weights).forward(IDS, "all")
 
 
-@pytest.mark.parametrize("step", EVERY)
+@pytest.mark.parametrize("step", EVERY, ids=str)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_transform_keeps_the_logits_of_every_family(tiny_model, name, step, tmp_path) -> None:  # noqa: F811
     start = job_of(tiny_model(name)[1], [step], tmp_path / "out")
@@ -132,7 +134,15 @@ def test_every_transform_keeps_the_logits_of_every_family(tiny_model, name, step
 
 
 @pytest.mark.parametrize(
-    "steps", [["smooth", "hadamard"], ["permute", "awq", "rotate_inputs"], ["permute", "smooth", "hadamard"]]
+    "steps",
+    [
+        ["smooth", "hadamard"],
+        ["smooth", "permute", AFFINE],
+        ["sort_keys", "hadamard"],
+        [SORTED, "smooth", "hadamard"],
+        ["permute", "awq", "rotate_inputs"],
+        ["permute", "smooth", "hadamard"],
+    ],
 )
 @pytest.mark.parametrize("name", ["llama_biases_tied", "phi3", "gemma3", "qwen3"])
 def test_transforms_in_a_row(tiny_model, name, steps, tmp_path) -> None:  # noqa: F811
@@ -172,7 +182,7 @@ def recipe_of(steps: list[object], text: Path, method: str = "gptq") -> recipes.
 
 
 @pytest.mark.parametrize("which", ["model", "tied"])
-@pytest.mark.parametrize("step", EVERY)
+@pytest.mark.parametrize("step", EVERY, ids=str)
 def test_what_is_written_is_the_same_model_to_all_executors(
     which: str, step: str, text: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -192,6 +202,12 @@ def test_what_is_written_is_the_same_model_to_all_executors(
 def test_norms_stay_as_small_as_they_were(model: Path, text: Path, tmp_path: Path) -> None:
     plain = recipes.run(model, recipe_of([], text), tmp_path / "plain")
     for step in EVERY:
+        if step is AFFINE:  # which stores two bytes for every entry of its factors and bounds
+            widths = [32, 32, 32, 80] * 2
+            extra = sum(2 * (2 * 2 + width // 4 * (2 * 2 + 2)) for width in widths)
+            made = recipes.run(model, recipe_of([step], text), tmp_path / "affine")
+            assert made.bytes == plain.bytes + extra and made.parameters == plain.parameters
+            continue
         assert recipes.run(model, recipe_of([step], text), tmp_path / step).bytes == plain.bytes
 
 
@@ -227,6 +243,42 @@ def test_a_written_residual_copies_the_codes_and_stores_nothing_more(model: Path
 
 class Stopped(Exception):
     pass
+
+
+def test_learned_transforms_lower_the_divergence_with_rounded_activations(
+    model: Path, text: Path, tmp_path: Path
+) -> None:
+    """Against the Hadamard matrices that learning starts from; and kept layers have no transform."""
+    act, errors = TensorFormat.parse("int4/g4"), []
+    start = outlying(models.load(model))
+    models.outliers.write(start, tmp_path / "outlying")
+    ids = start.tokenizer.encode(text.read_text())[-100:]
+    wanted = TorchExecutor(start.plan, start.weights).forward(ids, "all")
+    for steps in (0, 60):
+        step = {"name": "block_affine", "options": {**AFFINE["options"], "steps": steps, "rate": 0.01}}
+        recipe = recipe_of([step], text, "batquant")
+        recipe = recipe.model_copy(update={"overrides": (recipes.Override(pattern="*.1.mlp.down*", weights="keep"),)})
+        recipes.run(tmp_path / "outlying", recipe, tmp_path / str(steps))
+        made = models.load(tmp_path / str(steps), verify=True)
+        assert "model.layers.0.mlp.down_proj.affine_own" in made.weights
+        assert "model.layers.1.mlp.down_proj.affine_own" not in made.weights
+        got = TorchExecutor(made.plan, made.weights, act=act).forward(ids, "all")
+        errors.append(float((got - wanted).norm()))
+    assert errors[1] < errors[0]
+
+
+def test_a_run_killed_while_it_learns_ends_in_the_same_bytes(model: Path, text: Path, tmp_path: Path) -> None:
+    recipe = recipe_of([AFFINE], text, "batquant")
+    recipes.run(model, recipe, tmp_path / "whole")
+
+    def stop(share: float, what: str) -> None:
+        if "learned block 1" in what:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        recipes.run(model, recipe, tmp_path / "broken", progress=stop)
+    assert recipes.run(model, recipe, tmp_path / "broken").resumed == 1
+    assert digest(tmp_path / "broken") == digest(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("after", ["transform", "quantized model.layers.1.self_attn.q_proj"])
@@ -270,3 +322,5 @@ def test_refusals(tmp_path: Path, text: Path) -> None:
     with pytest.raises(RecipeError, match="block of 24 does not divide the 80 channels"):
         recipes.run(path, recipe_of([{"name": "hadamard", "options": {"block": 24}}], text), tmp_path / "out")
     assert not (tmp_path / "out").exists() and not journal.folder(tmp_path / "out").exists()
+    with pytest.raises(RecipeError, match="blocks of 32 do not divide the 80 inputs"):
+        recipes.preflight(path, recipe_of(["block_affine"], text), tmp_path / "out")

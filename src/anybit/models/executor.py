@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import torch
@@ -13,7 +14,7 @@ from anybit.formats import TensorFormat
 from anybit.models.interpreter import Hook, Multiply, Setting, as_float, run
 from anybit.models.plan import Plan, WeightRef
 from anybit.models.weights import Weight, Weights
-from anybit.tensors import QTensor
+from anybit.tensors import QTensor, quantize
 
 Ids = Sequence[int] | Tensor
 
@@ -45,7 +46,9 @@ class TorchExecutor:
     compute_dtype: what linears multiply in.  act: format the inputs of quantized linears are rounded to; None is exact.
     cache_dtype: what keys and values are kept in.  keep: hold the unpacked weights between calls (as much memory as the model in
     `compute_dtype`) instead of reading them again for every call.
-    multiply: computes every matrix product in arithmetic of its own (`interpreter.Multiply`).
+    multiply: computes every matrix product in arithmetic of its own (`interpreter.Multiply`).  keys, values: formats in which the
+    cache holds them, packed, every head of a token a row; queries: format that queries are rounded to behind RoPE.
+    AnybitError where the blocks of a format do not divide the channels of a head.
     """
 
     def __init__(
@@ -58,17 +61,30 @@ class TorchExecutor:
         keep: bool = True,
         on_linear: Hook | None = None,
         multiply: Multiply | None = None,
+        keys: TensorFormat | None = None,
+        values: TensorFormat | None = None,
+        queries: TensorFormat | None = None,
     ) -> None:
         self.plan = plan
+        for fmt in (keys, values, queries):
+            if fmt is not None and (fmt.block[0] != 1 or fmt.tensor_scale or plan.head_dim % (fmt.block[1] or 1)):
+                raise AnybitError(
+                    f"a cache takes formats whose blocks divide the {plan.head_dim} channels of a head, without tensor scale; got {fmt}"
+                )
         self.weights: Weights = _Kept(weights, compute_dtype, act is None) if keep else weights
-        self.setting = Setting(compute_dtype, act, on_linear, multiply=multiply)
-        self._cache = _Cache(plan.layers, cache_dtype)
+        self.setting = Setting(compute_dtype, act, on_linear, multiply=multiply, queries=queries)
+        self._cache = _Cache(plan.layers, plan.kv_heads, cache_dtype, (keys, values))
         self._position = 0
 
     @property
     def position(self) -> int:
         """Tokens in the cache."""
         return self._position
+
+    @property
+    def cache_bytes(self) -> tuple[int, int]:
+        """Of the keys and of the values in the cache."""
+        return self._cache.nbytes
 
     def reset(self) -> None:
         """Forget the sequence."""
@@ -120,21 +136,44 @@ def check_ids(ids: Ids, plan: Plan, position: int = 0) -> Tensor:
 
 
 class _Cache:
-    """Keys and values [positions, kv_heads, head_dim] of each layer."""
+    """Keys and values [positions, kv_heads, head_dim] of each layer: in a dtype, or packed in a format."""
 
-    def __init__(self, layers: int, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * layers
+    def __init__(
+        self, layers: int, heads: int, dtype: torch.dtype, formats: tuple[TensorFormat | None, TensorFormat | None]
+    ) -> None:
+        self.heads, self.dtype, self.formats = heads, dtype, formats
+        self.layers: list[tuple[Weight, Weight] | None] = [None] * layers
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        new = keys.to(self.dtype), values.to(self.dtype)
-        old = self.layers[layer]
-        both = new if old is None else (torch.cat([old[0], new[0]]), torch.cat([old[1], new[1]]))
-        self.layers[layer] = both
-        return both[0].float(), both[1].float()
+        held = self.layers[layer] or (None, None)
+        new = self._joined(held[0], keys, self.formats[0]), self._joined(held[1], values, self.formats[1])
+        self.layers[layer] = new
+        return as_float(new[0]).reshape(-1, *keys.shape[1:]), as_float(new[1]).reshape(-1, *values.shape[1:])
+
+    def _joined(self, held: Weight | None, new: Tensor, fmt: TensorFormat | None) -> Weight:
+        if fmt is None:
+            cast = new.to(self.dtype)
+            return cast if held is None else torch.cat([as_float(held, self.dtype), cast])
+        q = quantize(new.reshape(-1, new.shape[-1]), fmt)
+        if not isinstance(held, QTensor):
+            return q
+        scale, zero = (
+            None if old is None or more is None else torch.cat([old, more])
+            for old, more in ((held.scale, q.scale), (held.zero, q.zero))
+        )
+        shape = held.shape[0] + q.shape[0], q.shape[1]
+        return replace(held, codes=torch.cat([held.codes, q.codes]), scale=scale, zero=zero, shape=shape)
 
     def truncate(self, n: int) -> None:
-        self.layers = [None if pair is None or n == 0 else (pair[0][:n], pair[1][:n]) for pair in self.layers]
+        def kept(held: Weight) -> Weight:
+            return held.rows(0, n * self.heads) if isinstance(held, QTensor) else held[:n]
+
+        self.layers = [None if pair is None or n == 0 else (kept(pair[0]), kept(pair[1])) for pair in self.layers]
+
+    @property
+    def nbytes(self) -> tuple[int, int]:
+        pairs = [pair for pair in self.layers if pair is not None]
+        return sum(keys.nbytes for keys, _ in pairs), sum(values.nbytes for _, values in pairs)
 
 
 class _Kept:

@@ -12,7 +12,8 @@ one side is undone on the other; which changes commute with what happens in betw
 | ud       | up and down projection of a gated MLP       | yes   | yes     | 4      |
 
 1 the order and the basis are the residual stream's.  2 `rewriting.rotate_residual`, which has gains and tied tables to look after.
-3 only channels that RoPE leaves alone: it turns the others in pairs, by angles of their own.  4 the gate multiplies element by element; it
+3 only channels that RoPE leaves alone: it turns the others in pairs, by angles of their own, which `reorder` must give the order
+too (`online.KeyOrder`).  4 the gate multiplies element by element; it
 follows a permutation.
 
 Channels come in units: a pair under RoPE, a single one elsewhere.  A unit has as many members as tensors repeat it: a channel of a kv head
@@ -55,7 +56,7 @@ class Site:
 
     key: sites with equal keys may want equal treatment, as the norms of all layers (outliers sit in the same channels of each).
     readers: the plan's linear operators that read the channels, in whose inputs they can be measured; empty for `qk` and `residual`.
-    allows: of "scale", "permute", "rotate".
+    allows: of "scale", "permute", "rotate", "reorder".  layer, head: of a qk site, the attention's and the kv head; -1 for all heads.
     """
 
     kind: str
@@ -66,6 +67,8 @@ class Site:
     follow: tuple[Part, ...] = ()
     readers: tuple[int, ...] = ()
     allows: frozenset[str] = frozenset({"scale"})
+    layer: int = -1
+    head: int = -1
 
 
 def sites(plan: Plan) -> list[Site]:
@@ -79,7 +82,8 @@ def sites(plan: Plan) -> list[Site]:
                 found.append(_norm(plan, op, read))
         elif op.kind == "attention":
             q, k, v = (origin(plan, i, name) for name in op.inputs)
-            found += _qk(plan, op, q, k)
+            if q[0].kind == k[0].kind == "linear":
+                found += _qk(plan, op, q, k)
             read = readers(plan, i)
             if len(v) == 1 and len(read) == 1 and plan.ops[read[0]].kind == "linear":
                 found += _vo(plan, op, v[0], read[0])
@@ -159,20 +163,27 @@ def _qk(plan: Plan, attention: Op, q: Sequence[Op], k: Sequence[Op]) -> list[Sit
     free = frozenset({"scale", "permute", "rotate"})
     norms = [[op for op in chain if op.kind == "rms_norm"] for chain in (k, q)]
     found = []
-    for units, allows in ((pairs, frozenset({"scale"})), (alone, free)):
+    layer = int(attention.attrs["layer"])
+    turned = frozenset({"scale"} if rope and "order" in rope.attrs else {"scale", "reorder"})
+    for units, allows in ((pairs, turned), (alone, free)):
         if not len(units):
             continue
         if all(norms):  # one gain for all heads; what comes before a norm's scale is lost in it
             key_norm, query_norm = norms[0][0], norms[1][0]
             made: tuple[Part, ...] = (gain(key_norm, units),)
             read: tuple[Part, ...] = (gain(query_norm, units),)
-            found.append(Site("qk", key_norm.weights[0].name, len(units), made, read))
+            follow = (
+                *rows(k[0], _at(range(kv_heads), units, plan.head_dim)),
+                *rows(q[0], _at(range(heads), units, plan.head_dim)),
+            )
+            name, allows = key_norm.weights[0].name, allows - {"rotate"}
+            found.append(Site("qk", name, len(units), made, read, follow, allows=allows, layer=layer))
             continue
         for head in range(kv_heads):
             key = f"{k[0].weights[0].name}.{head}"
             made = rows(k[0], _at([head], units, plan.head_dim))
             read = rows(q[0], _at(_group(head, heads, kv_heads), units, plan.head_dim))
-            found.append(Site("qk", key, len(units), made, read, allows=allows))
+            found.append(Site("qk", key, len(units), made, read, allows=allows, layer=layer, head=head))
     return found
 
 

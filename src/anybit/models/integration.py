@@ -18,11 +18,14 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from anybit.errors import CheckpointError
 from anybit.formats import TensorFormat
 from anybit.models.module import replace_layer
-from anybit.models.online import KEY, Online, Split
+from anybit.models.online import AFFINE, KEY, Affine, KeyOrder, Online, Split
 from anybit.models.online import read as read_online
 from anybit.nn import Holder, QEmbedding, QLinear
+from anybit.transforms.block_affine import BlockAffine
 
 METHOD = "anybit"
+
+Turn = Callable[[torch.Tensor], torch.Tensor]
 
 
 @register_quantization_config(METHOD)
@@ -44,7 +47,12 @@ class AnybitConfig(QuantizationConfigMixin):
         self.formats = formats or {}
         self.act = act
         self.online = online or []
-        if any(isinstance(each, Split) for each in read_online({KEY: self.online})):
+        at_run_time = read_online({KEY: self.online})
+        if any(isinstance(each, KeyOrder) and each.pairs for each in at_run_time):
+            raise CheckpointError(
+                "the checkpoint keeps key channels in an order of each head, for which transformers has no angles; run it with anybit"
+            )
+        if any(isinstance(each, Split) for each in at_run_time):
             raise CheckpointError(
                 "the checkpoint keeps outlier columns in matrices of their own, which transformers has no place for; run it with anybit"
             )
@@ -76,6 +84,9 @@ class AnybitQuantizer(HfQuantizer):
             name = weight.removesuffix(".weight")
             fmt = TensorFormat.parse(spec)
             replace_layer(model, name, _empty_twin(_submodule(model, name), name, fmt, act))
+        for each in read_online({KEY: config.online}):
+            if isinstance(each, Affine):
+                _add_factors(model, each)
         embedding = model.get_input_embeddings()
         if isinstance(embedding, QEmbedding) and model.config.get_text_config().tie_word_embeddings:
             # transformers ties parameters, of which a quantized table has none; the head shares the buffers instead
@@ -95,11 +106,13 @@ class AnybitQuantizer(HfQuantizer):
         if tied and isinstance(embedding, QEmbedding) and isinstance(head, QLinear):
             model.set_output_embeddings(QLinear(embedding.weight, None, head.act))
         for each in read_online({KEY: self.quantization_config.online}):
-            if not isinstance(
-                each, Online
-            ):  # residuals of activations, which are exact here; splits are refused before
+            if isinstance(each, Affine):
+                holder = _submodule(model, each.before[0].removesuffix(".weight"))
+                turn: Turn = _AffineTurn(holder, each.clip and holder.act is not None)
+            elif isinstance(each, Online):
+                turn = each.rotation.inverse if each.inverse else each.rotation.forward
+            else:  # residuals of activations, which are exact here, and orders behind RoPE, which change nothing; others are refused before
                 continue
-            turn = each.rotation.inverse if each.inverse else each.rotation.forward
             for weight in each.before:
                 _submodule(model, weight.removesuffix(".weight")).register_forward_pre_hook(_TurnInput(turn))
             for weight in each.after:
@@ -114,10 +127,23 @@ class AnybitQuantizer(HfQuantizer):
         return False
 
 
+class _AffineTurn:
+    """A block-affine transform whose factors are buffers of the first module that reads it."""
+
+    def __init__(self, holder: nn.Module, clip: bool) -> None:
+        self.holder, self.clip = holder, clip
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        given = [getattr(self.holder, ending[1:]) for ending in AFFINE if hasattr(self.holder, ending[1:])]
+        affine = BlockAffine(*given)
+        turned = affine.forward(x)
+        return affine.clip(turned) if self.clip else turned
+
+
 class _TurnInput:
     """A hook before a module: its first input is transformed."""
 
-    def __init__(self, turn: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, turn: Turn) -> None:
         self.turn = turn
 
     def __call__(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -127,11 +153,20 @@ class _TurnInput:
 class _TurnOutput:
     """A hook behind a module: its output is transformed."""
 
-    def __init__(self, turn: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, turn: Turn) -> None:
         self.turn = turn
 
     def __call__(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         return self.turn(output)
+
+
+def _add_factors(model: Any, affine: Affine) -> None:
+    """Empty buffers beside the first weight, for the checkpoint's tensors to be read into."""
+    layer = _submodule(model, affine.before[0].removesuffix(".weight"))
+    if not isinstance(layer, QLinear):
+        raise CheckpointError(f"config.json lists a transform before {affine.before[0]}, which is not quantized")
+    for name, shape in affine.shapes(layer.shape[1]).items():
+        layer.register_buffer(name.rsplit(".", 1)[1], torch.empty(shape, dtype=torch.float16))
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:

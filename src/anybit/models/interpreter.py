@@ -19,6 +19,7 @@ from anybit.formats import TensorFormat
 from anybit.models.plan import Op, Plan, WeightRef
 from anybit.models.weights import Weights
 from anybit.tensors import QTensor, quantize
+from anybit.transforms.block_affine import BlockAffine
 from anybit.transforms.hadamard import Rotation
 
 Buffers = dict[str, Tensor]
@@ -47,6 +48,7 @@ class Setting:
     act: format the inputs of linears with quantized weights are rounded to first; None keeps them exact.
     on_linear: called with the input of each linear, before `act`.  on_output: with its result, before any accumulation.
     multiply: computes every matrix product, those of attention included, in arithmetic of its own; None is torch's.
+    queries: format that queries are rounded to behind RoPE, every head of a token a row.
     """
 
     compute_dtype: torch.dtype = torch.float32
@@ -54,6 +56,7 @@ class Setting:
     on_linear: Hook | None = None
     on_output: Hook | None = None
     multiply: Multiply | None = None
+    queries: TensorFormat | None = None
 
 
 def run(
@@ -82,9 +85,13 @@ def run(
             result = linear(inputs[0], op, weights, setting)
             buffers[op.output] = buffers[op.output] + result if op.attrs.get("accumulate") else result
         elif op.kind == "rope":
-            buffers[op.output] = rope(inputs[0], plan.constants[str(op.attrs["table"])], op, position)
+            buffers[op.output] = rope(inputs[0], angles(plan, op), op, position)
         elif op.kind == "attention":
-            buffers[op.output] = attention(inputs[0], inputs[1], inputs[2], op, position, cache, setting.multiply)
+            query = inputs[0]
+            if setting.queries is not None:
+                heads = query.reshape(*query.shape[:-1], int(op.attrs["heads"]), -1)
+                query = rounded(heads, setting.queries).reshape(query.shape)
+            buffers[op.output] = attention(query, inputs[1], inputs[2], op, position, cache, setting.multiply)
         elif op.kind == "glu":
             buffers[op.output] = ACTIVATIONS[str(op.attrs["activation"])](inputs[0]) * inputs[1]
         elif op.kind == "add":
@@ -95,6 +102,10 @@ def run(
         elif op.kind == "hadamard":
             turn = rotation(op)
             buffers[op.output] = turn.inverse(inputs[0]) if op.attrs.get("inverse") else turn.forward(inputs[0])
+        elif op.kind == "block_affine":
+            affine = block_affine(op, weights)
+            turned = affine.forward(inputs[0])
+            buffers[op.output] = turned if setting.act is None else affine.clip(turned)
         elif op.kind == "gather":
             buffers[op.output] = inputs[0][..., plan.constants[str(op.attrs["table"])].long()]
         elif op.kind == "residual":
@@ -144,6 +155,11 @@ def rotation(op: Op) -> Rotation:
     return Rotation(int(op.attrs["block"]), None if seed is None else int(seed))
 
 
+def block_affine(op: Op, weights: Weights) -> BlockAffine:
+    """The transform of a block_affine operator, with the factors that are stored for it."""
+    return BlockAffine(*(as_float(weights.resolve(ref)) for ref in op.weights))
+
+
 def rms_norm(x: Tensor, gain: Tensor, op: Op) -> Tensor:
     """x / rms(x) * (gain + offset), rms over each head's columns (Zhang & Sennrich, arXiv 1910.07467)."""
     heads = int(op.attrs.get("heads", 1))
@@ -178,12 +194,19 @@ def linear(x: Tensor, op: Op, weights: Weights, setting: Setting) -> Tensor:
     return y
 
 
+def angles(plan: Plan, op: Op) -> Tensor:
+    """What a rope operator turns pairs by, radians a position: [pairs], or [heads, pairs] where each head has an order of its own."""
+    table = plan.constants[str(op.attrs["table"])]
+    order = op.attrs.get("order")
+    return table if order is None else table[plan.constants[str(order)].long()].reshape(int(op.attrs["heads"]), -1)
+
+
 def rope(x: Tensor, table: Tensor, op: Op, position: int) -> Tensor:
-    """Rotate the pairs (i, i + len(table)) of each head's first 2 len(table) columns by position * table[i]."""
+    """Rotate the pairs (i, i + pairs) of each head's first 2 pairs columns by position * table[…, i]; table as of `angles`."""
     heads, factor = int(op.attrs["heads"]), float(op.attrs.get("factor", 1.0))
-    tokens, half = x.shape[-2], len(table)
-    angle = torch.arange(position, position + tokens, dtype=torch.float32)[:, None] * table
-    cos, sin = (angle.cos() * factor)[:, None], (angle.sin() * factor)[:, None]
+    tokens, half = x.shape[-2], table.shape[-1]
+    angle = torch.arange(position, position + tokens, dtype=torch.float32)[:, None, None] * table
+    cos, sin = angle.cos() * factor, angle.sin() * factor
     grouped = x.reshape(*x.shape[:-1], heads, -1)
     a, b, rest = grouped[..., :half], grouped[..., half : 2 * half], grouped[..., 2 * half :]
     return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1).reshape(x.shape)

@@ -12,7 +12,7 @@ from anybit.errors import CheckpointError, UnsupportedModelError
 from anybit.models.checkpoint import verify as check_sums
 from anybit.models.config import read_json
 from anybit.models.families import lower
-from anybit.models.online import OUTLIERS, RESIDUAL, AtRunTime, copies, insert
+from anybit.models.online import BESIDE, AtRunTime, copies, insert
 from anybit.models.online import read as read_online
 from anybit.models.plan import Plan
 from anybit.models.tokenizer import Tokenizer, load_tokenizer
@@ -48,7 +48,7 @@ class Model:
         """Logical parameters of the plan's tensors; columns split off a matrix are counted in it."""
         total = 0
         for name in self.plan.weight_names():
-            if name.endswith((OUTLIERS, RESIDUAL)):
+            if name.endswith(BESIDE):
                 continue
             count = 1
             for n in self.weights.shape(name):

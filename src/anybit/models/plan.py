@@ -10,19 +10,21 @@ The operators (`kind`; inputs -> output; weights; attributes):
 | embedding   | ids       | table    | factor | row of the table times factor |
 | rms_norm    | x         | gain     | eps, offset, heads | x / rms(x) * (gain + offset), per head of width/heads columns |
 | linear      | x         | w[, b]   | accumulate | x W^T + b; with accumulate=1 added to the output buffer |
-| rope        | x         |          | heads, table, factor | rotate each head's first 2*len(table) columns, half-split order; in place |
+| rope        | x         |          | heads, table, factor, order | turn each head's first 2*len(table) columns, half-split; in place |
 | attention   | q, k, v   |          | layer, heads, kv_heads, scale, window, softcap | causal attention; appends k, v to the cache |
 | glu         | gate, up  |          | activation | activation(gate) * up; activation: silu, gelu_tanh, gelu |
 | add         | a, b      |          | | a + b |
 | softcap     | x         |          | cap | cap * tanh(x / cap) |
 | hadamard    | x         |          | block, seed, inverse | x D H, signs D of `seed` (none without), or the inverse with inverse=1 |
+| block_affine | x        | shared, own[, kept] | | each block through its own matrix; clipped where activations are rounded |
 | gather      | x         |          | table | the columns that a constant lists |
 | residual    | x         |          | table | columns of what rounding activations leaves over of x; zeros where they are exact |
 | scatter     | x         |          | table, factor | the inverse: columns times factor in their places, zeros elsewhere |
 | last        | x         |          | | only the last token's row, when only the last logits are wanted; else all rows |
 
 `rope.table` names a float32 constant of the plan: the inverse frequencies (radians a position), already scaled by whatever RoPE
-scaling the model uses; `factor` multiplies both cosine and sine.  `attention.window` 0 means all earlier positions, w the last w.
+scaling the model uses; `factor` multiplies both cosine and sine; `order` names a constant that lists, head by head, which entry of
+the table each pair has (each its own where it is left out).  `attention.window` 0 means all earlier positions, w the last w.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ ARITY = {
     "add": (2, 0, 0),
     "softcap": (1, 0, 0),
     "hadamard": (1, 0, 0),
+    "block_affine": (1, 2, 3),
     "gather": (1, 0, 0),
     "residual": (1, 0, 0),
     "scatter": (1, 0, 0),
@@ -88,6 +91,7 @@ class Plan:
     ops: in order. `blocks[i]` is the half-open range of ops of decoder layer i; what stands before block 0 embeds, what stands
     after the last block makes logits in the buffer `logits`.
     buffers: name -> width.  constants: name -> float32 vector.  kv_heads, head_dim: the cache's row of each attention layer.
+    shapes: of weights that the widths of buffers do not tell.
     """
 
     ops: tuple[Op, ...]
@@ -99,6 +103,7 @@ class Plan:
     kv_heads: int
     head_dim: int
     max_positions: int
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for op in self.ops:
@@ -117,6 +122,9 @@ class Plan:
         shapes: dict[str, tuple[int, ...]] = {}
         for op in self.ops:
             if not op.weights:
+                continue
+            if op.weights[0].name in self.shapes:
+                shapes |= {ref.name: self.shapes[ref.name] for ref in op.weights}
                 continue
             main, *bias = op.weights
             if op.kind == "rms_norm":

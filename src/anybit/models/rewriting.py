@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +22,12 @@ from anybit.transforms.hadamard import Rotation
 
 Step = Callable[[Tensor], Tensor]
 """A change of a whole float32 tensor; it may write into it."""
+
+
+class Linear(Protocol):
+    """A linear map of the last dimension."""
+
+    def forward(self, x: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +92,14 @@ class Rewrite:
     def permute(self, site: Site, order: Tensor) -> None:
         """Put unit `order[u]` where unit u was, on both sides and in what follows. RecipeError unless order [units] is a permutation."""
         self._check(site, "permute", order)
+        self._permute(site, order)
+
+    def reorder(self, site: Site, order: Tensor) -> None:
+        """As `permute`, of pairs under RoPE; whoever calls sees to it that their angles get the order too."""
+        self._check(site, "reorder", order)
+        self._permute(site, order)
+
+    def _permute(self, site: Site, order: Tensor) -> None:
         if not torch.equal(order.sort().values, torch.arange(site.units)):
             raise RecipeError(f"the order of the channels of {site.made[0].name} is no permutation")
         for part in (*site.made, *site.read, *site.follow):
@@ -103,8 +118,8 @@ class Rewrite:
         for each in read:
             self._add(each.name, _scaling(each, values))
 
-    def turn(self, name: str, dim: int, rotation: Rotation, rows: tuple[int, int] | None = None) -> None:
-        """Rotate the rows (`dim` 0) or columns (1) of a tensor, or of those of its rows."""
+    def turn(self, name: str, dim: int, rotation: Linear, rows: tuple[int, int] | None = None) -> None:
+        """Put the columns (`dim` 1) or rows (0) of a tensor, or of those of its rows, through a rotation or another linear map."""
 
         def step(value: Tensor) -> Tensor:
             part = value if rows is None else value[rows[0] : rows[1]]
@@ -122,6 +137,10 @@ class Rewrite:
         exact = torch.equal(cast.float(), moved)
         self.added[outliers_name(name)] = MemoryEntry((cast if exact else moved).contiguous())
         self._add(name, lambda value: value.index_fill_(1, columns, 0.0))
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Store a tensor that the base does not have."""
+        self.added[name] = MemoryEntry(value.contiguous())
 
     def vector(self, name: str) -> Tensor:
         """The values of a tensor so far, float32."""

@@ -21,44 +21,15 @@ from anybit.tensors import QTensor
 
 
 @dataclass(frozen=True)
-class Options(gptq.Options):
+class Options(gptq.Options, Settings):
     """start: "gptq" or "rtn".  The others are those of GPTQ and of `reconstruct.Settings`."""
 
     start: str = "gptq"
-    steps: int = 200
-    rate: float = 0.003
-    scale_rate: float = 0.001
-    batch: int = 4
-    optimizer: str = "adam"
-    loss: str = "mse"
-    rounding: bool = True
-    scales: bool = True
-    held_out: float = 0.125
-    seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.start not in ("gptq", "rtn"):
             raise ValueError(f"start is gptq or rtn; got {self.start!r}")
-        if self.optimizer not in ("adam", "sign", "sgd") or self.loss not in ("mse", "l1"):
-            raise ValueError(
-                f"the optimizer is adam, sign or sgd and the loss mse or l1; got {self.optimizer!r} and {self.loss!r}"
-            )
-        self.settings()
-
-    def settings(self) -> Settings:
-        """What the trainer takes."""
-        return Settings(
-            steps=self.steps,
-            rate=self.rate,
-            scale_rate=self.scale_rate,
-            batch=self.batch,
-            optimizer=self.optimizer,  # type: ignore[arg-type]
-            loss=self.loss,  # type: ignore[arg-type]
-            rounding=self.rounding,
-            scales=self.scales,
-            held_out=self.held_out,
-            seed=self.seed,
-        )
 
 
 def quantize(
@@ -88,4 +59,4 @@ def refine(
     name: str,
 ) -> Reconstructed:
     """Learn a block from where `quantize` left its weights."""
-    return reconstruct(parts, forward, targets, windows, options.settings(), name)
+    return reconstruct(parts, forward, targets, windows, options, name)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ Targets = Callable[[Sequence[int]], Tensor]
 Optimizer = Literal["adam", "sign", "sgd"]
 Loss = Literal["mse", "l1"]
 
+State = TypeVar("State")
 
 CHECKS = 10
 """How often the held-out error is measured."""
@@ -65,6 +66,10 @@ class Settings:
             raise ValueError(f"rates are 0 or more; got {self.rate:g} and {self.scale_rate:g}")
         if not 0 <= self.held_out < 1:
             raise ValueError(f"the share held out lies in [0, 1); got {self.held_out:g}")
+        if self.optimizer not in get_args(Optimizer) or self.loss not in get_args(Loss):
+            raise ValueError(
+                f"the optimizer is adam, sign or sgd and the loss mse or l1; got {self.optimizer!r} and {self.loss!r}"
+            )
 
 
 class LearnedWeight:
@@ -98,7 +103,7 @@ class LearnedWeight:
 
     def value(self) -> Tensor:
         """[N, K] the weight as its codes and scales now give it; differentiable."""
-        code = _straight(self.format.element.round, self._unrounded + self.offset * self._step)
+        code = straight(self.format.element.round, self._unrounded + self.offset * self._step)
         code = code if self._zero is None else code - self._zero
         return code if self._stored is None else code * self._spread(self._scales())
 
@@ -113,7 +118,7 @@ class LearnedWeight:
     def _scales(self) -> Tensor:
         assert self._stored is not None and self.stretch is not None and self.format.scale is not None
         wanted = self._stored * torch.exp(self.stretch)
-        return _straight(self.format.scale.round, wanted) * self._factor
+        return straight(self.format.scale.round, wanted) * self._factor
 
     def _spread(self, blocks: Tensor) -> Tensor:
         """Block parameters over all elements [N, K]."""
@@ -135,53 +140,71 @@ class Reconstructed:
     kept: bool
 
 
-def reconstruct(
-    parts: Mapping[str, tuple[Tensor, QTensor]],
-    forward: Forward,
-    targets: Targets,
-    windows: int,
-    settings: Settings,
-    name: str = "block",
-) -> Reconstructed:
-    """Learn the roundings and scales of `parts` (name -> weight and where it starts) over `windows` windows.
+class Learner(Protocol[State]):
+    """What of a block is learned, to `descend`.  A state is all of it as it would be kept, rounded where it will be stored rounded."""
 
-    Equal arguments on equal threads give equal bits.  RecipeError where the block's outputs are NaN or infinite.
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameters with their rates, as optimizers of torch take them; empty where there is nothing to learn."""
+        ...
+
+    def forward(self, windows: Sequence[int]) -> Tensor:
+        """The block's outputs on these windows, differentiable."""
+        ...
+
+    def state(self) -> State:
+        """Now."""
+        ...
+
+    def outputs(self, state: State, windows: Sequence[int]) -> Tensor:
+        """The block's outputs with that state."""
+        ...
+
+
+@dataclass(frozen=True)
+class Descended(Generic[State]):
+    """state: the best on the held-out windows.  before, after: as of `Reconstructed`, of the first and of the best state."""
+
+    state: State
+    before: float
+    after: float
+
+
+def descend(
+    learner: Learner[State], start: State, targets: Targets, windows: int, settings: Settings, name: str = "block"
+) -> Descended[State]:
+    """Lower the error of a block's outputs on `windows` windows from `start`, where the learner begins.
+
+    Equal arguments on equal threads give equal bits.  RecipeError where the block's first outputs are NaN or infinite; where they become
+    so, learning ends with the best state until then.
     """
-    start = {key: q for key, (_, q) in parts.items()}
     last = max(1, round(settings.held_out * windows)) if windows > 1 and settings.held_out > 0 else 0
     train, held = list(range(windows - last)), list(range(windows - last, windows))
-    before = _error({key: q.dequantize() for key, q in start.items()}, forward, targets, held or train)
+    best = start
+    before = lowest = _error(learner, best, targets, held or train)
     if not before < float("inf"):
         raise RecipeError(f"{name}: the outputs of the block are NaN or infinite on the calibration text")
-    if settings.steps == 0:
-        return Reconstructed(start, before, before, False)
-    learned = {key: LearnedWeight(weight, q) for key, (weight, q) in parts.items()}
-    groups = []
-    if settings.rounding:
-        groups.append({"params": [w.offset for w in learned.values()], "lr": settings.rate})
-    stretches = [w.stretch for w in learned.values() if w.stretch is not None]
-    if settings.scales and stretches:
-        groups.append({"params": stretches, "lr": settings.scale_rate})
-    if not groups:
-        return Reconstructed(start, before, before, False)
+    groups = learner.groups()
+    if settings.steps == 0 or not groups:
+        return Descended(best, before, before)
     optimizer = _optimizer(settings.optimizer, groups)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / settings.steps)
     generator = torch.Generator().manual_seed(settings.seed)
     queue: list[int] = []
     every = max(1, settings.steps // CHECKS)
-    best, lowest = start, before
     with torch.enable_grad():
         for step in range(1, settings.steps + 1):
             while len(queue) < min(settings.batch, len(train)):
                 queue += torch.randperm(len(train), generator=generator).tolist()
             batch, queue = sorted(queue[: settings.batch]), queue[settings.batch :]
             wanted = targets(batch)
-            got = forward({key: w.value() for key, w in learned.items()}, batch)
+            got = learner.forward(batch)
             # Relative to the targets, so that rates mean the same for every block.
             if settings.loss == "mse":
                 loss = (got - wanted).square().mean() / wanted.square().mean()
             else:
                 loss = (got - wanted).abs().mean() / wanted.abs().mean()
+            if not bool(torch.isfinite(loss)):
+                break
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if settings.optimizer == "sign":
@@ -191,30 +214,70 @@ def reconstruct(
             optimizer.step()
             schedule.step()
             if step % every == 0 or step == settings.steps:
-                now = {key: w.harden() for key, w in learned.items()}
-                error = _error({key: q.dequantize() for key, q in now.items()}, forward, targets, held or train)
+                now = learner.state()
+                error = _error(learner, now, targets, held or train)
                 if error < lowest:
                     best, lowest = now, error
-    return Reconstructed(best, before, lowest, lowest < before)
+    return Descended(best, before, lowest)
+
+
+class _Weights:
+    """The roundings and scales of a block's weights, as a learner."""
+
+    def __init__(self, parts: Mapping[str, tuple[Tensor, QTensor]], forward: Forward, settings: Settings) -> None:
+        self._learned = {key: LearnedWeight(weight, q) for key, (weight, q) in parts.items()} if settings.steps else {}
+        self._forward, self._settings = forward, settings
+
+    def groups(self) -> list[dict[str, Any]]:
+        groups: list[dict[str, Any]] = []
+        if self._settings.rounding and self._learned:
+            groups.append({"params": [w.offset for w in self._learned.values()], "lr": self._settings.rate})
+        stretches = [w.stretch for w in self._learned.values() if w.stretch is not None]
+        if self._settings.scales and stretches:
+            groups.append({"params": stretches, "lr": self._settings.scale_rate})
+        return groups
+
+    def forward(self, windows: Sequence[int]) -> Tensor:
+        return self._forward({key: w.value() for key, w in self._learned.items()}, windows)
+
+    def state(self) -> dict[str, QTensor]:
+        return {key: w.harden() for key, w in self._learned.items()}
+
+    def outputs(self, state: dict[str, QTensor], windows: Sequence[int]) -> Tensor:
+        return self._forward({key: q.dequantize() for key, q in state.items()}, windows)
+
+
+def reconstruct(
+    parts: Mapping[str, tuple[Tensor, QTensor]],
+    forward: Forward,
+    targets: Targets,
+    windows: int,
+    settings: Settings,
+    name: str = "block",
+) -> Reconstructed:
+    """Learn the roundings and scales of `parts` (name -> weight and where it starts) over `windows` windows; see `descend`."""
+    start = {key: q for key, (_, q) in parts.items()}
+    done = descend(_Weights(parts, forward, settings), start, targets, windows, settings, name)
+    return Reconstructed(done.state, done.before, done.after, done.after < done.before)
 
 
 @torch.no_grad()
-def _error(weights: Mapping[str, Tensor], forward: Forward, targets: Targets, windows: Sequence[int]) -> float:
+def _error(learner: Learner[State], state: State, targets: Targets, windows: Sequence[int]) -> float:
     wrong = total = 0.0
     for window in windows:
         wanted = targets([window])
-        wrong += float((forward(weights, [window]) - wanted).square().sum(dtype=torch.float64))
+        wrong += float((learner.outputs(state, [window]) - wanted).square().sum(dtype=torch.float64))
         total += float(wanted.square().sum(dtype=torch.float64))
     return wrong / total if total != 0 else 0.0
 
 
-def _optimizer(kind: Optimizer, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
+def _optimizer(kind: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     if kind == "adam":
         return torch.optim.Adam(groups)
     return torch.optim.SGD(groups, momentum=0.9 if kind == "sgd" else 0.0)
 
 
-def _straight(rounding: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def straight(rounding: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """rounding(x), with the gradient of x."""
     return x + (rounding(x.detach()) - x.detach())
 

@@ -8,7 +8,19 @@ from typing import Any, Literal
 
 from anybit import options, tensors
 from anybit.errors import RecipeError
-from anybit.quantize import arcquant, awq, gptq, gradient_ptq, itq3_s, llm_int8, matgptq, nf4, rtn, smoothquant
+from anybit.quantize import (
+    arcquant,
+    awq,
+    batquant,
+    gptq,
+    gradient_ptq,
+    itq3_s,
+    llm_int8,
+    matgptq,
+    nf4,
+    rtn,
+    smoothquant,
+)
 from anybit.quantize.reconstruct import Reconstructed
 from anybit.quantize.result import Quantized
 from anybit.quantize.rule import POWERS
@@ -84,6 +96,15 @@ METHODS: Mapping[str, Method] = {
             arcquant.Options,
             ("residual",),
             arcquant.FORMAT,
+        ),
+        Method(
+            "batquant",
+            batquant.quantize,
+            "hessian",
+            "arXiv 2603.16590",
+            batquant.Options,
+            ("block_affine",),
+            batquant.FORMAT,
         ),
         Method("nf4", nf4.quantize, "weights", "Dettmers et al. 2023, arXiv 2305.14314", nf4.Options, (), nf4.FORMAT),
         Method("matgptq", matgptq.quantize, "hessian", "arXiv 2602.03537", matgptq.Options, (), matgptq.FORMAT),

@@ -11,7 +11,7 @@ from typing import Literal
 from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
 from anybit.models import Model
-from anybit.models.online import OUTLIERS, RESIDUAL
+from anybit.models.online import BESIDE
 from anybit.recipes.recipe import DEFAULT_EMBEDDINGS, KEEP, Recipe
 
 Role = Literal["linear", "embedding", "lm_head", "tied"]
@@ -41,7 +41,7 @@ def quantizable(model: Model) -> list[Item]:
     last = max((end for _, end in plan.blocks), default=0)
     readers: dict[str, list[int]] = {}
     for index, op in enumerate(plan.ops):
-        if op.kind in ("linear", "embedding") and not op.weights[0].name.endswith((OUTLIERS, RESIDUAL)):
+        if op.kind in ("linear", "embedding") and not op.weights[0].name.endswith(BESIDE):
             readers.setdefault(op.weights[0].name, []).append(index)
     items = []
     for name, ops in readers.items():
@@ -107,8 +107,8 @@ def account(model: Model, items: Sequence[Item]) -> Accounting:
     parameters = other = 0
     stored: dict[str, int] = {}
     for name in model.plan.weight_names():
-        # Columns split off a matrix, or copied from it, are counted in it.
-        parameters += 0 if name.endswith((OUTLIERS, RESIDUAL)) else prod(model.weights.shape(name))
+        # Columns split off a matrix, or copied from it, are counted in it; what transforms bring along is bytes without parameters.
+        parameters += 0 if name.endswith(BESIDE) else prod(model.weights.shape(name))
         nbytes = model.weights.nbytes(name)
         if name in names:
             stored[name] = nbytes

@@ -21,6 +21,7 @@ from anybit.quantize.rule import power_for
 from anybit.recipes import calibration, items, journal
 from anybit.recipes.items import Accounting, Item
 from anybit.recipes.recipe import Recipe
+from anybit.transforms import table as transforms
 
 SPARE_DISK = 64 << 20
 """Bytes of disk left free beside what a job writes."""
@@ -70,6 +71,7 @@ def check(model_path: Path | str, recipe: Recipe, out: Path | str, *, overwrite:
             )
         if not stored.is_floating_point:
             raise RecipeError(f"{model.path}: {item.name} is stored as {stored}, not as floating numbers")
+    _check_transforms(model, recipe)
     accounting = items.account(model, found)
     formats = items.fixed_formats(recipe, found)
     _check_rules(recipe, found, formats)
@@ -121,6 +123,17 @@ def _check_rules(recipe: Recipe, found: tuple[Item, ...], formats: dict[str, str
                 tensors.block_scales(torch.zeros(shape), fmt, rule, None, power_for(power, fmt))
             except FormatError as error:
                 raise RecipeError(f"{item.name} cannot be quantized as the recipe says: {error}") from None
+
+
+def _check_transforms(model: Model, recipe: Recipe) -> None:
+    """Whether every transform of the recipe takes the widths of the model's blocks."""
+    plan = model.plan
+    for step in recipe.steps:
+        transform = transforms.get(step.name)
+        options = transform.parse(step.options)
+        for op in plan.ops[plan.blocks[0][0] : plan.blocks[-1][1]]:
+            if transform.fits is not None and op.kind == "linear":
+                transform.fits(options, plan.buffers[op.inputs[0]], op.weights[0].name)
 
 
 def _check_budget(job: Job) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anybit.models import Overlay, Plan
-from anybit.models.interpreter import Buffers, run
+from anybit.models.interpreter import Buffers, Setting, run
 from anybit.models.weights import Weights
 from anybit.recipes.walk import Segment, live
 
@@ -17,12 +17,19 @@ class Block:
     """forward, targets: as `quantize.reconstruct` asks for them.
 
     states: the buffers of every window before the block, as the quantized part before makes them.  wanted: those behind it in the float
-    model.  weights: what the block reads beside the weights given to `forward`.
+    model.  weights: what the block reads beside the weights given to `forward`.  setting: how its operators run.
     """
 
     def __init__(
-        self, plan: Plan, part: Segment, states: Sequence[Buffers], wanted: Sequence[Buffers], weights: Weights
+        self,
+        plan: Plan,
+        part: Segment,
+        states: Sequence[Buffers],
+        wanted: Sequence[Buffers],
+        weights: Weights,
+        setting: Setting | None = None,
     ) -> None:
+        self.setting = setting
         self.plan, self.part, self.states, self.wanted, self.weights = plan, part, states, wanted, weights
         # What later operators read: the residual stream, and nothing else in a decoder.
         self.outputs = sorted(live(plan, part[1]) - {"ids"})
@@ -34,7 +41,7 @@ class Block:
         parts = []
         for group in self._alike(windows):
             buffers = {name: torch.stack([self.states[w][name] for w in group]) for name in self.states[group[0]]}
-            done = run(self.plan, overlay, self.plan.ops[start:stop], buffers)
+            done = run(self.plan, overlay, self.plan.ops[start:stop], buffers, self.setting)
             parts.append(self._flat([done[name] for name in self.outputs]))
         return torch.cat(parts)
 

@@ -17,17 +17,17 @@ from anybit.formats import TensorFormat
 from anybit.models import Model, online
 from anybit.models.fold_graph import Site, looked_up, sites
 from anybit.models.interpreter import as_float
-from anybit.models.online import AtRunTime, Online, Residual, Split
+from anybit.models.online import Affine, AtRunTime, Online, Residual, Split
 from anybit.models.plan import Plan
 from anybit.models.rewriting import Rewrite, rotate_residual
 from anybit.quantize import rtn
 from anybit.quantize.statistics import Statistics
-from anybit.recipes import items
+from anybit.recipes import affine, items, keys
 from anybit.recipes.inputs import Inputs, sources
 from anybit.recipes.job import Job
 from anybit.recipes.recipe import KEEP
 from anybit.recipes.walk import Held, Walk, segments
-from anybit.transforms import awq, hadamard, order, residual, smooth, split, table
+from anybit.transforms import awq, block_affine, hadamard, order, residual, smooth, split, table
 from anybit.transforms.hadamard import Rotation
 
 Numbers = dict[str, Tensor]
@@ -83,7 +83,8 @@ def transformed(job: Job, pieces: Pieces, say: Say) -> Job:
         if transform.needs == "inputs":
             name = f"transform:{number}:{step.name}"
             if not pieces.has(name):
-                pieces.put(name, _measured(job, step.name, options, told), {})
+                measure = _learned if step.name == "block_affine" else _measured
+                pieces.put(name, measure(job, step.name, options, told, pieces), {})
             found = pieces.get(name)[0]
         job = _applied(job, step.name, options, found)
     return job
@@ -102,6 +103,10 @@ def _applied(job: Job, name: str, options: Any, found: Numbers) -> Job:
     elif name == "permute":
         for key, wanted in found.items():
             rewrite.permute(here[int(key)], wanted)
+    elif name == "sort_keys":
+        left += keys.sorted_keys(model, rewrite, options)
+    elif name == "block_affine":
+        left += _affine(job, rewrite, options, found)
     elif name == "hadamard":
         left += _hadamard(model, rewrite, options)
     else:
@@ -182,7 +187,32 @@ def _rotate_inputs(model: Model, rewrite: Rewrite, options: hadamard.InputOption
     ]
 
 
-def _measured(job: Job, name: str, options: Any, say: Say) -> Numbers:
+def _affine(job: Job, rewrite: Rewrite, options: block_affine.Options, found: Numbers) -> list[Affine]:
+    left = affine.places(job.model.plan, _specs(job), options)
+    for place in left:
+        turn = affine.affine_of(place, found)
+        for name in place.before:
+            rewrite.turn(name, 1, turn.for_weights())
+        for name, value in place.tensors(turn).items():
+            rewrite.add(name, value)
+    return left
+
+
+def _learned(job: Job, name: str, options: block_affine.Options, say: Say, pieces: Pieces) -> Numbers:
+    """The tensors of block-affine transforms; each block's are journaled."""
+    assert job.windows is not None, "transforms that look at inputs have been given text"
+
+    def done(block: int) -> Numbers | None:
+        piece = f"{name}:block {block}"
+        return pieces.get(piece)[0] if pieces.has(piece) else None
+
+    def keep(block: int, found: affine.Found, note: Mapping[str, float]) -> None:
+        pieces.put(f"{name}:block {block}", found, note)
+
+    return affine.learned(job.model, _specs(job), job.windows.ids, options, done, keep, say)
+
+
+def _measured(job: Job, name: str, options: Any, say: Say, pieces: Pieces) -> Numbers:
     """Walk the calibration text through the model as it is by now; each site is asked for as soon as its inputs are known."""
     assert job.windows is not None, "transforms that look at inputs have been given text"
     plan, weights = job.model.plan, job.model.weights
@@ -294,3 +324,7 @@ def _spec(job: Job, name: str) -> str:
     assert bits is not None, "only a budget leaves formats open"
     choices = [choice for choice in job.recipe.choices if choice != KEEP]
     return min(choices, key=lambda choice: abs(TensorFormat.parse(choice).nbytes((1024, 1024)) * 8 / 2**20 - bits))
+
+
+def _specs(job: Job) -> dict[str, str]:
+    return {item.name: _spec(job, item.name) for item in job.items}

@@ -12,6 +12,7 @@ EXPERIMENTS: dict[str, str] = {
     "apmm": "anybit.reproduce.apmm",
     "arcquant": "anybit.reproduce.arcquant",
     "ascend_w4a16": "anybit.reproduce.ascend_w4a16",
+    "batquant": "anybit.reproduce.batquant",
     "direction_preserving": "anybit.reproduce.direction_preserving",
     "flexq": "anybit.reproduce.flexq",
     "fp32_or_death": "anybit.reproduce.fp32_or_death",

@@ -13,7 +13,8 @@ from torch import Tensor
 from anybit import ops
 from anybit.errors import AnybitError, UnsupportedModelError
 from anybit.formats import TensorFormat
-from anybit.models.interpreter import rotation
+from anybit.models.interpreter import block_affine, rotation
+from anybit.models.online import unsorted
 from anybit.models.plan import Op, Plan, Value, WeightRef
 from anybit.runtime import native
 from anybit.runtime.sampling import Sampling
@@ -84,6 +85,7 @@ class NativeExecutor:
         if chunk < 1:
             raise AnybitError(f"the prefill chunk must be at least 1 token; got {chunk}")
         int8, group = _activation(act)
+        plan = unsorted(plan)
         self.plan = plan
         names = list(plan.buffers)
         self._index = {name: i for i, name in enumerate(names)} | {"ids": -1}
@@ -111,6 +113,8 @@ class NativeExecutor:
         """The tuple bindings/engine.cc reads: kind, inputs, output, matrix, vector, attributes."""
         if op.kind in ("hadamard", "gather", "scatter"):
             return self._moving(op)
+        if op.kind == "block_affine":
+            return self._dense(op, weights)
         attrs: dict[str, Value] = dict(op.attrs)
         matrix: ops.Packed | None = None
         vector: NDArray[np.float32] | None = None
@@ -140,6 +144,12 @@ class NativeExecutor:
         if turn.seed is not None:
             vector = np.concatenate([vector, signs(self.plan.buffers[op.inputs[0]], turn.seed).numpy()])
         return op.kind, [source], out, None, np.ascontiguousarray(vector), of.attributes()
+
+    def _dense(self, op: Op, weights: Weights) -> tuple[object, ...]:
+        """The engine has no operator for this linear map: it is a dense matrix, exact in float32."""
+        # activations of 8 bits, or exact ones, need no clipping
+        matrix = ops.prepack(block_affine(op, weights).matrix().T.contiguous())
+        return "linear", [self._index[op.inputs[0]]], self._index[op.output], matrix.handle, None, {"exact": 1}
 
     def _pack(self, ref: WeightRef, weights: Weights, progress: Progress | None) -> ops.Packed:
         if ref not in self._packed:

@@ -1,0 +1,151 @@
+"""BATQuant (arXiv 2603.16590): weights and activations in MXFP4 behind learned affine transforms of every block of 32 channels.
+
+The transforms (`transforms.block_affine`) are learned one block of the model after the other, on the float model's inputs and outputs,
+as FlatQuant does (arXiv 2410.09426), with weights and activations rounded on the way and gradients straight through; then they are frozen
+and folded into the weights, whose codes GPTQ chooses with the statistics of the transformed inputs.
+Differs from the paper: learning starts at Hadamard matrices of the blocks rather than at random orthogonal ones (`start`), and the best
+transforms on held-out windows are kept; weights are not clipped by learned bounds, because GPTQ's scales are searched, which allows
+every block of every row its own; the rates fall linearly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anybit import tensors
+from anybit.formats import TensorFormat
+from anybit.quantize import gptq, obs
+from anybit.quantize.reconstruct import Settings, Targets, descend, straight
+from anybit.quantize.result import Quantized
+from anybit.quantize.statistics import Statistics
+from anybit.transforms import block_affine
+from anybit.transforms.block_affine import BlockAffine
+
+FORMAT = "mxfp4"
+KEPT_AT_FIRST = 4.0
+"""Logit of the clipping bounds' shares where learning starts: 98 % of a block's extremes."""
+
+Transforms = Mapping[str, BlockAffine]
+"""By the name of the first matrix that reads what is transformed."""
+
+Forward = Callable[[Mapping[str, Tensor], Transforms, Sequence[int]], Tensor]
+"""(matrices by name, transformed and rounded; transforms; numbers of windows) -> the block's outputs, activations transformed, clipped and
+rounded on the way (`round_activations`)."""
+
+
+@dataclass(frozen=True)
+class Options(gptq.Options):
+    """Those of GPTQ, which chooses the codes behind the transforms."""
+
+
+def quantize(
+    weight: Tensor,
+    fmt: TensorFormat,
+    stats: Statistics | None,
+    options: Options | None = None,
+    *,
+    name: str = "layer",
+    factor: obs.Factor | None = None,
+) -> Quantized:
+    """Quantize a transformed weight [N, K] with the statistics of its transformed inputs; errors as `gptq.quantize`."""
+    done = gptq.quantize(weight, fmt, stats, options or Options(), name=name, factor=factor)
+    return done.by("batquant")
+
+
+@dataclass(frozen=True)
+class Learned:
+    """transforms: by the first matrix that reads them.  before, after: error of the block's outputs on held-out windows over their mean
+    square, with the transforms that learning started from and with those kept."""
+
+    transforms: Transforms
+    before: float
+    after: float
+
+
+def learn(
+    groups: Mapping[str, Mapping[str, tuple[Tensor, TensorFormat]]],
+    forward: Forward,
+    targets: Targets,
+    windows: int,
+    options: block_affine.Options,
+    name: str = "block",
+) -> Learned:
+    """The transforms of a block of a model, or of one layer.
+
+    groups: first matrix -> all matrices that read the same value, each a weight [N, K] and the format it will have.
+    Equal arguments on equal threads give equal bits.  RecipeError where block sizes do not divide a width or the outputs are not finite.
+    """
+    for matrices in groups.values():
+        for matrix, (weight, _) in matrices.items():
+            options.fits(weight.shape[1], matrix)
+    learner = _Learner(groups, forward, options)
+    settings = Settings(options.steps, batch=options.batch, held_out=options.held_out, seed=options.seed)
+    done = descend(learner, learner.state(), targets, windows, settings, name)
+    return Learned(done.state, done.before, done.after)
+
+
+def round_activations(x: Tensor, fmt: TensorFormat) -> Tensor:
+    """x [..., K] as the format holds it, every token a row; gradients pass straight through."""
+    return _rounded(x.reshape(-1, x.shape[-1]), fmt).reshape(x.shape)
+
+
+def _rounded(x: Tensor, fmt: TensorFormat) -> Tensor:
+    if not bool(torch.isfinite(x).all()):  # for which there are no scales; the trainer looks at the outputs
+        return x * float("nan")
+    return straight(lambda v: tensors.quantize(v, fmt).dequantize(), x)
+
+
+class _Learner:
+    """The factors and clipping bounds of every group."""
+
+    def __init__(
+        self,
+        groups: Mapping[str, Mapping[str, tuple[Tensor, TensorFormat]]],
+        forward: Forward,
+        options: block_affine.Options,
+    ) -> None:
+        self._groups, self._forward, self._options = groups, forward, options
+        self._factors: list[Tensor] = []
+        self._bounds: list[Tensor] = []
+        self._transforms: dict[str, BlockAffine] = {}
+        for number, (key, matrices) in enumerate(groups.items()):
+            width = next(iter(matrices.values()))[0].shape[1]
+            begin = block_affine.start(width, options, number)
+            shared, own = (factor.clone().requires_grad_() for factor in (begin.shared, begin.own))
+            self._factors += [shared, own]
+            logit = torch.full((2, own.shape[0]), KEPT_AT_FIRST, requires_grad=True)
+            if options.clip:
+                self._bounds.append(logit)
+            self._transforms[key] = BlockAffine(shared, own, logit if options.clip else None)
+
+    def groups(self) -> list[dict[str, Any]]:
+        groups: list[dict[str, Any]] = [{"params": self._factors, "lr": self._options.rate}]
+        return [*groups, {"params": self._bounds, "lr": self._options.clip_rate}] if self._bounds else groups
+
+    def forward(self, windows: Sequence[int]) -> Tensor:
+        return self._outputs(self._now(), windows)
+
+    def state(self) -> Transforms:
+        return {key: each.bounded(self._options.condition).stored() for key, each in self._now().items()}
+
+    def outputs(self, state: Transforms, windows: Sequence[int]) -> Tensor:
+        return self._outputs(state, windows)
+
+    def _now(self) -> dict[str, BlockAffine]:
+        return {
+            key: replace(each, kept=None if each.kept is None else each.kept.sigmoid())
+            for key, each in self._transforms.items()
+        }
+
+    def _outputs(self, transforms: Transforms, windows: Sequence[int]) -> Tensor:
+        matrices: dict[str, Tensor] = {}
+        for key, members in self._groups.items():
+            turn = transforms[key].for_weights()
+            for matrix, (weight, fmt) in members.items():
+                matrices[matrix] = _rounded(turn.forward(weight), fmt)
+        return self._forward(matrices, transforms, windows)
