@@ -127,6 +127,45 @@ void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<floa
   product(*w, x.data(), m, k, spec, out.data(), epilogue);
 }
 
+// The rows (outputs) of one matrix in several weights: output c is row places[c] of all parts behind one another.  x is rounded once, to
+// integers of at most `levels` with a scale a row (act_group 0) or group.
+void matmul_parts(const std::vector<WeightPtr>& parts, In<float, 2> x, int64_t act_group, In<int64_t, 1> places, Out<float, 2> out, int levels) {
+  const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1)), n = static_cast<int64_t>(places.shape(0));
+  int64_t total = 0;
+  for (const auto& w : parts) {
+    require(k == w->k, "x has " + std::to_string(k) + " columns, the weight " + std::to_string(w->k));
+    require(has_integer_form(*w) && w->geometry == Geometry{}, "parts are integers or codebooks with groups of a multiple of 32");
+    total += w->n;
+  }
+  require(act_group >= 0 && act_group % 32 == 0 && levels >= 1 && levels <= 127, "activations are integers with groups of a multiple of 32");
+  require(n == total && out.shape(0) == x.shape(0) && static_cast<int64_t>(out.shape(1)) == n, "the output has the wrong shape");
+  for (int64_t c = 0; c < n; ++c) require(places.data()[c] >= 0 && places.data()[c] < n, "a place lies outside the parts");
+  if (m == 0) return;
+  ActSpec spec;
+  spec.act = Act::int8, spec.group = act_group < k ? act_group : 0, spec.levels = levels;
+  nb::gil_scoped_release release;
+  const auto pool = default_pool();
+  static thread_local Activations activations;
+  static thread_local std::vector<float> parted;  // results in the order of the parts
+  activations.reserve(m, k, pool->size());
+  if (parted.size() < static_cast<size_t>(m * n)) parted.resize(static_cast<size_t>(m * n));
+  Activations& prepared = activations;
+  float* const between = parted.data();
+  pool->run([&](Team& team) {
+    const Activations& a = prepare(team, prepared, x.data(), m, k, k, spec);
+    int64_t first = 0;
+    for (const auto& w : parts) {
+      matmul(team, *w, a, between + first, n);
+      first += w->n;
+    }
+    team.barrier();
+    const Share mine = share(team, n, 16);
+    for (int64_t r = 0; r < m; ++r) {
+      for (int64_t c = mine.begin; c < mine.end; ++c) out.data()[r * n + c] = between[r * n + places.data()[c]];
+    }
+  });
+}
+
 void embed(const WeightPtr& w, In<int64_t, 1> ids, float factor, Out<float, 2> out) {
   require(out.shape(0) == ids.shape(0) && static_cast<int64_t>(out.shape(1)) == w->k, "the output has the wrong shape");
   const int64_t* id = ids.data();
@@ -246,6 +285,8 @@ void bind_kernels(nb::module_& m) {
         nb::arg("accumulate") = false, nb::arg("one_order") = false, nb::arg("levels") = 127, nb::arg("wide") = 0);
   m.def("tree_matmul", tree_rows, nb::arg("weight"), nb::arg("x"), nb::arg("first"), nb::arg("last"), nb::arg("out"));
   m.attr("TREE_LEAF") = kTreeLeaf;
+  m.def("matmul_parts", matmul_parts, nb::arg("parts"), nb::arg("x"), nb::arg("act_group"), nb::arg("places"), nb::arg("out"),
+        nb::arg("levels") = 127);
   m.def("embedding", embed, nb::arg("weight"), nb::arg("ids"), nb::arg("factor"), nb::arg("out"));
   m.def("threads", [] { return default_pool()->size(); });
   m.def("set_threads", set_threads, nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>());

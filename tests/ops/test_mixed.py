@@ -7,6 +7,7 @@ import torch
 
 from anybit.errors import FormatError
 from anybit.formats import TensorFormat
+from anybit.ops import matmul as ops_matmul
 from anybit.ops import prepack, reference
 from anybit.ops.mixed import MixedPacked, mixed_matmul, round_two_widths, two_width_matmul
 from anybit.tensors import quantize
@@ -88,3 +89,14 @@ def test_two_widths_are_refused_where_they_make_no_sense():
         two_width_matmul(x[:, :128], w, act, 1)
     with pytest.raises(FormatError, match="multiply packed integers"):
         two_width_matmul(x, prepack(torch.randn(8, 256)), act, 1)
+
+
+@pytest.mark.parametrize("act", ["int8/row", "int8/g32", "int6n/row"])
+@pytest.mark.parametrize("m", [1, 5, 20])
+def test_rows_of_packed_parts_are_one_call_with_the_same_bits(act, m):
+    _, w = problem(0)
+    x = torch.randn(m, 2, 192, generator=torch.Generator().manual_seed(m))
+    bias = torch.randn(37)
+    apart = [ops_matmul(x, prepack(part), act=parse(act)) for part in w.parts]
+    expected = torch.cat(apart, -1).index_select(-1, w.places) + bias
+    assert torch.equal(mixed_matmul(x, MixedPacked.of(w), bias, parse(act)), expected)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anybit.errors import FormatError
 from anybit.formats import TensorFormat
-from anybit.ops import reference
+from anybit.ops import native, reference
 from anybit.ops.matmul import Weight, matmul, run_native
 from anybit.ops.packed import Packed, prepack
 from anybit.tensors.mixed import MixedTensor
@@ -51,6 +51,9 @@ def mixed_matmul(
     if len(acts) != len(parts):
         raise FormatError(f"{len(acts)} formats of activations cannot serve {len(parts)} parts")
     if w.axis == 0:
+        together = _rows_together(x, w, acts)
+        if together is not None:
+            return together.to(x.dtype) if bias is None else (together + bias.float()).to(x.dtype)
         results = [matmul(x, part, act=rounded) for part, rounded in zip(parts, acts, strict=True)]
         y = torch.cat(results, -1).index_select(-1, w.places)
     else:
@@ -58,6 +61,22 @@ def mixed_matmul(
         for part, which, rounded in zip(parts, w.members, acts, strict=True):
             y += matmul(x.index_select(-1, which), part, act=rounded)
     return y if bias is None else y + bias.to(x.dtype)
+
+
+def _rows_together(
+    x: Tensor, w: MixedTensor | MixedPacked, acts: Sequence[TensorFormat | None]
+) -> Tensor | None:
+    """One call for packed parts that take the same integer activations, which are rounded once; None where they are not such."""
+    module, integers = native.load(), reference.integer_act(acts[0])
+    if module is None or integers is None or not isinstance(w, MixedPacked) or any(act != acts[0] for act in acts):
+        return None
+    handles = [p.handle for p in w.parts if isinstance(p, Packed) and p.order == "tiles" and p.integer and not p.handle.padded_groups]
+    if len(handles) < len(w.parts):
+        return None
+    rows = x.detach().to(torch.float32).reshape(-1, x.shape[-1]).contiguous()
+    out = torch.empty(rows.shape[0], w.shape[0])
+    module.matmul_parts(handles, rows.numpy(), integers.group, w.places.numpy(), out.numpy(), integers.levels)
+    return out.reshape(*x.shape[:-1], w.shape[0])
 
 
 def round_two_widths(x: Tensor, act: TensorFormat, wide: int) -> Tensor:
