@@ -12,7 +12,7 @@
 namespace anybit {
 namespace {
 
-constexpr size_t kPage = size_t{2} << 20, kChunk = size_t{32} << 20, kLine = 64, kKept = size_t{128} << 20;
+constexpr size_t kPage = size_t{2} << 20, kChunk = size_t{32} << 20, kLine = 64, kKept = (size_t{128} << 20) + kPage;
 std::atomic<size_t> mapped{0};
 
 struct Chunk {

@@ -37,18 +37,8 @@ template <class T> inline void draws(std::uint64_t seed, std::uint64_t start, Dr
   const std::uint32_t* words = buffer + (start - 4 * first);
   for (std::size_t i = 0; i < n; i += kLanes) {
     const std::size_t part = n - i < kLanes ? n - i : kLanes;
-    WordVec w{};
-    if (part == kLanes) {
-      std::memcpy(&w, words + i, sizeof w);
-    } else {
-      std::memcpy(&w, words + i, 4 * part);
-    }
-    const auto found = draw_of<T>(w, draw);
-    if (part == kLanes) {
-      std::memcpy(out + i, &found, sizeof found);
-    } else {
-      std::memcpy(out + i, &found, sizeof(T) * part);
-    }
+    const IntVec w = load_lanes(reinterpret_cast<const std::int32_t*>(words) + i, part);
+    store_lanes(out + i, draw_of<T>(reinterpret_cast<WordVec>(w), draw), part);
   }
 }
 

@@ -82,11 +82,13 @@ WeightPtr plain_weight(ThreadPool& pool, int64_t n, int64_t k, ElementKind kind)
   return pack_dense(pool, s);
 }
 
-std::vector<float> run(ThreadPool& pool, const Weight& w, const std::vector<float>& x, int64_t m, const ActSpec& spec) {
+std::vector<float> run(ThreadPool& pool, const Weight& w, const std::vector<float>& x, int64_t m, const ActSpec& spec, bool tree) {
   std::vector<float> y(static_cast<size_t>(m * w.n), 0.25f), bias(static_cast<size_t>(w.n), 1.5f);
   Activations a;
   a.reserve(m, w.k, pool.size(), static_cast<double>(w.slots) / static_cast<double>(w.k));
-  pool.run([&](Team& team) { matmul(team, w, prepare(team, a, x.data(), m, w.k, w.k, spec), y.data(), w.n, {bias.data(), true}); });
+  Epilogue epilogue;
+  epilogue.bias = bias.data(), epilogue.accumulate = true, epilogue.tree = tree, epilogue.last_leaf = tree_leaves(w);
+  pool.run([&](Team& team) { matmul(team, w, prepare(team, a, x.data(), m, w.k, w.k, spec), y.data(), w.n, epilogue); });
   return y;
 }
 
@@ -166,15 +168,17 @@ int main() {
       for (int64_t m : {1, 2, 3, 7, 13, 41}) {
         std::vector<float> x(static_cast<size_t>(m * c.k));
         for (float& value : x) value = normal();
-        for (int act = 0; act < 3; ++act) {
+        for (int act = 0; act < 4; ++act) {  // exact, int8 rows, int8 groups, exact in a tree
+          const bool tree = act == 3, exact = act == 0 || tree;
+          if (tree && !has_tree(*c.weight)) continue;
           ActSpec spec;
-          spec.act = act ? Act::int8 : Act::exact, spec.group = act == 2 ? 64 : 0, spec.geometry = c.weight->geometry, spec.values = true;
+          spec.act = exact ? Act::exact : Act::int8, spec.group = act == 2 ? 64 : 0, spec.geometry = c.weight->geometry, spec.values = true;
           if (act == 2 && c.weight->geometry.group) spec.group = c.weight->geometry.group;
-          if (act && !has_integer_form(*c.weight)) spec.group = 0;
+          if (!exact && !has_integer_form(*c.weight)) spec.group = 0;
           set_isa("scalar");
-          const auto expected = run(pool, *c.weight, x, m, spec);
+          const auto expected = run(pool, *c.weight, x, m, spec, tree);
           set_isa(isa.name);
-          const auto got = run(pool, *c.weight, x, m, spec);
+          const auto got = run(pool, *c.weight, x, m, spec, tree);
           const std::string where = std::string(isa.name) + ": " + c.what + ", bits " + std::to_string(c.weight->bits) + ", m " +
                                     std::to_string(m) + ", act " + std::to_string(act);
           if (std::memcmp(expected.data(), got.data(), 4 * got.size()) != 0) fail(where + ": differs from the scalar twin");
@@ -182,7 +186,7 @@ int main() {
           const auto truth = oracle(*c.weight, x, m, spec, bound);
           // fp32 sums of at most k terms; 16-bit levels of a codebook are exact to 1/32512 of its largest value
           const double unit = std::ldexp(1.0, -24) * static_cast<double>(c.k + 8);
-          const double level = act && c.weight->kind == ElementKind::codebook && !c.weight->table_is_bytes ? 1.0 / 32512 : 0.0;
+          const double level = !exact && c.weight->kind == ElementKind::codebook && !c.weight->table_is_bytes ? 1.0 / 32512 : 0.0;
           for (size_t i = 0; i < got.size(); ++i) {
             const double slack = level > 0 ? level * static_cast<double>(c.k) * 8 * 4 : 0.0;  // k * max|x| * max scale
             if (!(std::fabs(got[i] - truth[i]) <= unit * bound[i] + slack)) fail(where + ": wrong at " + std::to_string(i));
