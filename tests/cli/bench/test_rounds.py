@@ -55,19 +55,20 @@ def test_cold_samples_call_every_counted_copy_once():
     clock = Clock()
     sample = Cold([clock.case(name, seconds) for name, seconds in (("a", 0.0015), ("b", 1.0), ("c", 3.0))], 100.0, clock)
     assert sample() == 2.0  # the mean of b and c; a was called until threads were awake
-    assert clock.calls == ["a", "a", "b", "c"]
+    assert clock.calls == ["a", "b", "c", "a", "a", "b", "c"]  # all once at first use
+    assert sample() == 2.0 and clock.calls[7:] == ["a", "a", "b", "c"]
 
 
 def test_cold_samples_end_when_they_have_lasted_long_enough():
     clock = Clock()
     assert Cold([clock.case(name, 1.0) for name in "abcd"], 1.5, clock)() == 1.0
-    assert clock.calls == ["a", "b", "c"]
+    assert clock.calls == [*"abcd", "a", "b", "c"]
 
 
 def test_a_copy_alone_is_called_again_and_again():
     clock = Clock()
     assert Cold([clock.case("a", 0.25)], 1.0, clock)() == 0.25
-    assert len(clock.calls) == 1 + 4
+    assert len(clock.calls) == 1 + 1 + 4
     with pytest.raises(ValueError, match="at least one copy"):
         Cold([])
 

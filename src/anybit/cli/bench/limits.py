@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from anybit.cli.bench.rounds import Cold
 from anybit.cli.machine import last_level_cache
 
 LEAST_READ = 128 << 20
 COPY_BYTES = 96 << 20
 """As many copies of a weight are multiplied in turn as fit into this, each of them once after the caches were cleared."""
+READ_BYTES = 8 << 20
 FEWEST_COPIES, MOST_COPIES = 2, 9
 """One that wakes the threads, and those that are counted."""
 
@@ -43,6 +45,20 @@ def evictor() -> Callable[[], object]:
 
     buffer = np.full(max(LEAST_READ, 2 * last_level_cache()), 1, np.uint8)  # zeros would all be one page
     return lambda: _native.read_through(buffer)
+
+
+def reader() -> Callable[[], float]:
+    """A function that measures bytes/s of reading memory as products read their weights: in the shared pool, 8 MiB a call, after the
+    caches were cleared (`evictor`). Lower than `read_bandwidth`, which is the best of many slices."""
+    import numpy as np
+
+    from anybit import _native
+
+    def read(buffer: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> Callable[[], object]:
+        return lambda: _native.read_through(buffer)
+
+    sample = Cold([read(np.full(READ_BYTES, 1, np.uint8)) for _ in range(MOST_COPIES)])
+    return lambda: READ_BYTES / sample()
 
 
 def pause() -> None:

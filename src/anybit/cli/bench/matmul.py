@@ -14,6 +14,7 @@ from anybit.cli.bench.rounds import Cold, Progress, Sample, interleave, ratio, s
 from anybit.errors import AnybitError
 
 OURS = "anybit"
+READ = "reading memory"
 CLASSES = (
     (1.8, "1–1.7"), (2.4, "2"), (2.8, "2.6"), (3.6, "3.4"), (4.6, "4–4.5"), (6.7, "5–6.6"), (9.0, "8"), (16.5, "16"), (64.0, "32"),
 )  # fmt: skip
@@ -142,13 +143,13 @@ class Line:
 @dataclass(frozen=True)
 class Setting:
     """How to measure. cold: weights are read from memory.  before: called ahead of each sample; clears the caches, or lets the threads of
-    others fall asleep.  read_bandwidth: measures bytes/s, once a round.  peaks: operations/s of int8, bf16 and fp32 arithmetic; empty for no limit.  copies: the most copies of a weight."""
+    others fall asleep.  read: bytes/s of reading memory, measured in turns with the products.  peaks: operations/s of int8, bf16 and fp32 arithmetic; empty for no limit.  copies: the most copies of a weight."""
 
     act: str | None
     rounds: int
     cold: bool
     before: Callable[[], object] | None = None
-    read_bandwidth: Callable[[], float] | None = None
+    read: Callable[[], float] | None = None
     peaks: Mapping[str, float] = field(default_factory=dict)
     copies: int = MOST_COPIES
 
@@ -238,15 +239,9 @@ def theirs(shape: Shape, libraries: Mapping[str, Library]) -> tuple[list[Entrant
 
 def measure(shape: Shape, entrants: Sequence[Entrant], setting: Setting, progress: Progress = silent) -> list[Line]:
     """All entrants of one shape, interleaved."""
-    bandwidths: list[float] = []
-
-    def read() -> None:
-        if setting.read_bandwidth is not None:
-            bandwidths.append(setting.read_bandwidth())
-
     samplers = {one.name: one.sample for one in entrants}
-    found = interleave(samplers, setting.rounds, progress, each_round=read, before=setting.before)
-    bandwidth = Sample(tuple(bandwidths)) if bandwidths else None
+    found = interleave(samplers | ({READ: setting.read} if setting.read else {}), setting.rounds, progress, before=setting.before)
+    bandwidth = found.get(READ)
     lines = []
     for one in entrants:
         seconds, peak = found[one.name], setting.peaks.get(one.arithmetic)

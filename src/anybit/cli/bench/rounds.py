@@ -79,7 +79,8 @@ class Cold:
     """Samples of one piece of work on several copies of its data, whose caches were cleared before: seconds a call.
 
     The first copy is called until threads are awake and code is warm, and not counted; the others are then called once each, until
-    `least_seconds` have passed.  With one copy alone it is called again and again: its data stay in cache.
+    `least_seconds` have passed.  With one copy alone it is called again and again: its data stay in cache.  Ahead of the first sample all
+    are called once, for libraries put off to the first use what they make of a weight.
     """
 
     def __init__(
@@ -88,8 +89,13 @@ class Cold:
         if not calls:
             raise ValueError("there must be at least one copy to call")
         self.calls, self.least_seconds, self.clock = calls, least_seconds, clock
+        self.used = False
 
     def __call__(self) -> float:
+        if not self.used:
+            self.used = True
+            for call in self.calls:
+                call()
         begun = self.clock()
         while True:
             self.calls[0]()

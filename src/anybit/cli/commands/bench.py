@@ -109,7 +109,7 @@ def matmul(
             versions |= found.versions
             absent |= found.absent
             peaks = limits.peaks(count)
-            read = partial(limits.read_bandwidth, count)
+            read = partial(limits.read_bandwidth, count, 1) if warm else limits.reader()
             setting = bench.Setting(rounded, rounds, not warm, evict, read, peaks, copies)
             lines: list[Line] = []
             for shape in wanted:
