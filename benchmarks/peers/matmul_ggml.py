@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from run_matmul import Floats, Lacks, Product, normal
+from run_matmul import Floats, Lacks, Product, normal, repeated
 
 PLAIN = "plain"
 # ggml's name of a type -> its number, which files rely on
@@ -21,8 +21,6 @@ TYPES = {
 }  # fmt: skip
 FLOATS = {"bf16": "bf16"}
 """Types whose products are not of 8-bit integers."""
-DISTINCT = 64
-"""Rows of a weight that differ: rounding all of them takes ggml longer than measuring."""
 GRAPH_BYTES = 1 << 20
 
 
@@ -91,6 +89,7 @@ class Held:
 
 
 class Ggml:
+    late = ("iq1", "iq2")
     version = f"llama-cpp-python {metadata.version('llama_cpp_python')}"
 
     def __init__(self, threads: int) -> None:
@@ -119,7 +118,7 @@ class Ggml:
     def prepare(self, fmt: str, n: int, k: int, copies: Callable[[int], int]) -> Product:
         name, place = fmt.split()
         kind, buffer = TYPES[name], self.buffers[place]
-        weight = normal(n, k, min(n, DISTINCT))
+        weight = normal(n, k)
         if name.startswith("tq"):
             weight = np.sign(np.rint(weight * k**0.5)) * np.float32(k**-0.5)  # ternary formats are for such weights
         if name == "q1_0":
@@ -127,7 +126,7 @@ class Ggml:
         size = int(self.c.ggml_row_size(kind, k)) * n
         if place != PLAIN and not self.supported(kind, buffer, n, k):
             raise Lacks(f"no {place} form of {name}")
-        codes = self.quantized(kind, weight, size)
+        codes = repeated(self.quantized(kind, weight), n)
         held = []
         for _ in range(copies(size)):
             one = Held(self.c)
@@ -175,19 +174,16 @@ class Ggml:
         rows = self.c.ggml_new_tensor_2d(other.context, 0, k, 1)
         return bool(self.c.ggml_backend_dev_supports_op(self.device, self.c.ggml_mul_mat(other.context, tensor, rows)))
 
-    def quantized(self, kind: int, weight: Floats, size: int) -> Any:
-        """The rows that differ rounded by ggml, and repeated."""
-        n, k = weight.shape
-        rows = min(n, DISTINCT)
-        codes = np.empty(size // n * rows, np.uint8)
-        importance = None
-        if self.c.ggml_quantize_requires_imatrix(kind):
-            importance = np.ones(k, np.float32)
+    def quantized(self, kind: int, weight: Floats) -> Any:
+        """The rows rounded by ggml, bytes [rows, bytes a row]."""
+        rows, k = weight.shape
+        codes = np.empty((rows, int(self.c.ggml_row_size(kind, k))), np.uint8)
+        importance = np.ones(k, np.float32) if self.c.ggml_quantize_requires_imatrix(kind) else None
         pointer = None if importance is None else importance.ctypes.data
         written = self.c.ggml_quantize_chunk(kind, weight.ctypes.data, codes.ctypes.data, 0, rows, k, pointer)
         if written != codes.nbytes:
             raise Lacks("it has no rounding to this type")
-        return np.resize(codes, size)
+        return codes
 
 
 load = Ggml

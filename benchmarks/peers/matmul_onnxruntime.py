@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from run_matmul import Floats, Lacks, Product, normal
+from run_matmul import Floats, Lacks, Product, normal, repeated
 
 GROUP = 128
 
@@ -28,15 +28,15 @@ class OnnxRuntime:
         if k % group:
             raise Lacks(f"columns must be a multiple of {group}")
         weight = normal(n, k)
-        grouped = weight.reshape(n, k // group, group)
+        grouped = weight.reshape(len(weight), k // group, group)
         middle = 1 << (bits - 1)
         scale = np.abs(grouped).max(2) / (middle if bits == 2 else middle - 1)
         codes = (np.clip(np.rint(grouped / scale[:, :, None]), -middle, middle - 1) + middle).astype(np.uint8)
         each = 8 // bits
-        packed = np.zeros((n, k // group, group // each), np.uint8)
+        packed = np.zeros((len(weight), k // group, group // each), np.uint8)
         for place in range(each):
             packed |= codes[:, :, place::each] << (bits * place)
-        scales = scale.astype(np.float32)
+        packed, scales = repeated(packed, n), repeated(scale.astype(np.float32), n)
         size = packed.nbytes + scales.nbytes
         try:
             sessions = [self.session(bits, group, n, k, packed, scales) for _ in range(copies(size))]

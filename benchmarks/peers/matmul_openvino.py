@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 from openvino import opset13 as op
-from run_matmul import Floats, Lacks, Product, normal
+from run_matmul import Floats, Lacks, Product, normal, repeated
 
 GROUP = 128
 # name -> (type of the codes, bits, middle code, whether activations are rounded)
@@ -51,10 +51,11 @@ class OpenVino:
         if k % group:
             raise Lacks(f"columns must be a multiple of {group}")
         weight = normal(n, k)
-        grouped = weight.reshape(n, k // group, group)
+        grouped = weight.reshape(len(weight), k // group, group)
         low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
         scale = np.abs(grouped).max(2, keepdims=True) / (-low if bits == 2 else high)
-        codes = np.clip(np.rint(grouped / scale), low, high).astype(np.int8) + middle
+        codes = repeated(np.clip(np.rint(grouped / scale), low, high).astype(np.int8) + middle, n)
+        scale, bytes_ = repeated(scale.astype(np.float16), n), packed(codes, bits)
         size = n * k * bits // 8 + scale.size * 2 + (1 if middle else 0)
         config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1}
         config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = min(group, GROUP) if dynamic else 0
@@ -62,7 +63,7 @@ class OpenVino:
             config["INFERENCE_PRECISION_HINT"] = "f32"  # in bf16, its choice for this machine, x is never rounded to 8 bits
         requests = []
         for _ in range(copies(size)):
-            model = self.model(kind, codes, packed(codes, bits), scale.astype(np.float16), middle, n, k)
+            model = self.model(kind, codes, bytes_, scale, middle, n, k)
             requests.append(self.core.compile_model(model, "CPU", config).create_infer_request())
 
         def calls(x: Floats) -> list[Callable[[], Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from run_matmul import Floats, Lacks, Product, normal
+from run_matmul import Floats, Lacks, Product, normal, repeated
 
 GROUP = 128
 
@@ -35,7 +35,7 @@ class Torch:
 
     def prepare(self, fmt: str, n: int, k: int, copies: Callable[[int], int]) -> Product:
         weight = normal(n, k)
-        w = torch.from_numpy(weight)
+        w = torch.from_numpy(repeated(weight, n))
         if fmt == "int4pack g128 bf16":
             return self.int4pack(weight, w, copies)
         codes, scale = int8_rows(w)
@@ -74,7 +74,7 @@ class Torch:
         return Product(codes.numel() + 4 * len(scale), "int8", weight, calls, floats)
 
     def int4pack(self, weight: Floats, w: torch.Tensor, copies: Callable[[int], int]) -> Product:
-        n, k = weight.shape
+        n, k = w.shape
         if k % GROUP or n % 16:
             raise Lacks(f"columns must be a multiple of {GROUP} and rows of 16")
         grouped = w.reshape(n, k // GROUP, GROUP)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from matmul_torch import floats
-from run_matmul import Floats, Lacks, Product, normal
+from run_matmul import Floats, Lacks, Product, normal, repeated
 from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
 from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
 
@@ -35,14 +35,15 @@ class Torchao:
     def prepare(self, fmt: str, n: int, k: int, copies: Callable[[int], int]) -> Product:
         config, dtype, arithmetic = LAYERS[fmt]
         weight = normal(n, k)
+        whole = torch.from_numpy(repeated(weight, n)).to(dtype)
         bits = 4 if fmt.startswith("int4") else 8
         if bits == 4 and (k % 128 or n % 16):
             raise Lacks("columns must be a multiple of 128 and rows of 16")
         size = n * k * bits // 8 + (n * k // 128 * 4 if bits == 4 else 4 * n)
         layers = []
         for _ in range(copies(size)):
-            layer = torch.nn.Linear(k, n, bias=False)
-            layer.weight = torch.nn.Parameter(torch.from_numpy(weight).to(dtype, copy=True), requires_grad=False)
+            layer = torch.nn.Linear(k, n, bias=False, device="meta")
+            layer.weight = torch.nn.Parameter(whole.clone(), requires_grad=False)
             quantize_(layer, config())
             layers.append(layer)
 

@@ -1,6 +1,7 @@
 """Products with weights of few bits of one library as a peer of `anybit bench matmul`; see ../README.md for the protocol.
 
-Started as `python run_matmul.py LIBRARY '{"threads": T, "copies": C, "copy_bytes": B}'`, with C = 1 where weights may stay in cache. For
+Started as `python run_matmul.py LIBRARY '{"threads": T, "copies": C, "copy_bytes": B, "quick": Q}'`, C = 1 where weights may stay in cache, Q to
+leave out what takes seconds to start. For
 every line `{"m": M, "n": N, "k": K, "format": F}` it answers `{"seconds": s, "bytes": b, "arithmetic": A, "error": e}`, or
 `{"lacks": "why"}`. Weights of the last N and K are kept.
 """
@@ -30,8 +31,9 @@ MODULES = {
     "torch": "matmul_torch",
     "torchao": "matmul_torchao",
 }
-CHECKED = 64
-"""Columns of the product that are compared with the same in float64."""
+DISTINCT = 64
+"""Rows of a weight that differ, the others repeat them: rounding all of them would take longer than measuring. As many columns of the
+product are compared with the same in float64."""
 
 
 class Lacks(Exception):
@@ -42,7 +44,7 @@ class Lacks(Exception):
 class Product:
     """A weight in a library's own form, several times. bytes: of one copy.  arithmetic: int8, bf16 or fp32.
 
-    weight: what was rounded, float32 [n, k].  calls: for x float32 [m, k], one function a copy that multiplies and gives y [m, n] in
+    weight: what was rounded, the rows that differ, float32 [., k].  calls: for x float32 [m, k], one function a copy that multiplies and gives y [m, n] in
     any form that `values` turns into numpy.
     """
 
@@ -54,7 +56,7 @@ class Product:
 
 
 class Library(Protocol):
-    """A module of MODULES. prepare: raises Lacks."""
+    """A module of MODULES. prepare: raises Lacks.  `late`, where there is one: how formats begin that take seconds to start."""
 
     formats: Sequence[str]
     version: str
@@ -62,16 +64,20 @@ class Library(Protocol):
     def prepare(self, fmt: str, n: int, k: int, copies: Callable[[int], int]) -> Product: ...
 
 
-def normal(n: int, k: int, rows: int | None = None) -> Floats:
-    """A random weight [n, k], normal with standard deviation k^-1/2; only `rows` of them different where rounding takes long."""
-    drawn = np.random.default_rng(0).standard_normal((rows or n, k), dtype=np.float32) / np.float32(k**0.5)
-    return np.ascontiguousarray(np.resize(drawn, (n, k)))
+def normal(n: int, k: int) -> Floats:
+    """Random rows [min(n, DISTINCT), k], normal with standard deviation k^-1/2."""
+    return np.random.default_rng(0).standard_normal((min(n, DISTINCT), k), dtype=np.float32) / np.float32(k**0.5)
+
+
+def repeated(rows: Any, n: int) -> Any:
+    """[n, …]: the rows again and again."""
+    return np.ascontiguousarray(np.resize(rows, (n, *rows.shape[1:])))
 
 
 def error(product: Product, x: Floats, y: Any) -> float:
     """|y - x W^T| / |x W^T| over the first columns."""
-    found = np.asarray(product.values(y), np.float64).reshape(len(x), -1)[:, :CHECKED]
-    true = x.astype(np.float64) @ product.weight[:CHECKED].T.astype(np.float64)
+    found = np.asarray(product.values(y), np.float64).reshape(len(x), -1)[:, : len(product.weight)]
+    true = x.astype(np.float64) @ product.weight.T.astype(np.float64)
     return float(np.linalg.norm(found - true) / np.linalg.norm(true))
 
 
@@ -128,7 +134,9 @@ class Worker:
 def main() -> None:
     name, job = sys.argv[1], json.loads(sys.argv[2])
     library: Library = importlib.import_module(MODULES[name]).load(job["threads"])
-    about = {"engine": name, "version": library.version, "formats": list(library.formats)}
+    late = getattr(library, "late", ()) if job.get("quick") else ()
+    formats = [fmt for fmt in library.formats if not fmt.startswith(tuple(late))] if late else list(library.formats)
+    about = {"engine": name, "version": library.version, "formats": formats}
     serve(about, Worker(library, job).answer)
 
 

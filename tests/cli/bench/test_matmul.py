@@ -64,13 +64,30 @@ def answer(*seconds: float, size: int = 50, error: float = 0.1) -> dict:
 
 
 def test_libraries_are_asked_for_every_format():
-    library = Fake({"q4": answer(9.0, 5.0, 7.0), "q3": {"lacks": "no such width"}, "q2": answer(1.0, error=1.4)})
-    entrants, lacks = matmul.theirs(Shape(2, 10, 20), {"ggml": library})
+    library = Fake({"q4": answer(9.0, 6.0, 5.0, 7.0), "q3": {"lacks": "no such width"}, "q2": answer(1.0, error=1.4)})
+    entrants, lacks, slow = matmul.theirs(Shape(2, 10, 20), {"ggml": library})
     assert lacks == {"ggml q3": "no such width", "ggml q2": "its product is off by 1.4 of its size"}
     (one,) = entrants
     assert (one.engine, one.name, one.bytes, one.arithmetic) == ("ggml", "ggml q4", 50, "int8")
     assert [one.sample(), one.sample()] == [5.0, 7.0]  # what it took to prepare is not counted
     assert library.asked[-1] == {"m": 2, "n": 10, "k": 20, "format": "q4"}
+    assert slow == []
+
+
+def test_the_hopelessly_slow_are_not_measured():
+    fast, slow = answer(*[1.0] * 6), answer(9.0, 3.9, 0.1, 4.1, size=60)  # the first of two is lost to preparing
+    small = answer(*[100.0] * 6, size=40)
+    library = Fake({"fast": fast, "slow": slow, "small": small})
+    names = [one.name for one in matmul.theirs(Shape(1, 10, 20), {"x": library})[0]]
+    assert names == ["x fast", "x slow", "x small"]  # 3.9 times; and nothing has fewer bits than the smallest
+    found, lacks, hopeless = matmul.theirs(Shape(16, 10, 20), {"x": library})
+    assert [one.name for one in found] == ["x fast", "x small"] and hopeless == ["x slow"]
+    assert lacks == {"x slow": "4100000 us, 4 times as long as another with no more bits"}
+    asked = len(library.asked)
+    found, lacks, hopeless = matmul.theirs(Shape(64, 10, 20), {"x": library}, hopeless)
+    assert [one["format"] for one in library.asked[asked:]] == ["fast", "small"] and hopeless == ["x slow"]
+    assert lacks == {"x slow": "hopelessly slow with fewer rows already"}
+    matmul.theirs(Shape(1, 10, 20), {"x": Fake({"slow": answer(1.0, 1.0)})}, hopeless)  # with few rows all are tried
 
 
 def entrant(engine: str, name: str, size: int, *seconds: float, arithmetic: str = "int8") -> Entrant:

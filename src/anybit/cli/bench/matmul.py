@@ -19,6 +19,10 @@ CLASSES = (
     (1.8, "1–1.7"), (2.4, "2"), (2.8, "2.6"), (3.6, "3.4"), (4.6, "4–4.5"), (6.7, "5–6.6"), (9.0, "8"), (16.5, "16"), (64.0, "32"),
 )  # fmt: skip
 """Classes of bits a weight, everything stored counted: the largest number that belongs to one, and its name."""
+HOPELESS = 4.0
+"""So many times as long as the fastest with no more bits: a library that takes longer at the first try is not measured again."""
+FROM_ROWS = 16
+"""Rows from which on a format that was hopeless is so with more rows, too."""
 WRONG = 0.9
 """Relative error of a product from which on a library is taken to compute something else."""
 
@@ -209,20 +213,32 @@ class Library(Protocol):
     def ask(self, request: str) -> dict[str, Any]: ...
 
 
-def theirs(shape: Shape, libraries: Mapping[str, Library]) -> tuple[list[Entrant], dict[str, str]]:
-    """What the libraries can do of a shape, and for the rest why not. They prepare their weights here, all libraries at a time."""
+def theirs(
+    shape: Shape,
+    libraries: Mapping[str, Library],
+    hopeless: Sequence[str] = (),
+    before: Callable[[], object] | None = None,
+) -> tuple[list[Entrant], dict[str, str], list[str]]:
+    """What the libraries can do of a shape; for the rest why not; and those of them that are hopelessly slow.
+
+    They prepare their weights here, all libraries at a time, and are then tried one by one, `before` called ahead of each. hopeless: what
+    is not even tried, `FROM_ROWS` permitting.
+    """
+    skipped = set(hopeless) if shape.m >= FROM_ROWS else set()
 
     def request(fmt: str) -> str:
         return json.dumps({"m": shape.m, "n": shape.n, "k": shape.k, "format": fmt})
 
     def prepare(name: str) -> list[tuple[str, dict[str, Any]]]:
         library = libraries[name]
-        return [(fmt, library.ask(request(fmt))) for fmt in library.about["formats"]]
+        wanted = [fmt for fmt in library.about["formats"] if f"{name} {fmt}" not in skipped]
+        return [(fmt, library.ask(request(fmt))) for fmt in wanted]
 
     def sampler(library: Library, fmt: str) -> Callable[[], float]:
         return lambda: float(library.ask(request(fmt))["seconds"])
 
-    found, lacks = [], {}
+    able: list[Entrant] = []
+    lacks = dict.fromkeys(sorted(skipped), "hopelessly slow with fewer rows already")
     with ThreadPoolExecutor(max(1, len(libraries))) as pool:
         for name, answers in zip(libraries, pool.map(prepare, libraries), strict=True):
             for fmt, answer in answers:
@@ -233,8 +249,17 @@ def theirs(shape: Shape, libraries: Mapping[str, Library]) -> tuple[list[Entrant
                     lacks[label] = f"its product is off by {answer['error']:.2g} of its size"
                 else:
                     entrant = Entrant(name, label, answer["bytes"], answer["arithmetic"], sampler(libraries[name], fmt))
-                    found.append(entrant)
-    return found, lacks
+                    able.append(entrant)
+    tried = [(one, next(iter(interleave({one.name: one.sample}, 1, before=before).values())).median) for one in able]
+    found, slow = [], []
+    for one, seconds in tried:
+        fastest = min(other for entrant, other in tried if entrant.bytes <= one.bytes)
+        if seconds > HOPELESS * fastest:
+            slow.append(one.name)
+            lacks[one.name] = f"{1e6 * seconds:.0f} us, {seconds / fastest:.0f} times as long as another with no more bits"
+        else:
+            found.append(one)
+    return found, lacks, [*sorted(skipped), *slow] if shape.m >= FROM_ROWS else []
 
 
 def measure(shape: Shape, entrants: Sequence[Entrant], setting: Setting, progress: Progress = silent) -> list[Line]:

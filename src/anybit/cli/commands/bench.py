@@ -104,7 +104,7 @@ def matmul(
     absent: dict[str, str] = {}
     for count in counts:
         with ExitStack() as stack, limits.threads(count):
-            job = {"threads": count, "copies": 1 if warm else copies, "copy_bytes": limits.COPY_BYTES}
+            job = {"threads": count, "copies": 1 if warm else copies, "copy_bytes": limits.COPY_BYTES, "quick": quick}
             found = libraries.MATMUL.start(chosen, checkout(), job, stack)
             versions |= found.versions
             absent |= found.absent
@@ -112,15 +112,20 @@ def matmul(
             read = partial(limits.read_bandwidth, count, 1) if warm else limits.reader()
             setting = bench.Setting(rounded, rounds, not warm, evict, read, peaks, copies)
             lines: list[Line] = []
+            hopeless: dict[tuple[int, int], list[str]] = {}
             for shape in wanted:
                 with console.progress(f"{shape}, {count} threads") as tell:
                     tell("preparing weights", 0, 0)
                     entrants = bench.ours(shape, specs, setting)
-                    others, lacks = bench.theirs(shape, found.running)
+                    slow = hopeless.get((shape.n, shape.k), [])
+                    others, lacks, hopeless[shape.n, shape.k] = bench.theirs(shape, found.running, slow, evict)
                     measured = bench.measure(shape, [*entrants, *others], setting, tell)
                 lines += measured
                 title = f"{shape} (m x n x k), {count} thread{'s' * (count > 1)}, activations {act}"
                 console.table(MATMUL_COLUMNS, [matmul_row(line) for line in measured], title=title)
+                for label, reason in lacks.items():
+                    if "form of" not in reason:
+                        console.say(f"{label}: {reason}")
                 console.say()
                 document += [line.as_dict() | {"threads": count, "act": act} for line in measured]
             drawn.append(roofline_picture.Panel(count, tuple(lines), peaks))
