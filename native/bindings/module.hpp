@@ -6,4 +6,5 @@ void bind_kernels(nanobind::module_& m);
 void bind_cast(nanobind::module_& m);
 void bind_sweep(nanobind::module_& m);
 void bind_planes(nanobind::module_& m);
+void bind_peaks(nanobind::module_& m);
 void bind_engine(nanobind::module_& m);

@@ -25,7 +25,7 @@ from torch import Tensor
 from anybit import formats
 from anybit.errors import FormatError
 from anybit.formats import TensorFormat
-from anybit.ops.dispatch import Kernel, Problem, rates
+from anybit.ops.dispatch import Kernel, Problem, costs
 from anybit.ops.reference import integer_act
 from anybit.tensors import QTensor, quantize
 from anybit.tensors.bitplanes import BitPlanes, from_qtensor, planes_of
@@ -214,7 +214,7 @@ def _cost(p: Problem) -> float:
     assert p.act is not None, "accepted"
     planes = TensorFormat.parse(p.act).bits * TensorFormat.parse(p.weights).bits
     # numpy reads and writes the words of a row several times
-    return 8 * planes * p.m * p.n * p.k / 8 / rates().bandwidth + 1e-4
+    return 8 * planes * p.m * p.n * p.k / 8 / costs().bandwidth + 1e-4
 
 
 def _run(x: Tensor, w: QTensor, bias: Tensor | None, act: TensorFormat) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -18,6 +18,8 @@ Bytes = NDArray[np.uint8]
 Order = Literal["tiles", "bits", "nibbles"]
 ORDERS: tuple[str, ...] = get_args(Order)
 """How packed integers keep their bits: as codes to unpack, or as planes to be counted or looked up (native/generic/planes.hpp)."""
+HOLDERS = (torch.bfloat16, torch.float16, torch.float32)
+"""Types that may hold wider elements, in the order they are tried."""
 DENSE = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
@@ -35,6 +37,25 @@ class Packed:
     handle: Any = None
     source: QTensor | Tensor | None = None
     order: Order = "tiles"
+    kernels: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """What `matmul` has chosen for numbers of rows and activations before."""
+
+    @property
+    def name(self) -> str:
+        """The spec of the format, "plain" for plain tensors."""
+        return "plain" if self.format is None else str(self.format)
+
+    @property
+    def element(self) -> str:
+        """What the kernels unpack; see `element`."""
+        if self.handle is None:
+            return ""
+        if self.order != "tiles":
+            return f"integer{self.handle.bits}"
+        if self.handle.kind not in ("integer", "codebook"):
+            return str(self.handle.kind)
+        assert self.format is not None, "plain tensors are no codes"
+        return f"{'integer' if self.handle.kind == 'integer' else codebook(self.format)}{self.handle.bits}"
 
     @property
     def integer(self) -> bool:
@@ -101,7 +122,7 @@ def _pack(module: Any, w: QTensor) -> Any:
         dense = w.dequantize()
         return module.pack_dense(_bytes(dense), n, k, "fp32", 1, 0, "none", np.empty(0, np.uint8))
     values = fmt.element.decode(w.unpacked())
-    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+    for dtype in HOLDERS:
         held = values.to(dtype)
         if torch.equal(held.float(), values):
             break
@@ -113,6 +134,29 @@ def _planes(module: Any, w: QTensor, order: Order) -> Any:
     if handle.kind != "integer":
         raise ValueError(f"planes of bits are made of integers of 1 to 8 bits; {w.format} is packed as {handle.kind}")
     return module.planes(handle, order)
+
+
+def element(fmt: TensorFormat) -> str:
+    """What kernels unpack of a weight of this format: integerN, byteN or wordN (codebooks whose levels are one or two 8-bit digits), or the
+    float type that holds wider values."""
+    bits = fmt.element.bits
+    if fmt.scale is None:
+        return fmt.element.name if fmt.element.name in DENSE.values() else "fp32"
+    if bits <= 8 and _evenly_spaced(fmt):
+        return f"integer{bits}"
+    if bits <= 4:
+        return f"{codebook(fmt)}{bits}"
+    if fmt.zero is not None:
+        return "fp32"
+    values = torch.from_numpy(np.array(fmt.element.values if bits <= 16 else [], np.float32))
+    return next((DENSE[dtype] for dtype in HOLDERS if torch.equal(values.to(dtype).float(), values)), "fp32")
+
+
+def codebook(fmt: TensorFormat) -> str:
+    """"byte" where the levels above the lowest are integers of 8 bits in some power of two, else "word"."""
+    above = np.asarray(fmt.element.values) - np.min(fmt.element.values)
+    scaled = (above * 2.0**power for power in range(9))
+    return "byte" if any(np.array_equal(one, np.rint(one)) and one.max() <= 255 for one in scaled) else "word"
 
 
 def _evenly_spaced(fmt: TensorFormat) -> bool:
