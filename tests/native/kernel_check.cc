@@ -200,7 +200,7 @@ int main() {
           if (spec.geometry.group && spec.group) spec.group = spec.geometry.group;
           spec.levels = (1 << (bits - 1)) - 1;
           set_isa("scalar");
-          const auto expected = run(pool, *c.weight, x, m, spec);
+          const auto expected = run(pool, *c.weight, x, m, spec, false);
           set_isa(isa.name);
           for (PlaneOrder order : {PlaneOrder::bits, PlaneOrder::nibbles}) {
             const auto got = run_planes(pool, *to_planes(pool, *c.weight, order), x, m, spec, bits);
