@@ -19,7 +19,8 @@ class Problem:
     weights: spec of the weight's format, or "fp32", "bf16", "fp16" for a plain tensor.  weight_bytes: what one pass reads.
     act: spec of the activations, None for exact.  packed: the weight is in the kernels' layout.  integer: so that int8 activations
     multiply it as integers.  group: columns a scale, as packed.  device: of the operands.
-    element: what kernels unpack (`packed.element`), such as integer4, byte4 (a codebook of small integers), word4, bf16; or of a plain tensor.
+    element: what kernels unpack (`packed.element`), such as integer4, byte4 (a codebook of small integers), word4, bf16; or the type of a
+    plain tensor.
     """
 
     m: int

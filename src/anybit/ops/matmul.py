@@ -239,7 +239,10 @@ def _run_reference(x: Tensor, w: Weight, bias: Tensor | None, act: TensorFormat 
 
 
 def _kernel_of(
-    name: str, accepts: Callable[[Problem], str | None], seconds: Callable[[Problem, Costs], float], run: Callable[..., Any]
+    name: str,
+    accepts: Callable[[Problem], str | None],
+    seconds: Callable[[Problem, Costs], float],
+    run: Callable[..., Any],
 ) -> Kernel:
     """A kernel that costs what the table of this machine says."""
     return Kernel(name, accepts, lambda p: seconds(p, costs()), run)
