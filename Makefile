@@ -43,7 +43,8 @@ peers: .venv-peers/install.stamp
 .venv-peers/install.stamp: benchmarks/peers-requirements.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install -q --upgrade pip
-	CMAKE_ARGS="-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release" .venv-peers/bin/python -m pip install -q --no-binary llama-cpp-python -r $<
+	@# GCC 12 takes the operand of ldtilecfg for 8 bytes and drops the other stores to it: without the flags ggml crashes on AMX
+	CXXFLAGS="-fno-tree-dse -fno-dse" CMAKE_ARGS="-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release" .venv-peers/bin/python -m pip install -q --no-binary llama-cpp-python -r $<
 	touch $@
 
 # Build the extension in place (src/anybit/_native*.so), for work on native/

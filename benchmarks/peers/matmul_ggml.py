@@ -35,7 +35,9 @@ def functions() -> Any:
     found = importlib.util.find_spec("llama_cpp")
     assert found is not None and found.origin is not None, "llama-cpp-python is installed where this runs"
     folder = Path(found.origin).parent / "lib"
-    libraries = [ctypes.CDLL(str(folder / f"lib{name}.so"), ctypes.RTLD_GLOBAL) for name in ("ggml-base", "ggml-cpu", "ggml")]
+    libraries = [
+        ctypes.CDLL(str(folder / f"lib{name}.so"), ctypes.RTLD_GLOBAL) for name in ("ggml-base", "ggml-cpu", "ggml")
+    ]
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "ggml_init": (c_void_p, [InitParams]),
         "ggml_new_tensor_2d": (c_void_p, [c_void_p, c_int, c_int64, c_int64]),
@@ -89,7 +91,7 @@ class Held:
 
 
 class Ggml:
-    late = ("iq1", "iq2")
+    late = ("iq", "q2_0", "nvfp4", "q5")
     version = f"llama-cpp-python {metadata.version('llama_cpp_python')}"
 
     def __init__(self, threads: int) -> None:

@@ -40,7 +40,7 @@ class OnnxRuntime:
         size = packed.nbytes + scales.nbytes
         try:
             sessions = [self.session(bits, group, n, k, packed, scales) for _ in range(copies(size))]
-        except Exception as reason:  # noqa: BLE001 - its own kinds of exception, which say what it does not implement
+        except Exception as reason:
             raise Lacks(str(reason).splitlines()[0]) from reason
 
         def calls(x: Floats) -> list[Callable[[], Any]]:
@@ -49,7 +49,9 @@ class OnnxRuntime:
             for session in sessions:
                 binding = session.io_binding()
                 binding.bind_ortvalue_input("x", value)
-                binding.bind_ortvalue_output("y", onnxruntime.OrtValue.ortvalue_from_shape_and_type((len(x), n), np.float32))
+                binding.bind_ortvalue_output(
+                    "y", onnxruntime.OrtValue.ortvalue_from_shape_and_type((len(x), n), np.float32)
+                )
                 made.append(lambda session=session, binding=binding: (session.run_with_iobinding(binding), binding)[1])
             return made
 

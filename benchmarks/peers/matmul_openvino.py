@@ -57,10 +57,16 @@ class OpenVino:
         codes = repeated(np.clip(np.rint(grouped / scale), low, high).astype(np.int8) + middle, n)
         scale, bytes_ = repeated(scale.astype(np.float16), n), packed(codes, bits)
         size = n * k * bits // 8 + scale.size * 2 + (1 if middle else 0)
-        config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1}
+        config: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": self.threads,
+            "NUM_STREAMS": 1,
+        }
         config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = min(group, GROUP) if dynamic else 0
         if dynamic:
-            config["INFERENCE_PRECISION_HINT"] = "f32"  # in bf16, its choice for this machine, x is never rounded to 8 bits
+            config["INFERENCE_PRECISION_HINT"] = (
+                "f32"  # in bf16, its choice for this machine, x is never rounded to 8 bits
+            )
         requests = []
         for _ in range(copies(size)):
             model = self.model(kind, codes, bytes_, scale, middle, n, k)
@@ -71,7 +77,9 @@ class OpenVino:
                 request.set_input_tensor(ov.Tensor(x, shared_memory=True))
             return [lambda request=request: (request.infer(), request)[1] for request in requests]
 
-        return Product(size, "int8" if dynamic else "bf16", weight, calls, lambda request: request.get_output_tensor().data)
+        return Product(
+            size, "int8" if dynamic else "bf16", weight, calls, lambda request: request.get_output_tensor().data
+        )
 
     def model(self, kind: ov.Type, codes: Any, bits: Any, scale: Any, middle: int, n: int, k: int) -> ov.Model:
         x = op.parameter([-1, k], np.float32, name="x")

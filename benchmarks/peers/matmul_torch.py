@@ -23,8 +23,8 @@ def int8_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Torch:
-    """Formats: `_int_mm` multiplies codes alone, with neither rounding of x nor scales; `int8 dynamic` rounds x to 8 bits (FBGEMM or oneDNN);
-    `int8pack` and `int4pack` take x in bf16."""
+    """Formats: `_int_mm` multiplies codes alone, with neither rounding of x nor scales; `int8 dynamic` rounds x to 8 bits (FBGEMM or
+    oneDNN); `int8pack` and `int4pack` take x in bf16."""
 
     formats = ("int8 _int_mm", "int8 dynamic onednn", "int8 dynamic x86", "int8pack bf16", "int4pack g128 bf16")
     version = torch.__version__
@@ -55,7 +55,8 @@ class Torch:
         def plain(x: Floats) -> list[Callable[[], Any]]:
             rows, factor = int8_rows(torch.from_numpy(x))
             self.factors = factor[:, None] * scale[None, :]
-            return [lambda w=w.t(): torch._int_mm(rows, w) for w in held]
+            transposed = [w.t() for w in held]
+            return [lambda w=w: torch._int_mm(rows, w) for w in transposed]
 
         return Product(size, "int8", weight, plain, lambda y: floats(y * self.factors))
 

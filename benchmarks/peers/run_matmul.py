@@ -1,9 +1,8 @@
 """Products with weights of few bits of one library as a peer of `anybit bench matmul`; see ../README.md for the protocol.
 
-Started as `python run_matmul.py LIBRARY '{"threads": T, "copies": C, "copy_bytes": B, "quick": Q}'`, C = 1 where weights may stay in cache, Q to
-leave out what takes seconds to start. For
-every line `{"m": M, "n": N, "k": K, "format": F}` it answers `{"seconds": s, "bytes": b, "arithmetic": A, "error": e}`, or
-`{"lacks": "why"}`. Weights of the last N and K are kept.
+Started as `python run_matmul.py LIBRARY '{"threads": T, "copies": C, "copy_bytes": B, "quick": Q}'`; C = 1 where weights may stay in
+cache, Q to leave out what takes long. For every line `{"m": M, "n": N, "k": K, "format": F}` it answers `{"seconds": s, "bytes": b,
+"arithmetic": A, "error": e}`, or `{"lacks": "why"}`. Weights of the last N and K are kept.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from protocol import serve
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
-from anybit.cli.bench.rounds import Cold  # noqa: E402 - samples are taken as anybit takes its own
+from anybit.cli.bench.rounds import Cold
 
 Floats = NDArray[np.float32]
 MODULES = {
@@ -44,8 +43,8 @@ class Lacks(Exception):
 class Product:
     """A weight in a library's own form, several times. bytes: of one copy.  arithmetic: int8, bf16 or fp32.
 
-    weight: what was rounded, the rows that differ, float32 [., k].  calls: for x float32 [m, k], one function a copy that multiplies and gives y [m, n] in
-    any form that `values` turns into numpy.
+    weight: what was rounded, the rows that differ, float32 [., k].  calls: for x float32 [m, k], one function a copy that multiplies and
+    gives y [m, n] in any form that `values` turns into numpy.
     """
 
     bytes: int
@@ -56,7 +55,8 @@ class Product:
 
 
 class Library(Protocol):
-    """A module of MODULES. prepare: raises Lacks.  `late`, where there is one: how formats begin that take seconds to start."""
+    """A module of MODULES. prepare: raises Lacks.  `late`, where there is one: how formats begin that take long or are never the
+    fastest."""
 
     formats: Sequence[str]
     version: str

@@ -2,9 +2,9 @@
 
 A product takes, besides the constant time of a call and k times that of preparing its activations, the longer of reading and of
 computing, smoothly: (read^p + work^p)^(1/p), for the two overlap imperfectly, more or less so with the rows m.  Reading is the weight's
-bytes, x and y over the bandwidth of reading memory; work is n k (weight(m) + scale(m) / group), with curves that were measured in cache.  The weights are
-taken to come from memory, as those of a model do.  This is the roofline (Williams, Waterman, Patterson, CACM 52(4), 2009) with measured
-ceilings for each kernel, width and number of rows.
+bytes, x and y over the bandwidth of reading memory; work is n k (weight(m) + scale(m) / group), with curves that were measured in cache.
+The weights are taken to come from memory, as those of a model do.  This is the roofline (Williams, Waterman, Patterson, CACM 52(4),
+2009) with measured ceilings for each kernel, width and number of rows.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ class Curve:
 class Costs:
     """Costs with one instruction set and number of threads of one processor.
 
-    bandwidth: bytes/s of reading memory.  call: seconds.  rows: where curves are known, ascending from 1.  overlap: family of
-    kernels (or "any") -> p of the module's formula for these rows.  widest: columns a scale from which on fewer scales save nothing, for kernels add up in parts anyway.  prepare: activations (int8, exact, bf16; rounding: in torch, for what no kernel rounds) -> seconds a column of x.  kernels: "int8/integer4" and the like -> curve.
-    peaks: operations/s, for people.
+    bandwidth: bytes/s of reading memory.  call: seconds.  widest: columns a scale from which on fewer scales save nothing, for kernels
+    add up in parts anyway.  rows: where curves are known, ascending from 1.  overlap: family of kernels (or "any") -> p of the module's
+    formula for these rows.  prepare: activations (int8, exact, bf16; rounding: in torch, for what no kernel rounds) -> seconds a column
+    of x.  kernels: "int8/integer4" and the like -> curve.  peaks: operations/s, for people.
     """
 
     processor: str
@@ -62,7 +63,11 @@ class Costs:
         if self.rows[:1] != (1,) or list(self.rows) != sorted(set(self.rows)):
             raise AnybitError(f"rows ascend from 1; got {self.rows}")
         overlaps = {f"overlap {name}": values for name, values in self.overlap.items()}
-        named = {"bandwidth": (self.bandwidth,), "widest": (self.widest,), "peaks": tuple(self.peaks.values())} | overlaps
+        named = {
+            "bandwidth": (self.bandwidth,),
+            "widest": (self.widest,),
+            "peaks": tuple(self.peaks.values()),
+        } | overlaps
         for what, values in named.items():
             if not all(0 < value < math.inf for value in values):
                 raise AnybitError(f"{what} must be positive; got {values}")
@@ -94,7 +99,9 @@ class Costs:
         if found is not None:
             return found
         kind, bits = split(element)
-        siblings = [(split(name.split("/")[1]), curve) for name, curve in self.kernels.items() if name.split("/")[0] == family]
+        siblings = [
+            (split(name.split("/")[1]), curve) for name, curve in self.kernels.items() if name.split("/")[0] == family
+        ]
         wider = sorted(((width, curve.weight) for (other, width), curve in siblings if other == kind and width >= bits))
         if wider:
             return next(curve for (other, width), curve in siblings if other == kind and width == wider[0][0])

@@ -20,7 +20,8 @@ class Problem:
     act: spec of the activations, None for exact.  packed: the weight is in the kernels' layout.  integer: so that int8 activations
     multiply it as integers.  group: columns a scale, as packed.  device: of the operands.
     order: of the packed bits (`ops.packed.ORDERS`).
-    element: what kernels unpack (`packed.element`), such as integer4, byte4 (a codebook of small integers), word4, bf16; or of a plain tensor.
+    element: what kernels unpack (`packed.element`), such as integer4, byte4 (a codebook of small integers), word4, bf16; or the type of a
+    plain tensor.
     """
 
     m: int

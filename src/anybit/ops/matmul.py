@@ -102,7 +102,9 @@ def problem_of(x: Tensor, w: Weight, act: TensorFormat | None) -> Problem:
     if isinstance(w, Packed):
         native_ok = w.handle is not None
         padded = native_ok and bool(w.handle.padded_groups)
-        return Problem(m, w.n, w.k, w.name, w.nbytes, spec, native_ok, w.integer, w.group, padded, device, w.element, w.order)
+        return Problem(
+            m, w.n, w.k, w.name, w.nbytes, spec, native_ok, w.integer, w.group, padded, device, w.element, w.order
+        )
     name = str(w.format) if isinstance(w, QTensor) else DENSE.get(w.dtype, str(w.dtype))
     held = "" if isinstance(w, QTensor) else name
     return Problem(m, w.shape[0], w.shape[-1], name, int(w.nbytes), spec, False, False, 0, False, device, held)
@@ -214,7 +216,7 @@ def _seconds_lookup(p: Problem, table: Costs) -> float:
 
 
 def _counted(p: Problem, table: Costs, instructions: int) -> float:
-    """Of so many instructions for 64 bytes of weights and a row of x, as many a second as of integer products (64 of them, two operations each)."""
+    """Of so many instructions for 64 bytes of weights and a row of x, as many a second as of integer products (of 64 bytes)."""
     rate = table.peaks.get("int8", table.bandwidth * 128) / 128
     return max(p.weight_bytes / table.bandwidth, instructions * p.m * p.weight_bytes / 64 / rate) + table.call
 
@@ -299,7 +301,10 @@ def _run_reference(x: Tensor, w: Weight, bias: Tensor | None, act: TensorFormat 
 
 
 def _kernel_of(
-    name: str, accepts: Callable[[Problem], str | None], seconds: Callable[[Problem, Costs], float], run: Callable[..., Any]
+    name: str,
+    accepts: Callable[[Problem], str | None],
+    seconds: Callable[[Problem, Costs], float],
+    run: Callable[..., Any],
 ) -> Kernel:
     """A kernel that costs what the table of this machine says."""
     return Kernel(name, accepts, lambda p: seconds(p, costs()), run)

@@ -63,14 +63,16 @@ def mixed_matmul(
     return y if bias is None else y + bias.to(x.dtype)
 
 
-def _rows_together(
-    x: Tensor, w: MixedTensor | MixedPacked, acts: Sequence[TensorFormat | None]
-) -> Tensor | None:
+def _rows_together(x: Tensor, w: MixedTensor | MixedPacked, acts: Sequence[TensorFormat | None]) -> Tensor | None:
     """One call for packed parts that take the same integer activations, which are rounded once; None where they are not such."""
     module, integers = native.load(), reference.integer_act(acts[0])
     if module is None or integers is None or not isinstance(w, MixedPacked) or any(act != acts[0] for act in acts):
         return None
-    handles = [p.handle for p in w.parts if isinstance(p, Packed) and p.order == "tiles" and p.integer and not p.handle.padded_groups]
+    handles = [
+        p.handle
+        for p in w.parts
+        if isinstance(p, Packed) and p.order == "tiles" and p.integer and not p.handle.padded_groups
+    ]
     if len(handles) < len(w.parts):
         return None
     rows = x.detach().to(torch.float32).reshape(-1, x.shape[-1]).contiguous()

@@ -153,7 +153,7 @@ def element(fmt: TensorFormat) -> str:
 
 
 def codebook(fmt: TensorFormat) -> str:
-    """"byte" where the levels above the lowest are integers of 8 bits in some power of two, else "word"."""
+    """ "byte" where the levels above the lowest are integers of 8 bits in some power of two, else "word"."""
     above = np.asarray(fmt.element.values) - np.min(fmt.element.values)
     scaled = (above * 2.0**power for power in range(9))
     return "byte" if any(np.array_equal(one, np.rint(one)) and one.max() <= 255 for one in scaled) else "word"

@@ -50,7 +50,9 @@ def round_activations(x: Tensor, act: TensorFormat | None) -> Tensor:
     if integer_act(act) is not None:
         act = replace(act, scale=formats.get("fp32"))
     if act.scale is None:
-        return act.element.round(x.float())  # by the native casts, whose threads do not spin beside those of the product
+        return act.element.round(
+            x.float()
+        )  # by the native casts, whose threads do not spin beside those of the product
     rows = x.reshape(-1, x.shape[-1]).float()
     return quantize(rows, act).dequantize().reshape(x.shape)
 

@@ -85,5 +85,9 @@ def test_products_of_a_library_are_right(name):
                 assert answer["seconds"] > 0 and answer["arithmetic"] in ("int8", "bf16", "fp32")
                 # a step of the grid is about 2^(1-bits) of the largest weight, and formats of up to 2 bits keep little more than signs
                 assert answer["error"] < (0.75 if bits < 2.7 else 2.5 * 2.0**-bits + 0.03), (fmt, bits, answer)
-        lacking = peer.ask(json.dumps({"m": 1, "n": 20, "k": 100, "format": "int4pack g128 bf16"})) if name == "torch" else {"lacks": ""}
+        lacking = (
+            peer.ask(json.dumps({"m": 1, "n": 20, "k": 100, "format": "int4pack g128 bf16"}))
+            if name == "torch"
+            else {"lacks": ""}
+        )
         assert "lacks" in lacking

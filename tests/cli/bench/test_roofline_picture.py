@@ -8,8 +8,8 @@ import pytest
 
 from anybit.cli.bench import roofline_picture
 from anybit.cli.bench.matmul import Line, Shape
-from anybit.cli.bench.rounds import Sample
 from anybit.cli.bench.roofline_picture import Panel
+from anybit.cli.bench.rounds import Sample
 from anybit.errors import AnybitError
 
 
@@ -18,7 +18,9 @@ def line(engine: str, size: int, floor: float | None) -> Line:
 
 
 def test_bandwidth_is_that_of_the_floors():
-    assert roofline_picture.bandwidth([line("anybit", 1000, 1e-3), line("ggml", 4000, 2e-3), line("x", 9000, 3e-3)]) == 2e6
+    assert (
+        roofline_picture.bandwidth([line("anybit", 1000, 1e-3), line("ggml", 4000, 2e-3), line("x", 9000, 3e-3)]) == 2e6
+    )
     assert roofline_picture.bandwidth([line("anybit", 1000, None)]) is None
 
 

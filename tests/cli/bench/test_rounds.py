@@ -53,7 +53,9 @@ def test_progress_counts_up_to_the_rounds():
 
 def test_cold_samples_call_every_counted_copy_once():
     clock = Clock()
-    sample = Cold([clock.case(name, seconds) for name, seconds in (("a", 0.0015), ("b", 1.0), ("c", 3.0))], 100.0, clock)
+    sample = Cold(
+        [clock.case(name, seconds) for name, seconds in (("a", 0.0015), ("b", 1.0), ("c", 3.0))], 100.0, clock
+    )
     assert sample() == 2.0  # the mean of b and c; a was called until threads were awake
     assert clock.calls == ["a", "b", "c", "a", "a", "b", "c"]  # all once at first use
     assert sample() == 2.0 and clock.calls[7:] == ["a", "a", "b", "c"]
@@ -90,6 +92,7 @@ def test_ratio_pairs_rounds():
 
 def test_order_visits_all():
     assert [order(["a", "b"], n) for n in range(3)] == [["a", "b"], ["b", "a"], ["a", "b"]]
+    assert order([], 3) == []
 
 
 def test_empty_sample_is_refused():

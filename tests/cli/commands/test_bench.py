@@ -43,7 +43,9 @@ def test_matmul_with_peers(anybit, tmp_path):
     assert list(done.json["versions"]) == ["torch"] and done.json["absent"] == {}
     rows = {row["format"]: row for row in done.json["results"]}
     assert {row["engine"] for row in rows.values()} == {"anybit", "torch"}
-    assert rows["int8/row"]["best_peer"] in {name for name, row in rows.items() if row["engine"] == "torch" and row["bits"] < 9}
+    assert rows["int8/row"]["best_peer"] in {
+        name for name, row in rows.items() if row["engine"] == "torch" and row["bits"] < 9
+    }
     assert rows["int4/g128"]["best_peer"] == "torch int4pack g128 bf16"
     assert rows["int4/g128"]["best_peer_us"] == rows["torch int4pack g128 bf16"]["us"]
     for row in rows.values():

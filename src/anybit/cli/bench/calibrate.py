@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Any
 
 from anybit.cli.bench import limits
@@ -34,7 +33,15 @@ ROUNDING = {"int8": 128, "bf16": -2, "exact": -1}
 """How the native product is told to take x."""
 LIMIT = 0.008
 """Seconds a call from which on no more rows are measured: in proportion from there."""
-CHECK = ((1, 4096, 4096), (6, 4096, 4096), (100, 4096, 4096), (1, 11008, 4096), (3, 11008, 4096), (20, 11008, 4096), (256, 11008, 4096))
+CHECK = (
+    (1, 4096, 4096),
+    (6, 4096, 4096),
+    (100, 4096, 4096),
+    (1, 11008, 4096),
+    (3, 11008, 4096),
+    (20, 11008, 4096),
+    (256, 11008, 4096),
+)
 CHECK_ONE = tuple((m, 4096, 4096) for m in (1, 6, 100))
 """With one thread, where they take twice as long."""
 CHECK_FORMATS = (
@@ -43,7 +50,8 @@ CHECK_FORMATS = (
 )  # fmt: skip
 FIT = tuple((m, 2560, 3072) for m in (1, 3, 8, 20, 100))
 FIT_FORMATS = (
-    ("int2/g64", "int8/g128"), ("int4/g128", "int8/g128"), ("int8/row", "int8/row"), ("nf4/g64", None), ("bf16", None), ("int4/g128", "bf16"),
+    ("int2/g64", "int8/g128"), ("int4/g128", "int8/g128"), ("int8/row", "int8/row"), ("nf4/g64", None), ("bf16", None),
+    ("int4/g128", "bf16"),
 )  # fmt: skip
 """What overlap and the time of a call are fitted to, with weights from memory."""
 OVERLAPS = (0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 8.0)
@@ -130,11 +138,16 @@ def measure(threads: int, progress: Progress = silent, rows: Sequence[int] = ROW
         for name in FAMILIES[family]:
             for group in GROUPS if family == "int8" else GROUPS[:1]:
                 packed = ops.prepack(
-                    weight.to(plain_types[name]) if name in plain_types else quantize(weight, TensorFormat.parse(f"{name}/g{group}"))
+                    weight.to(plain_types[name])
+                    if name in plain_types
+                    else quantize(weight, TensorFormat.parse(f"{name}/g{group}"))
                 )
                 subjects[f"{family}/{packed.element}", str(group)] = family, packed
         for count in NARROW:
-            subjects[family, str(count)] = family, ops.prepack(quantize(weight[:count], TensorFormat.parse("uint4/g128")))
+            subjects[family, str(count)] = (
+                family,
+                ops.prepack(quantize(weight[:count], TensorFormat.parse("uint4/g128"))),
+            )
 
     def once(family: str, packed: Any) -> list[float]:
         def call(m: int) -> Callable[[], object]:
@@ -147,7 +160,9 @@ def measure(threads: int, progress: Progress = silent, rows: Sequence[int] = ROW
     quickest: dict[tuple[str, str], list[float]] = {}
     for turn in range(PASSES):
         for done, (key, (family, packed)) in enumerate(subjects.items(), turn * len(subjects)):
-            progress(f"{active}, {threads} thread{'s' * (threads > 1)}: {key[0]}, {key[1]}", done, PASSES * len(subjects))
+            progress(
+                f"{active}, {threads} thread{'s' * (threads > 1)}: {key[0]}, {key[1]}", done, PASSES * len(subjects)
+            )
             found = once(family, packed)
             quickest[key] = [min(pair) for pair in zip(found, quickest.get(key, found), strict=True)]
     prepare: dict[str, tuple[float, ...]] = {}
@@ -166,7 +181,9 @@ def measure(threads: int, progress: Progress = silent, rows: Sequence[int] = ROW
             both = [solve_scales(*pair) for pair in zip(times[0], times[-1], strict=True)]
             kernels[name] = Curve(tuple(one for one, _ in both), tuple(two for _, two in both))
     rounded = TensorFormat.parse("bf16")
-    prepare["rounding"] = tuple(curve(lambda m: spent(lambda: ops.reference.round_activations(x[m], rounded)) / k, rows))
+    prepare["rounding"] = tuple(
+        curve(lambda m: spent(lambda: ops.reference.round_activations(x[m], rounded)) / k, rows)
+    )
     for dtype in (torch.float32, torch.bfloat16):
         kernels[f"torch/{ops.packed.DENSE[dtype]}"] = plain(weight.to(dtype), x, dtype, rows)
     slow = quantize(weight, TensorFormat.parse("int4/g128"))
@@ -177,7 +194,17 @@ def measure(threads: int, progress: Progress = silent, rows: Sequence[int] = ROW
     evict = limits.evictor()
     bandwidth = interleave({"read": read}, 7, before=evict)["read"].median
     made = Costs(
-        known.processor(), active, threads, bandwidth, 0.0, GROUPS[0], tuple(rows), {"any": (4.0,) * len(rows)}, prepare, kernels, peaks
+        known.processor(),
+        active,
+        threads,
+        bandwidth,
+        0.0,
+        GROUPS[0],
+        tuple(rows),
+        {"any": (4.0,) * len(rows)},
+        prepare,
+        kernels,
+        peaks,
     )
     return fitted(made, list(cold(short(FIT, FIT_FORMATS, made), FIT_FORMATS, evict, 3)))
 

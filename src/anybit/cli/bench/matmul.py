@@ -19,8 +19,8 @@ CLASSES = (
     (1.8, "1–1.7"), (2.4, "2"), (2.8, "2.6"), (3.6, "3.4"), (4.6, "4–4.5"), (6.7, "5–6.6"), (9.0, "8"), (16.5, "16"), (64.0, "32"),
 )  # fmt: skip
 """Classes of bits a weight, everything stored counted: the largest number that belongs to one, and its name."""
-HOPELESS = 4.0
-"""So many times as long as the fastest with no more bits: a library that takes longer at the first try is not measured again."""
+HOPELESS, TRIES = 4.0, 2
+"""So many times as long as the fastest with no more bits: a library that takes longer in all of a few tries is not measured again."""
 FROM_ROWS = 16
 """Rows from which on a format that was hopeless is so with more rows, too."""
 WRONG = 0.9
@@ -147,7 +147,8 @@ class Line:
 @dataclass(frozen=True)
 class Setting:
     """How to measure. cold: weights are read from memory.  before: called ahead of each sample; clears the caches, or lets the threads of
-    others fall asleep.  read: bytes/s of reading memory, measured in turns with the products.  peaks: operations/s of int8, bf16 and fp32 arithmetic; empty for no limit.  copies: the most copies of a weight."""
+    others fall asleep.  read: bytes/s of reading memory, measured in turns with the products.  peaks: operations/s of int8, bf16 and
+    fp32 arithmetic; empty for no limit.  copies: the most copies of a weight."""
 
     act: str | None
     rounds: int
@@ -250,13 +251,16 @@ def theirs(
                 else:
                     entrant = Entrant(name, label, answer["bytes"], answer["arithmetic"], sampler(libraries[name], fmt))
                     able.append(entrant)
-    tried = [(one, next(iter(interleave({one.name: one.sample}, 1, before=before).values())).median) for one in able]
+    first = interleave({one.name: one.sample for one in able}, TRIES, before=before)
+    tried = [(one, first[one.name].least) for one in able]
     found, slow = [], []
     for one, seconds in tried:
         fastest = min(other for entrant, other in tried if entrant.bytes <= one.bytes)
         if seconds > HOPELESS * fastest:
             slow.append(one.name)
-            lacks[one.name] = f"{1e6 * seconds:.0f} us, {seconds / fastest:.0f} times as long as another with no more bits"
+            lacks[one.name] = (
+                f"{1e6 * seconds:.0f} us, {seconds / fastest:.0f} times as long as another with no more bits"
+            )
         else:
             found.append(one)
     return found, lacks, [*sorted(skipped), *slow] if shape.m >= FROM_ROWS else []
@@ -265,7 +269,9 @@ def theirs(
 def measure(shape: Shape, entrants: Sequence[Entrant], setting: Setting, progress: Progress = silent) -> list[Line]:
     """All entrants of one shape, interleaved."""
     samplers = {one.name: one.sample for one in entrants}
-    found = interleave(samplers | ({READ: setting.read} if setting.read else {}), setting.rounds, progress, before=setting.before)
+    found = interleave(
+        samplers | ({READ: setting.read} if setting.read else {}), setting.rounds, progress, before=setting.before
+    )
     bandwidth = found.get(READ)
     lines = []
     for one in entrants:

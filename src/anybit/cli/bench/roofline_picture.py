@@ -13,7 +13,9 @@ from anybit.cli.bench.matmul import CLASSES, OURS, Line, bits_class
 from anybit.errors import AnybitError
 
 SUFFIXES = (".png", ".svg")
-CEILINGS = {"int8": "int8 vectors", "bf16": "bf16 vectors", "fp32": "fp32 vectors", "int8_tiles": "int8 tiles", "bf16_tiles": "bf16 tiles"}  # fmt: skip
+CEILINGS = {
+    "int8": "int8 vectors", "bf16": "bf16 vectors", "fp32": "fp32 vectors", "int8_tiles": "int8 tiles", "bf16_tiles": "bf16 tiles",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ def draw(path: Path, panels: Sequence[Panel]) -> None:
                 markerfacecolor=colour if mine else "none", markeredgecolor=colour, alpha=0.9 if mine else 0.6,
                 zorder=3 if mine else 2,
             )  # fmt: skip
-        axes.set(xscale="log", yscale="log", xlim=reach, xlabel="operations a byte of weight", ylabel="operations a second")
+        axes.set(
+            xscale="log", yscale="log", xlim=reach, xlabel="operations a byte of weight", ylabel="operations a second"
+        )
         axes.set_ylim(bottom=lowest)
         axes.set_title(f"{panel.threads} thread{'s' * (panel.threads > 1)}", fontsize="medium")
         axes.grid(alpha=0.25, which="both")
@@ -83,7 +87,8 @@ def draw(path: Path, panels: Sequence[Panel]) -> None:
         Line2D([], [], linestyle="none", marker="^", color="0.3", markerfacecolor="none", label="other libraries"),
     ]
     marks += [
-        Line2D([], [], linestyle="none", marker="s", color=colours[index], label=f"{CLASSES[index][1]} bits") for index in classes
+        Line2D([], [], linestyle="none", marker="s", color=colours[index], label=f"{CLASSES[index][1]} bits")
+        for index in classes
     ]
     picture.legend(handles=marks, fontsize="small", ncols=min(len(marks), 6), loc="outside lower center")
     path.parent.mkdir(parents=True, exist_ok=True)

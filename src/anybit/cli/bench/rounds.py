@@ -71,7 +71,7 @@ def ratio(numerator: Sample, denominator: Sample) -> float:
 
 def order(names: Sequence[str], round_number: int) -> list[str]:
     """The order of a round: rotated by one each time, so that no case always follows the same other."""
-    start = round_number % len(names)
+    start = round_number % max(1, len(names))
     return [*names[start:], *names[:start]]
 
 
@@ -102,8 +102,10 @@ class Cold:
             if self.clock() - begun >= WAKE:
                 break
         started = self.clock()
-        for number, call in enumerate(self.calls[1:] or itertools.repeat(self.calls[0]), 1):
+        number = 0
+        for call in self.calls[1:] or itertools.repeat(self.calls[0]):
             call()
+            number += 1
             took = self.clock() - started
             if took >= self.least_seconds:
                 break

@@ -60,7 +60,8 @@ def matmul(
     peers: Annotated[
         str,
         typer.Option(
-            "--peers", help="Libraries to measure in turns with ours: all, or ggml, onnxruntime, openvino, torch, torchao."
+            "--peers",
+            help="Libraries to measure in turns with ours: all, or ggml, onnxruntime, openvino, torch, torchao.",
         ),
     ] = "",
     warm: Annotated[

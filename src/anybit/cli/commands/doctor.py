@@ -155,7 +155,9 @@ def calibration(console: Console) -> list[dict[str, Any]]:
                 checked = calibrate.check(shapes, tell)
         several = "s" * (count > 1)
         rates = ", ".join(f"{kind} {numbers.three(rate / 1e9)}" for kind, rate in measured.peaks.items())
-        console.say(f"{active}, {count} thread{several}: reads {measured.bandwidth / 1e9:.1f} GB/s; peaks {rates} GOP/s; written to {file}")
+        console.say(
+            f"{active}, {count} thread{several}: reads {measured.bandwidth / 1e9:.1f} GB/s; peaks {rates} GOP/s; written to {file}"
+        )
         title = f"predicted against measured, {count} thread{several}, shapes that were not fitted to"
         console.table(CHECK_COLUMNS, [check_row(one) for one in checked], title=title)
         within = sum(one.holds for one in checked)
@@ -182,7 +184,16 @@ CHECK_COLUMNS = ("m", "n", "k", "weights", "activations", "predicted", "measured
 def check_row(one: Checked) -> list[object]:
     """The cells of `CHECK_COLUMNS`."""
     error = f"{100 * one.error:+.0f} %{'' if one.holds else ' (missed)'}"
-    return [one.m, one.n, one.k, one.weights, one.act or "exact", numbers.seconds(one.predicted), numbers.seconds(one.measured), error]
+    return [
+        one.m,
+        one.n,
+        one.k,
+        one.weights,
+        one.act or "exact",
+        numbers.seconds(one.predicted),
+        numbers.seconds(one.measured),
+        error,
+    ]
 
 
 def versions() -> dict[str, str]:
