@@ -187,8 +187,8 @@ def measure(threads: int, progress: Progress = silent, rows: Sequence[int] = ROW
     for dtype in (torch.float32, torch.bfloat16):
         kernels[f"torch/{ops.packed.DENSE[dtype]}"] = plain(weight.to(dtype), x, dtype, rows)
     slow = quantize(weight, TensorFormat.parse("int4/g128"))
-    slowest = curve(lambda m: spent(lambda: ops.reference.matmul(x[m], slow, None, None)) / (n * k), rows)
-    kernels["reference/integer4"] = Curve(tuple(slowest), (0.0,) * len(rows))
+    unpacked = curve(lambda m: spent(lambda: ops.reference.matmul(x[m], slow, None, None)) / (n * k), rows)
+    kernels["reference/integer4"] = Curve(tuple(unpacked), (0.0,) * len(rows))
     peaks = limits.peaks(threads)
     read = limits.reader()
     evict = limits.evictor()

@@ -66,7 +66,7 @@ def draw(path: Path, panels: Sequence[Panel]) -> None:
             )  # fmt: skip
         if rate:
             axes.annotate(
-                f"reading {rate / 1e9:.1f} GB/s", (reach[0] * 1.15, reach[0] * 1.15 * rate), (2, 6),
+                f"reading {rate / 1e9:.1f} GB/s", (reach[0] * 1.15, reach[0] * 1.15 * rate), (14, -6),
                 textcoords="offset points", fontsize=7, color="0.3",
             )  # fmt: skip
         for line, intensity in zip(panel.lines, intensities, strict=True):
