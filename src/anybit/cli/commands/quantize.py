@@ -19,10 +19,9 @@ from anybit.cli.recipe_options import recipe as to_recipe
 if TYPE_CHECKING:
     from anybit.recipes import Preflight, Result
 
-METHODS_HELP = (
-    "gptq (the default), gradient_ptq, rtn, awq, smoothquant, llm_int8, arcquant, batquant, nf4, matgptq, itq3_s"
-)
-TRANSFORMS_HELP = "smooth, awq, permute, split, residual, hadamard, block_affine, rotate_inputs"
+METHODS = ("gptq (the default)", "gradient_ptq", "rtn", "awq", "smoothquant", "llm_int8", "arcquant", "batquant")
+METHODS_HELP = ", ".join((*METHODS, "block_quant_outliers", "nf4", "matgptq", "itq3_s"))
+TRANSFORMS_HELP = "smooth, awq, permute, split, residual, sort_keys, hadamard, block_affine, rotate_inputs"
 """Spelled out, as the tables would load torch before the help is printed; a test compares."""
 
 
