@@ -1,10 +1,10 @@
-# make demo | test | bench | lint: each creates .venv itself.
+# make demo | test | bench | lint | sanitize: each creates .venv itself.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := 2.13.0
 
-.PHONY: demo test test-slow bench lint native peers clean
+.PHONY: demo test test-slow bench lint native peers sanitize clean
 
 # torch first and by itself, so that no other package's range pulls a larger build
 $(VENV)/torch.stamp:
@@ -43,7 +43,8 @@ peers: .venv-peers/install.stamp
 .venv-peers/install.stamp: benchmarks/peers-requirements.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install -q --upgrade pip
-	CMAKE_ARGS="-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release" .venv-peers/bin/python -m pip install -q --no-binary llama-cpp-python -r $<
+	@# GCC 12 takes the operand of ldtilecfg for 8 bytes and drops the other stores to it: without the flags ggml crashes on AMX
+	CXXFLAGS="-fno-tree-dse -fno-dse" CMAKE_ARGS="-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release" .venv-peers/bin/python -m pip install -q --no-binary llama-cpp-python -r $<
 	touch $@
 
 # Build the extension in place (src/anybit/_native*.so), for work on native/
@@ -52,6 +53,16 @@ native: $(VENV)/torch.stamp
 	$(VENV)/bin/cmake -S . -B build/dev -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$(abspath $(PY)) -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV)/bin/ninja)
 	$(VENV)/bin/cmake --build build/dev
 	cp build/dev/_native*.so src/anybit/
+
+# The tests of native code with AddressSanitizer and UndefinedBehaviorSanitizer in it
+SANITIZED := tests/ops tests/native/test_isas.py tests/native/test_pack_bytes.py tests/formats/test_native.py tests/tensors/test_fused.py tests/runtime
+sanitize: $(VENV)/torch.stamp
+	$(PY) -m pip install -q nanobind cmake ninja
+	$(VENV)/bin/cmake -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=Release -DANYBIT_SANITIZE=ON -DPython_EXECUTABLE=$(abspath $(PY)) -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV)/bin/ninja)
+	$(VENV)/bin/cmake --build build/sanitize
+	rm -rf build/sanitize/src && cp -r src build/sanitize/src && cp build/sanitize/_native*.so build/sanitize/src/anybit/
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  PYTHONPATH=build/sanitize/src $(PY) -m pytest -q -m "not slow" -p no:cacheprovider $(SANITIZED)
 
 clean:
 	rm -rf build $(VENV) .venv-peers src/anybit/_native*.so

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from protocol import serve
 
 Call = Callable[[Any], object]
 FLOATS = {"fp16": (5, 10), "bf16": (8, 7), "e4m3fn": (4, 3), "e5m2": (5, 2), "e2m1": (2, 1)}
@@ -176,10 +177,7 @@ def main() -> None:
     # some libraries print while they are imported; the protocol reads lines that begin with a brace
     found, case = LIBRARIES[name]()
     worker = Worker(case, name in ("qtorch", "torch"), job)
-    print(json.dumps({"engine": name, "version": found}), flush=True)
-    for line in sys.stdin:
-        if line.strip():
-            print(json.dumps(worker.answer(json.loads(line))), flush=True)
+    serve({"engine": name, "version": found}, lambda line: worker.answer(json.loads(line)))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import gguf_model
 import llama_cpp
+from protocol import serve
 
 
 def tokens(count: int, vocabulary: int) -> ctypes.Array:
@@ -69,10 +70,7 @@ def main() -> None:
     engine = Engine(path, job["threads"], job["prefill"], job["decode"])
     about = {"engine": "llama.cpp", "version": f"llama-cpp-python {llama_cpp.__version__}", "format": job["format"]}
     about |= {"bytes": gguf_model.tensor_bytes(path), "system": llama_cpp.llama_print_system_info().decode()}
-    print(json.dumps(about), flush=True)
-    for line in sys.stdin:
-        if line.strip() == "round":
-            print(json.dumps(engine.round()), flush=True)
+    serve(about, lambda _: engine.round())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from protocol import serve
 from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
 from transformers.models.llama import LlamaConfig
 
@@ -47,10 +48,8 @@ def main() -> None:
         "format": "bf16",
         "bytes": stored,
     }
-    print(json.dumps(about), flush=True)
-    for line in sys.stdin:
-        if line.strip() != "round":
-            continue
+
+    def round_of(_: str) -> dict[str, float]:
         clock = Clock()
         steps = job["decode"] + 1  # the first comes out of the prefill
         started = time.perf_counter()
@@ -64,13 +63,14 @@ def main() -> None:
                 pad_token_id=0,
                 logits_processor=LogitsProcessorList([clock]),
             )
-        answer = {
+        return {
             "prefill_tokens": job["prefill"],
             "prefill_seconds": clock.times[0] - started,
             "decode_tokens": job["decode"],
             "decode_seconds": clock.times[-1] - clock.times[0],
         }
-        print(json.dumps(answer), flush=True)
+
+    serve(about, round_of)
 
 
 if __name__ == "__main__":

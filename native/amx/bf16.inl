@@ -1,27 +1,6 @@
 // Weights that bf16 holds exactly times x of bf16, on AMX tiles: 16 rows of x times 16 outputs, 32 k at a time, summed in float32.  A
 // block of k is one sum; acc = fma(sum, scale, acc) after it, as in exact.inl, but the order within a block is the tile unit's.
 
-// Slots [begin, end) of a panel as pairs of bf16: 16 outputs of k and k + 1 in a vector.
-template <class E>
-__attribute__((noinline)) void bf16_unpack(const Problem& p, const E& e, int64_t panel, int64_t begin, int64_t end, uint8_t* chunk) {
-  const uint8_t* tile = p.codes + panel * p.panel_bytes + begin / 32 * E::kTileBytes;
-  int64_t group = -1;
-  F zero = zero_f();
-  for (int64_t k = begin; k < end; k += 32, tile += E::kTileBytes, chunk += 1024) {
-    if (group != k / p.group) group = k / p.group, zero = load_zeros(p, panel, group);
-    each_quad([&]<int Q>() ANYBIT_UNROLLED {
-      F v[4];
-      e.template quad<Q>(tile, zero, v);
-      const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-#pragma GCC unroll 2
-      for (int i = 0; i < 4; i += 2) {
-        const __m512i even = _mm512_srli_epi32(_mm512_castps_si512(v[i].v), 16);
-        store(chunk + 128 * Q + 32 * i, {_mm512_ternarylogic_epi32(even, _mm512_castps_si512(v[i + 1].v), high, 0xf8)});  // a | (b & c)
-      }
-    });
-  }
-}
-
 template <class E> struct Bf16Work {
   static constexpr int kPanels = 2, kTileBytes = E::kTileBytes, kPanelBytes = kTileChunk * 32;
   static constexpr int64_t kXBytes = 2;
@@ -80,13 +59,6 @@ template <class E> struct Bf16Work {
     }
   }
 };
-
-void to_bf16(const float* x, int64_t slots, uint16_t* halves) {
-  for (int64_t k = 0; k < slots; k += 16) {
-    const __m512i high = _mm512_srli_epi32(_mm512_castps_si512(load_f(x + k).v), 16);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(halves + k), _mm512_cvtepi32_epi16(high));
-  }
-}
 
 template <class E> void tile_bf16(const Problem& p, int64_t first, int64_t last) {
   if constexpr (!std::is_void_v<typename TableOf<E>::Type>) {

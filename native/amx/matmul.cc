@@ -19,6 +19,8 @@ using namespace anybit::avx512;
 
 #include "amx/tiles.inl"
 
+#include "avx512/bf16_pairs.inl"
+
 #include "amx/bf16.inl"
 
 Kernels make_table() {

@@ -9,6 +9,8 @@ namespace {
 
 #include "generic/exact.inl"
 
+#include "generic/planes.inl"
+
 #include "generic/table.inl"
 }  // namespace
 

@@ -55,6 +55,19 @@ ANYBIT_INLINE B table16(const uint8_t* table) {
   return {{t, t}};
 }
 ANYBIT_INLINE B lookup(B table, B index) { ANYBIT_BOTH(B, _mm256_shuffle_epi8(table.v[h], index.v[h])) }
+ANYBIT_INLINE B add_b(B a, B b) { ANYBIT_BOTH(B, _mm256_add_epi8(a.v[h], b.v[h])) }
+ANYBIT_INLINE B count_b(B a) {  // bits set in each byte
+  const __m256i of = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+  const __m256i mask = _mm256_set1_epi8(15);
+  ANYBIT_BOTH(B, _mm256_add_epi8(_mm256_shuffle_epi8(of, _mm256_and_si256(a.v[h], mask)),
+                                 _mm256_shuffle_epi8(of, _mm256_and_si256(_mm256_srli_epi16(a.v[h], 4), mask))))
+}
+// 16-bit lanes
+ANYBIT_INLINE B add_h(B a, B b) { ANYBIT_BOTH(B, _mm256_add_epi16(a.v[h], b.v[h])) }
+ANYBIT_INLINE B low_h(B a) { ANYBIT_BOTH(B, _mm256_and_si256(a.v[h], _mm256_set1_epi16(255))) }
+ANYBIT_INLINE B high_h(B a) { ANYBIT_BOTH(B, _mm256_srli_epi16(a.v[h], 8)) }
+ANYBIT_INLINE B low_up_h(B a) { ANYBIT_BOTH(B, _mm256_slli_epi16(a.v[h], 8)) }
+ANYBIT_INLINE B high_stay_h(B a) { ANYBIT_BOTH(B, _mm256_andnot_si256(_mm256_set1_epi16(255), a.v[h])) }
 // The same value, of which the compiler knows nothing.
 ANYBIT_INLINE B opaque(B b) {
   asm volatile("" : "+x"(b.v[0]), "+x"(b.v[1]));
@@ -101,6 +114,25 @@ ANYBIT_INLINE int32_t reduce_add(I a) {
   t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4e));
   t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0xb1));
   return _mm_cvtsi128_si32(t);
+}
+
+// Signed 16-bit sums of the 16 rows in four parts of 16 bytes, row 4v + d at byte 4d + v: those of even bytes and those of odd ones.
+ANYBIT_INLINE I rows_h(B even, B odd) {
+  __m256i part[4];  // rows 4v + d of vector v, added over two of the parts
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    const __m256i v[4] = {_mm256_srai_epi32(_mm256_slli_epi32(even.v[h], 16), 16), _mm256_srai_epi32(_mm256_slli_epi32(odd.v[h], 16), 16),
+                          _mm256_srai_epi32(even.v[h], 16), _mm256_srai_epi32(odd.v[h], 16)};
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) part[i] = h ? _mm256_add_epi32(part[i], v[i]) : v[i];
+  }
+  I out;
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    out.v[h] = _mm256_add_epi32(_mm256_permute2x128_si256(part[2 * h], part[2 * h + 1], 0x20),
+                                _mm256_permute2x128_si256(part[2 * h], part[2 * h + 1], 0x31));
+  }
+  return out;
 }
 
 ANYBIT_INLINE F zero_f() { return {{_mm256_setzero_ps(), _mm256_setzero_ps()}}; }

@@ -48,6 +48,14 @@ ANYBIT_INLINE B table16(const uint8_t* table) {
   return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)))};
 }
 ANYBIT_INLINE B lookup(B table, B index) { return {_mm512_shuffle_epi8(table.v, index.v)}; }
+ANYBIT_INLINE B add_b(B a, B b) { return {_mm512_add_epi8(a.v, b.v)}; }
+ANYBIT_INLINE B count_b(B a) { return {_mm512_popcnt_epi8(a.v)}; }  // bits set in each byte
+// 16-bit lanes
+ANYBIT_INLINE B add_h(B a, B b) { return {_mm512_add_epi16(a.v, b.v)}; }
+ANYBIT_INLINE B low_h(B a) { return {_mm512_and_si512(a.v, _mm512_set1_epi16(255))}; }
+ANYBIT_INLINE B high_h(B a) { return {_mm512_srli_epi16(a.v, 8)}; }
+ANYBIT_INLINE B low_up_h(B a) { return {_mm512_slli_epi16(a.v, 8)}; }
+ANYBIT_INLINE B high_stay_h(B a) { return {_mm512_andnot_si512(_mm512_set1_epi16(255), a.v)}; }
 // The same value, of which the compiler knows nothing.
 ANYBIT_INLINE B opaque(B b) {
 #ifndef ANYBIT_SIMDE
@@ -84,6 +92,15 @@ ANYBIT_INLINE int32_t reduce_add(I a) {
   q = _mm_add_epi32(q, _mm_shuffle_epi32(q, 0x4e));
   q = _mm_add_epi32(q, _mm_shuffle_epi32(q, 0xb1));
   return _mm_cvtsi128_si32(q);
+}
+
+// Signed 16-bit sums of the 16 rows in four parts of 16 bytes, row 4v + d at byte 4d + v: those of even bytes and those of odd ones.
+ANYBIT_INLINE I rows_h(B even, B odd) {
+  const __m512i a = _mm512_srai_epi32(_mm512_slli_epi32(even.v, 16), 16), c = _mm512_srai_epi32(even.v, 16);
+  const __m512i b = _mm512_srai_epi32(_mm512_slli_epi32(odd.v, 16), 16), d = _mm512_srai_epi32(odd.v, 16);
+  const __m512i ab = _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));  // a a b b
+  const __m512i cd = _mm512_add_epi32(_mm512_shuffle_i32x4(c, d, 0x88), _mm512_shuffle_i32x4(c, d, 0xdd));
+  return {_mm512_add_epi32(_mm512_shuffle_i32x4(ab, cd, 0x88), _mm512_shuffle_i32x4(ab, cd, 0xdd))};
 }
 
 ANYBIT_INLINE F zero_f() { return {_mm512_setzero_ps()}; }

@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 
 #include <array>
@@ -40,6 +41,12 @@ bool power_of_two(float x) {
   return std::frexp(x, &exponent) == 0.5f;
 }
 
+// Where random modes draw from.
+struct Chance {
+  uint64_t seed = 0, start = 0;
+  int bits = 0;
+};
+
 // A grid with the tables it points to.
 struct OwnedGrid {
   Grid grid;
@@ -47,9 +54,10 @@ struct OwnedGrid {
   std::vector<int32_t> codes;
   std::array<Thresholds, kPlainModes> thresholds;
 
-  Cast cast(int mode, uint64_t seed, uint64_t start) {
+  Cast cast(int mode, const Chance& chance, const Beyond* beyond = nullptr) {
     require(mode >= 0 && mode < kCastModes, "unknown rounding mode");
-    return {&grid, static_cast<CastMode>(mode), {seed, start}};
+    require(chance.bits >= 0 && chance.bits <= 24, "a draw has 1 to 24 bits, or 0 where the position is not rounded");
+    return {&grid, static_cast<CastMode>(mode), {chance.seed, chance.start}, chance.bits, beyond};
   }
   // The thresholds differ with the mode, so a cast of a table has a grid of its own.
   Grid in_mode(int mode) {
@@ -68,10 +76,10 @@ struct OwnedGrid {
 };
 
 OwnedGrid floating(int exponent_bits, int mantissa_bits, int min_exponent, float high, int bits, std::optional<uint32_t> nan_code) {
-  require(bits == 1 + exponent_bits + mantissa_bits && bits <= 16 && exponent_bits >= 1 && mantissa_bits >= 0,
-          "floating grids have a sign and 2 to 16 bits");
-  require(exponent_bits <= 8 && (exponent_bits < 8 || (mantissa_bits >= 1 && min_exponent == -126)),
-          "8 exponent bits are float32's, with 1 to 7 mantissa bits");
+  require(bits == 1 + exponent_bits + mantissa_bits && (bits <= 16 || bits == 32) && exponent_bits >= 1 && mantissa_bits >= 0,
+          "floating grids have a sign and 2 to 16 bits, or 32");
+  require(exponent_bits <= 8 && (exponent_bits < 8 || (mantissa_bits >= 1 && min_exponent == -126)) && (bits < 32 || exponent_bits == 8),
+          "8 exponent bits are float32's, with 1 to 7 mantissa bits, or 23");
   require(exponent_bits == 8 || (min_exponent <= mantissa_bits && min_exponent - mantissa_bits >= -120),
           "the spacing of a floating grid must be at least 2^-120 and at most 1");
   OwnedGrid out;
@@ -113,14 +121,16 @@ OwnedGrid table(In<float> levels, Matrix<const float> thresholds, std::optional<
   return out;
 }
 
-template <class T> void require_plain(int mode) {
-  require(sizeof(T) == 4 || !is_random(static_cast<CastMode>(mode)), "random modes take float32");
+// From float64 the kernels round to float32 first: in the mode itself where that is the target, else to odd.
+template <class T> void require_exact(const Grid& grid, int mode) {
+  require(sizeof(T) == 4 || is_fp32(grid) || !is_random(static_cast<CastMode>(mode)), "random modes take float32");
 }
 
-template <class T> bool round_array(OwnedGrid& owner, int mode, In<T> x, Out<T> y, uint64_t seed, uint64_t start) {
+template <class T>
+bool round_array(OwnedGrid& owner, int mode, In<T> x, Out<T> y, uint64_t seed, uint64_t start, int bits, const Beyond* beyond) {
   require(x.shape(0) == y.shape(0), "x and y must have the same length");
-  require_plain<T>(mode);
-  Cast cast = owner.cast(mode, seed, start);
+  require_exact<T>(owner.grid, mode);
+  Cast cast = owner.cast(mode, {seed, start, bits}, beyond);
   const Grid grid = owner.in_mode(mode);
   cast.grid = &grid;
   nb::gil_scoped_release release;
@@ -132,11 +142,11 @@ template <class T> constexpr CodeType code_type() {
 }
 
 template <class X, class T>
-bool encode_array(OwnedGrid& owner, int mode, In<X> x, Out<T> codes, uint64_t seed, uint64_t start) {
+bool encode_array(OwnedGrid& owner, int mode, In<X> x, Out<T> codes, uint64_t seed, uint64_t start, int bits, const Beyond* beyond) {
   require(x.shape(0) == codes.shape(0), "x and codes must have the same length");
   require(8 * sizeof(T) >= static_cast<size_t>(owner.grid.bits), "the codes do not fit the type of the result");
-  require_plain<X>(mode);
-  Cast cast = owner.cast(mode, seed, start);
+  require_exact<X>(owner.grid, mode);
+  Cast cast = owner.cast(mode, {seed, start, bits}, beyond);
   const Grid grid = owner.in_mode(mode);
   cast.grid = &grid;
   nb::gil_scoped_release release;
@@ -148,6 +158,15 @@ template <class T> bool decode_array(In<float> values, In<T> codes, Out<float> y
   nb::gil_scoped_release release;
   return cast_decode(values.data(), static_cast<int64_t>(values.shape(0)), code_type<T>(), codes.data(), y.data(),
                      static_cast<int64_t>(codes.shape(0)));
+}
+
+// Pairs are of the lower and the upper end.  limits: what numbers must pass where nothing is drawn; values: bit patterns of float32.
+void make_beyond(Beyond* at, std::pair<double, double> limits, std::pair<uint32_t, uint32_t> values, std::pair<uint32_t, uint32_t> codes,
+                 bool drawn, std::pair<double, double> range, std::pair<double, double> steps, std::pair<int, int> parities) {
+  require(steps.first > 0 && steps.second > 0, "steps are positive");
+  new (at) Beyond{limits.second, limits.first, drawn, range.second, range.first, steps.second, steps.first, parities.second, parities.first,
+                  static_cast<int32_t>(values.second), static_cast<int32_t>(values.first), static_cast<int32_t>(codes.second),
+                  static_cast<int32_t>(codes.first)};
 }
 
 BlockScale block_scale(const std::string& name) {
@@ -162,9 +181,9 @@ BlockScale block_scale(const std::string& name) {
 // x: bytes of [rows, cols] float32, float16 or bfloat16.  Returns (0 done | 1 NaN | 2 infinity, tensor scale).
 nb::tuple quantize(OwnedGrid& owner, int mode, In<uint8_t> x, const std::string& source, int64_t rows, int64_t cols, int64_t width,
                    float span, int top, const std::string& scale_name, OwnedGrid* scale, float smallest_scale,
-                   float tensor_divisor, Out<uint8_t> codes, Out<uint8_t> scales, uint64_t seed, uint64_t start) {
+                   float tensor_divisor, Out<uint8_t> codes, Out<uint8_t> scales, uint64_t seed, uint64_t start, int bits) {
   BlockCast cast;
-  cast.cast = owner.cast(mode, seed, start);
+  cast.cast = owner.cast(mode, {seed, start, bits});
   const Grid grid = owner.in_mode(mode);
   cast.cast.grid = &grid;
   require(grid.bits <= 8, "block formats have elements of up to 8 bits");
@@ -231,10 +250,10 @@ namespace {
 
 template <class X> void bind_arrays(nb::module_& m) {
   m.def("cast_round", round_array<X>, nb::arg("grid"), nb::arg("mode"), nb::arg("x"), nb::arg("y"), nb::arg("seed") = 0,
-        nb::arg("start") = 0, "Returns whether x holds NaN.");
+        nb::arg("start") = 0, nb::arg("draw_bits") = 0, nb::arg("beyond").none() = nb::none(), "Returns whether x holds NaN.");
   const auto encode = [&]<class T>(T) {
     m.def("cast_encode", encode_array<X, T>, nb::arg("grid"), nb::arg("mode"), nb::arg("x"), nb::arg("codes"), nb::arg("seed") = 0,
-          nb::arg("start") = 0, "Returns whether x holds NaN.");
+          nb::arg("start") = 0, nb::arg("draw_bits") = 0, nb::arg("beyond").none() = nb::none(), "Returns whether x holds NaN.");
   };
   encode(uint8_t{}), encode(uint16_t{}), encode(int32_t{});
 }
@@ -249,6 +268,9 @@ void bind_cast(nb::module_& m) {
       .def_static("integer", integer, nb::arg("low"), nb::arg("high"), nb::arg("bits"), nb::arg("unit") = 1.0f)
       .def_static("table", table, nb::arg("levels"), nb::arg("thresholds"), nb::arg("codes").none(), nb::arg("bits"),
                   nb::arg("nan_code").none(), nb::arg("keeps_nan") = false);
+  nb::class_<Beyond>(m, "Beyond", "What becomes of numbers beyond the range of a format where they do not saturate.")
+      .def("__init__", make_beyond, nb::arg("limits"), nb::arg("values"), nb::arg("codes"), nb::arg("drawn"),
+           nb::arg("range"), nb::arg("steps"), nb::arg("parities"));
   nb::list modes;
   for (const char* name : kModeNames) modes.append(name);
   m.attr("CAST_MODES") = nb::tuple(modes);
@@ -260,7 +282,7 @@ void bind_cast(nb::module_& m) {
   m.def("quantize_blocks", quantize, nb::arg("grid"), nb::arg("mode"), nb::arg("x"), nb::arg("source"), nb::arg("rows"),
         nb::arg("cols"), nb::arg("width"), nb::arg("span"), nb::arg("top"), nb::arg("scale_type"), nb::arg("scale").none(),
         nb::arg("smallest_scale"), nb::arg("tensor_divisor"), nb::arg("codes"), nb::arg("scales"), nb::arg("seed") = 0,
-        nb::arg("start") = 0, "Returns (0 done, 1 NaN or 2 infinity, tensor scale).");
+        nb::arg("start") = 0, nb::arg("draw_bits") = 0, "Returns (0 done, 1 NaN or 2 infinity, tensor scale).");
   m.def("emulated_matmul", emulate, nb::arg("x"), nb::arg("w"), nb::arg("rule"), nb::arg("constant"), nb::arg("smallest"),
         nb::arg("largest"), nb::arg("beyond"), nb::arg("accumulator").none(), nb::arg("order"), nb::arg("chunk"), nb::arg("gain"),
         nb::arg("y"));

@@ -2,6 +2,7 @@
 #include "generic/engine.hpp"
 
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -64,7 +65,10 @@ OpKind kind_named(const std::string& name) {
                         {"glu", OpKind::glu},
                         {"add", OpKind::add},
                         {"softcap", OpKind::softcap},
-                        {"last", OpKind::last}},
+                        {"last", OpKind::last},
+                        {"hadamard", OpKind::hadamard},
+                        {"gather", OpKind::gather},
+                        {"scatter", OpKind::scatter}},
                        "operator");
 }
 
@@ -98,6 +102,12 @@ void set_attributes(EngineOp& op, const nb::dict& attrs) {
       op.softcap = static_cast<float>(number);
     } else if (name == "table") {
       op.table = integer;
+    } else if (name == "order") {
+      op.rotation.order = integer;
+    } else if (name == "block") {
+      op.rotation.block = integer;
+    } else if (name == "inverse") {
+      op.rotation.inverse = integer != 0;
     } else if (name == "accumulate") {
       op.accumulate = integer != 0;
     } else if (name == "exact") {
@@ -111,6 +121,27 @@ void set_attributes(EngineOp& op, const nb::dict& attrs) {
 SamplingOptions options_of(float temperature, int top_k, float top_p, float min_p, float repetition_penalty,
                            std::uint64_t seed) {
   return {temperature, top_k, top_p, min_p, repetition_penalty, seed};
+}
+
+// out = the rotation of rows [rows, n] of x; rows are shared out among the threads.
+void hadamard_rows(const nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>& x, const Floats& small, int order, int block,
+                   bool inverse, const std::optional<Floats>& signs, nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>& out) {
+  const auto rows = static_cast<std::int64_t>(x.shape(0)), n = static_cast<std::int64_t>(x.shape(1));
+  const bool fits = order >= 1 && order <= 128 && block >= order && block % order == 0 && n % block == 0;
+  if (!fits || small.size() != static_cast<std::size_t>(order) * static_cast<std::size_t>(order)) {
+    throw std::invalid_argument("blocks of " + std::to_string(block) + " with a matrix of order " + std::to_string(order) + " do not rotate rows of " + std::to_string(n));
+  }
+  if (out.shape(0) != x.shape(0) || out.shape(1) != x.shape(1) || (signs && signs->size() != x.shape(1))) {
+    throw std::invalid_argument("the output has the shape of x, and there is a sign for every column");
+  }
+  const HadamardShape shape{order, block, inverse};
+  const float* of = signs ? signs->data() : nullptr;
+  const VectorOps& ops = vector_ops();
+  nb::gil_scoped_release release;
+  default_pool()->run([&](Team& team) {
+    const Share mine = share(team, rows);
+    for (std::int64_t r = mine.begin; r < mine.end; ++r) ops.hadamard(shape, small.data(), of, x.data() + r * n, out.data() + r * n, static_cast<std::size_t>(n));
+  });
 }
 
 Array map_kernel(const std::string& name, const Floats& x) {
@@ -256,6 +287,8 @@ void bind_engine(nb::module_& m) {
                              span_of(history));
         });
 
+  m.def("hadamard", &hadamard_rows, nb::arg("x"), nb::arg("small"), nb::arg("order"), nb::arg("block"), nb::arg("inverse"),
+        nb::arg("signs").none(), nb::arg("out"));
   m.def("vector_map", &map_kernel, "exp, tanh, silu, gelu_tanh or gelu of every element; for tests");
   m.def("vector_attention", &attention_kernel, "Causal attention through a cache of the given type; for tests");
   m.def("vector_rms_norm", [](const Floats& x, const Floats& gain, float offset, float eps) {

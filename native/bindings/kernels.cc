@@ -78,9 +78,35 @@ WeightPtr pack_plain(Bytes values, int64_t n, int64_t k, const std::string& type
   return pack_dense(*default_pool(), s);
 }
 
-// act_group -1: exact; -2: the same, and all of x is bf16; 0: int8 a row; else int8 a group
+void product(const Weight& w, const float* x, int64_t m, int64_t k, const ActSpec& spec, float* y, const Epilogue& epilogue) {
+  nb::gil_scoped_release release;
+  const auto pool = default_pool();
+  static thread_local Activations activations;  // kept between calls: nothing is allocated once it is large enough
+  activations.reserve(m, k, pool->size(), static_cast<double>(w.slots) / static_cast<double>(k));
+  Activations& prepared = activations;
+  pool->run([&](Team& team) {
+    const Activations& a = prepare(team, prepared, x, m, k, k, spec);
+    matmul(team, w, a, y, w.n, epilogue);
+  });
+}
+
+// x [m, k] times the transposed weight, in a tree over leaves [first, last) of its columns.
+void tree_rows(const WeightPtr& w, In<float, 2> x, int64_t first, int64_t last, Out<float, 2> out) {
+  const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
+  require(k == w->k, "x has " + std::to_string(k) + " columns, the weight " + std::to_string(w->k));
+  require(out.shape(0) == x.shape(0) && static_cast<int64_t>(out.shape(1)) == w->n, "the output has the wrong shape");
+  require(has_tree(*w), "a leaf of the tree must consist of whole groups");
+  require(0 <= first && first < last && last <= tree_leaves(*w), "no such leaves");
+  if (m == 0) return;
+  Epilogue epilogue;
+  epilogue.tree = true, epilogue.first_leaf = first, epilogue.last_leaf = last;
+  product(*w, x.data(), m, k, {.act = Act::exact, .geometry = w->geometry}, out.data(), epilogue);
+}
+
+// act_group -1: exact; -2: the same, and all of x is bf16; 0: integers of at most `levels` with a scale a row; else a scale a group,
+// of which the first `wide` have 127 levels
 void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<float, 2> out, std::optional<In<float, 1>> bias,
-                 bool accumulate, bool one_order) {
+                 bool accumulate, bool one_order, int levels, int64_t wide) {
   const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
   require(k == w->k, "x has " + std::to_string(k) + " columns, the weight " + std::to_string(w->k));
   require(out.shape(0) == x.shape(0) && static_cast<int64_t>(out.shape(1)) == w->n, "the output has the wrong shape");
@@ -89,21 +115,54 @@ void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<floa
   spec.act = act_group < -1 ? Act::bf16 : act_group < 0 ? Act::exact : Act::int8;
   spec.group = act_group > 0 && act_group < k ? act_group : 0;
   spec.geometry = w->geometry;
+  require(levels >= 1 && levels <= 127, "activation codes have 1 to 127 levels; got " + std::to_string(levels));
+  require(wide >= 0, "the number of groups with 127 levels is not negative; got " + std::to_string(wide));
+  spec.levels = levels, spec.wide = wide;
   spec.values = act_group >= 0 && !has_integer_form(*w);
   require(spec.group == 0 || (spec.geometry.group ? spec.group == spec.geometry.group : spec.group % 32 == 0),
           "activation groups must be a multiple of 32 (or the weight's group); got " + std::to_string(act_group));
   if (m == 0) return;
-  const Epilogue epilogue{bias ? bias->data() : nullptr, accumulate, one_order};
-  const float* from = x.data();
-  float* to = out.data();
+  Epilogue epilogue;
+  epilogue.bias = bias ? bias->data() : nullptr, epilogue.accumulate = accumulate, epilogue.one_order = one_order;
+  product(*w, x.data(), m, k, spec, out.data(), epilogue);
+}
+
+// The rows (outputs) of one matrix in several weights: output c is row places[c] of all parts behind one another.  x is rounded once, to
+// integers of at most `levels` with a scale a row (act_group 0) or group.
+void matmul_parts(const std::vector<WeightPtr>& parts, In<float, 2> x, int64_t act_group, In<int64_t, 1> places, Out<float, 2> out, int levels) {
+  const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1)), n = static_cast<int64_t>(places.shape(0));
+  int64_t total = 0;
+  for (const auto& w : parts) {
+    require(k == w->k, "x has " + std::to_string(k) + " columns, the weight " + std::to_string(w->k));
+    require(has_integer_form(*w) && w->geometry == Geometry{}, "parts are integers or codebooks with groups of a multiple of 32");
+    total += w->n;
+  }
+  require(act_group >= 0 && act_group % 32 == 0 && levels >= 1 && levels <= 127, "activations are integers with groups of a multiple of 32");
+  require(n == total && out.shape(0) == x.shape(0) && static_cast<int64_t>(out.shape(1)) == n, "the output has the wrong shape");
+  for (int64_t c = 0; c < n; ++c) require(places.data()[c] >= 0 && places.data()[c] < n, "a place lies outside the parts");
+  if (m == 0) return;
+  ActSpec spec;
+  spec.act = Act::int8, spec.group = act_group < k ? act_group : 0, spec.levels = levels;
   nb::gil_scoped_release release;
   const auto pool = default_pool();
-  static thread_local Activations activations;  // kept between calls: nothing is allocated once it is large enough
-  activations.reserve(m, k, pool->size(), static_cast<double>(w->slots) / static_cast<double>(k));
+  static thread_local Activations activations;
+  static thread_local std::vector<float> parted;  // results in the order of the parts
+  activations.reserve(m, k, pool->size());
+  if (parted.size() < static_cast<size_t>(m * n)) parted.resize(static_cast<size_t>(m * n));
   Activations& prepared = activations;
+  float* const between = parted.data();
   pool->run([&](Team& team) {
-    const Activations& a = prepare(team, prepared, from, m, k, k, spec);
-    matmul(team, *w, a, to, w->n, epilogue);
+    const Activations& a = prepare(team, prepared, x.data(), m, k, k, spec);
+    int64_t first = 0;
+    for (const auto& w : parts) {
+      matmul(team, *w, a, between + first, n);
+      first += w->n;
+    }
+    team.barrier();
+    const Share mine = share(team, n, 16);
+    for (int64_t r = 0; r < m; ++r) {
+      for (int64_t c = mine.begin; c < mine.end; ++c) out.data()[r * n + c] = between[r * n + places.data()[c]];
+    }
   });
 }
 
@@ -183,7 +242,7 @@ std::vector<double> time_matmul(const std::vector<WeightPtr>& weights, In<float,
     require(w->k == k && w->geometry == Geometry{}, "timing needs weights of x's width with groups that are multiples of 32");
     if (y.size() < static_cast<size_t>(m * w->n)) y.resize(static_cast<size_t>(m * w->n));
   }
-  const ActSpec spec{act_group < -1 ? Act::bf16 : act_group < 0 ? Act::exact : Act::int8, act_group > 0 ? act_group : 0, {}, false};
+  const ActSpec spec{act_group < -1 ? Act::bf16 : act_group < 0 ? Act::exact : Act::int8, act_group > 0 ? act_group : 0, {}};
   nb::gil_scoped_release release;
   const auto pool = default_pool();
   Activations activations;
@@ -216,13 +275,18 @@ void bind_kernels(nb::module_& m) {
       .def_prop_ro("nbytes", &Weight::nbytes)
       .def_prop_ro("integer_form", [](const Weight& w) { return has_integer_form(w); })
       .def_prop_ro("group", [](const Weight& w) { return w.geometry.group ? w.geometry.group : w.group; })
+      .def_prop_ro("has_tree", [](const Weight& w) { return has_tree(w); }, "whether tree_matmul takes it")
       .def_prop_ro("padded_groups", [](const Weight& w) { return w.geometry.group != 0; });
   m.def("pack", pack_codes, nb::arg("codes"), nb::arg("k"), nb::arg("bits"), nb::arg("table"), nb::arg("block_rows"),
         nb::arg("block_cols"), nb::arg("scale_type"), nb::arg("scale"), nb::arg("zero").none(), nb::arg("factor") = 1.0f);
   m.def("pack_dense", pack_plain, nb::arg("values"), nb::arg("n"), nb::arg("k"), nb::arg("type"), nb::arg("block_rows"),
         nb::arg("block_cols"), nb::arg("scale_type"), nb::arg("scale"), nb::arg("factor") = 1.0f);
   m.def("matmul", matmul_rows, nb::arg("weight"), nb::arg("x"), nb::arg("act_group"), nb::arg("out"), nb::arg("bias").none(),
-        nb::arg("accumulate") = false, nb::arg("one_order") = false);
+        nb::arg("accumulate") = false, nb::arg("one_order") = false, nb::arg("levels") = 127, nb::arg("wide") = 0);
+  m.def("tree_matmul", tree_rows, nb::arg("weight"), nb::arg("x"), nb::arg("first"), nb::arg("last"), nb::arg("out"));
+  m.attr("TREE_LEAF") = kTreeLeaf;
+  m.def("matmul_parts", matmul_parts, nb::arg("parts"), nb::arg("x"), nb::arg("act_group"), nb::arg("places"), nb::arg("out"),
+        nb::arg("levels") = 127);
   m.def("embedding", embed, nb::arg("weight"), nb::arg("ids"), nb::arg("factor"), nb::arg("out"));
   m.def("threads", [] { return default_pool()->size(); });
   m.def("set_threads", set_threads, nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>());

@@ -5,6 +5,8 @@ NB_MODULE(_native, m) {
   bind_kernels(m);
   bind_cast(m);
   bind_sweep(m);
+  bind_planes(m);
+  bind_peaks(m);
 #ifdef ANYBIT_HAS_ENGINE
   bind_engine(m);
 #endif

@@ -5,4 +5,6 @@
 void bind_kernels(nanobind::module_& m);
 void bind_cast(nanobind::module_& m);
 void bind_sweep(nanobind::module_& m);
+void bind_planes(nanobind::module_& m);
+void bind_peaks(nanobind::module_& m);
 void bind_engine(nanobind::module_& m);

@@ -7,11 +7,12 @@
 #include <list>
 #include <mutex>
 #include <new>
+#include <set>
 
 namespace anybit {
 namespace {
 
-constexpr size_t kPage = size_t{2} << 20, kChunk = size_t{32} << 20, kLine = 64, kKept = size_t{128} << 20;
+constexpr size_t kPage = size_t{2} << 20, kChunk = size_t{32} << 20, kLine = 64, kKept = (size_t{128} << 20) + kPage;
 std::atomic<size_t> mapped{0};
 
 struct Chunk {
@@ -44,6 +45,7 @@ std::weak_ptr<Chunk>& open_chunk() {
 struct Kept {
   std::mutex lock;
   std::list<std::unique_ptr<Chunk>> chunks;
+  std::set<const std::byte*> given_again;
   size_t bytes = 0;
 
   // One of at least `size` bytes and at most a quarter more; null where there is none.
@@ -54,14 +56,16 @@ struct Kept {
       auto found = std::move(*it);
       chunks.erase(it);
       bytes -= found->size;
+      given_again.insert(found->base);
       return found;
     }
     return nullptr;
   }
 
   void put(std::unique_ptr<Chunk> chunk) {
-    if (chunk->size > kKept) return;
     std::lock_guard guard(lock);
+    given_again.erase(chunk->base);
+    if (chunk->size > kKept) return;
     bytes += chunk->size;
     chunks.push_back(std::move(chunk));
     for (; bytes > kKept; chunks.pop_front()) bytes -= chunks.front()->size;
@@ -95,6 +99,11 @@ std::shared_ptr<std::byte> arena_allocate_result(size_t bytes) {
   if (!chunk) chunk = std::make_unique<Chunk>(bytes + kLine);
   Chunk* raw = chunk.release();
   return std::shared_ptr<std::byte>(raw->base, [raw](std::byte*) { kept().put(std::unique_ptr<Chunk>(raw)); });
+}
+
+bool arena_result_is_reused(const void* at) {
+  std::lock_guard guard(kept().lock);
+  return kept().given_again.contains(static_cast<const std::byte*>(at));
 }
 
 size_t arena_mapped() { return mapped; }

@@ -17,6 +17,9 @@ std::shared_ptr<std::byte> arena_allocate(size_t bytes);
 // the next result of about its size, up to 128 MiB in all: a fresh one costs the zeroing of its pages, about as much as a cast.
 std::shared_ptr<std::byte> arena_allocate_result(size_t bytes);
 
+// Does a result begin at `at` whose pages an earlier one had?
+bool arena_result_is_reused(const void* at);
+
 // Bytes of chunks now mapped (address space) for `doctor`.
 size_t arena_mapped();
 

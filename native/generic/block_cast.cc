@@ -130,17 +130,11 @@ struct Job {
     ops.divide(from, n, static_cast<std::size_t>(cast.width), at.divisors.data(), at.units.data());
     alignas(64) std::int32_t codes[kCastPiece];
     alignas(64) std::uint8_t bytes[kCastPiece];
-    alignas(64) std::uint32_t words[kCastPiece + 8];
+    Drawn<float> draws;
     const int bits = cast.cast.grid->bits;
     for (std::size_t begin = 0; begin < n; begin += kCastPiece) {
       const std::size_t size = std::min(kCastPiece, n - begin);
-      const std::uint32_t* drawn = nullptr;
-      if (is_random(cast.cast.mode)) {
-        const std::uint64_t at_word = cast.cast.stream.start + static_cast<std::uint64_t>(r * blocks * cast.width) + begin;
-        const std::uint64_t first = at_word / 4;
-        ops.philox(cast.cast.stream.seed, first, words, static_cast<std::size_t>((at_word + size + 3) / 4 - first));
-        drawn = words + (at_word - 4 * first);
-      }
+      const float* drawn = draws.of(ops, cast.cast, static_cast<std::uint64_t>(r * blocks * cast.width) + begin, size);
       ops.encode(*cast.cast.grid, cast.cast.mode, drawn, at.units.data() + begin, codes, size);
       ops.narrow8(codes, bytes, size);
       pack_stream(bytes, size, bits, out + begin / 8 * static_cast<std::size_t>(bits));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "generic/arena.hpp"
 #include "generic/dispatch.hpp"
 #include "generic/thread_pool.hpp"
 
@@ -27,13 +28,18 @@ namespace {
 constexpr std::int64_t kPiece = static_cast<std::int64_t>(kCastPiece);
 constexpr std::int64_t kAlone = 32 * kPiece;  // up to here one thread is faster than waking others
 
-// f(begin, end) for pieces of [0, n), on all threads where that pays; whether any call returned true.
-template <class F> bool any_piece(std::int64_t n, F f) {
+// Results of so many bytes are written past the caches.  That spares the reading of their lines, a third of all traffic, and costs who reads
+// them next from a cache that would have held them.  Fresh pages are in the caches anyway, from being zeroed.
+constexpr std::int64_t kStreamed = std::int64_t{64} << 20;
+
+// f(begin, end) for pieces of [0, n), on all threads where that pays; whether any call returned true.  Each thread ends with last().
+template <class F, class Last> bool any_piece(std::int64_t n, F f, Last last) {
   std::atomic<bool> any{false};
   const auto pieces = [&](std::int64_t begin, std::int64_t end) {
     bool mine = false;
     for (; begin < end; begin += kPiece) mine |= f(begin, std::min(begin + kPiece, end));
     if (mine) any.store(true, std::memory_order_relaxed);
+    last();
   };
   if (n <= kAlone) {
     pieces(0, n);
@@ -45,17 +51,9 @@ template <class F> bool any_piece(std::int64_t n, F f) {
   }
   return any.load();
 }
-
-// The random words of elements [begin, begin + n) of a stream; null for modes that draw none.
-struct Words {
-  alignas(64) std::uint32_t buffer[kCastPiece + 8];
-  const std::uint32_t* of(const CastOps& ops, const Cast& cast, std::uint64_t begin, std::size_t n) {
-    if (!is_random(cast.mode)) return nullptr;
-    const std::uint64_t at = cast.stream.start + begin, first = at / 4;
-    ops.philox(cast.stream.seed, first, buffer, static_cast<std::size_t>((at + n + 3) / 4 - first));
-    return buffer + (at - 4 * first);
-  }
-};
+template <class F> bool any_piece(std::int64_t n, F f) {
+  return any_piece(n, f, [] {});
+}
 
 template <class T> bool decode_all(const float* values, std::int64_t count, const T* codes, float* y, std::int64_t n) {
   return !any_piece(n, [&](std::int64_t begin, std::int64_t end) {
@@ -69,12 +67,80 @@ template <class T> bool decode_all(const float* values, std::int64_t count, cons
 
 }  // namespace
 
-bool cast_round(const Cast& cast, const float* x, float* y, std::int64_t n) {
+namespace {
+
+// Results of a piece: values as patterns of float32, or codes.
+struct Values {
+  static constexpr bool kCodes = false;
+  static std::int32_t high(const Beyond& b) { return b.high_value; }
+  static std::int32_t low(const Beyond& b) { return b.low_value; }
+};
+struct Codes {
+  static constexpr bool kCodes = true;
+  static std::int32_t high(const Beyond& b) { return b.high_code; }
+  static std::int32_t low(const Beyond& b) { return b.low_code; }
+};
+
+void replace(const CastOps& ops, const Beyond& b, const float* drawn, const float* x, std::int32_t high, std::int32_t low, std::int32_t* y,
+             std::size_t n) {
+  ops.replace(b, b.drawn ? drawn : nullptr, x, high, low, y, n);
+}
+void replace(const CastOps& ops, const Beyond& b, const double* drawn, const double* x, std::int32_t high, std::int32_t low,
+             std::int32_t* y, std::size_t n) {
+  ops.replace_fp64(b, b.drawn ? drawn : nullptr, x, high, low, y, n);
+}
+
+// What the kernels round: float32 itself, and float64 as the nearest float32 in the mode of fp32, else in the odd one.
+const float* narrowed(const CastOps&, const Cast&, const float*, const float* x, float*, std::size_t) { return x; }
+const float* narrowed(const CastOps& ops, const Cast& cast, const double* drawn, const double* x, float* buffer, std::size_t n) {
+  ops.narrow_fp64(is_fp32(*cast.grid) ? cast.mode : CastMode::odd, drawn, x, buffer, n);
+  return buffer;
+}
+const float* float_draws(const float* drawn) { return drawn; }
+const float* float_draws(const double*) { return nullptr; }  // spent by narrowed
+
+template <class R, class T> bool one_piece(const CastOps& ops, const Cast& cast, const T* x, std::uint64_t at, std::int32_t* y, std::size_t n) {
+  Drawn<T> draws;
+  alignas(64) float buffer[kCastPiece];
+  const T* drawn = draws.of(ops, cast, at, n);
+  const float* from = narrowed(ops, cast, drawn, x, buffer, n);
+  bool nan;
+  if constexpr (R::kCodes) nan = ops.encode(*cast.grid, cast.mode, float_draws(drawn), from, y, n);
+  else nan = ops.round(*cast.grid, cast.mode, float_draws(drawn), from, reinterpret_cast<float*>(y), n);
+  if (cast.beyond) replace(ops, *cast.beyond, drawn, x, R::high(*cast.beyond), R::low(*cast.beyond), y, n);
+  return nan;
+}
+
+template <class T> bool encode_all(const Cast& cast, const T* x, CodeType type, void* codes, std::int64_t n) {
   const CastOps& ops = cast_ops();
   return any_piece(n, [&](std::int64_t begin, std::int64_t end) {
     const auto size = static_cast<std::size_t>(end - begin);
-    Words words;
-    return ops.round(*cast.grid, cast.mode, words.of(ops, cast, static_cast<std::uint64_t>(begin), size), x + begin, y + begin, size);
+    alignas(64) std::int32_t piece[kCastPiece];
+    std::int32_t* to = type == CodeType::i32 ? static_cast<std::int32_t*>(codes) + begin : piece;
+    const bool nan = one_piece<Codes>(ops, cast, x + begin, static_cast<std::uint64_t>(begin), to, size);
+    if (type == CodeType::u8) ops.narrow8(to, static_cast<std::uint8_t*>(codes) + begin, size);
+    if (type == CodeType::u16) ops.narrow16(to, static_cast<std::uint16_t*>(codes) + begin, size);
+    return nan;
+  });
+}
+
+}  // namespace
+
+bool cast_round(const Cast& cast, const float* x, float* y, std::int64_t n) {
+  const CastOps& ops = cast_ops();
+  if (4 * n >= kStreamed && arena_result_is_reused(y)) {
+    const auto streamed = [&](std::int64_t begin, std::int64_t end) {
+      alignas(64) std::int32_t piece[kCastPiece];
+      const auto size = static_cast<std::size_t>(end - begin);
+      const bool nan = one_piece<Values>(ops, cast, x + begin, static_cast<std::uint64_t>(begin), piece, size);
+      ops.stream(reinterpret_cast<const float*>(piece), y + begin, size);
+      return nan;
+    };
+    return any_piece(n, streamed, [&] { ops.fence(); });
+  }
+  return any_piece(n, [&](std::int64_t begin, std::int64_t end) {
+    return one_piece<Values>(ops, cast, x + begin, static_cast<std::uint64_t>(begin), reinterpret_cast<std::int32_t*>(y + begin),
+                             static_cast<std::size_t>(end - begin));
   });
 }
 
@@ -83,39 +149,11 @@ bool cast_round(const Cast& cast, const double* x, double* y, std::int64_t n) {
   return any_piece(n, [&](std::int64_t begin, std::int64_t end) {
     const auto size = static_cast<std::size_t>(end - begin);
     alignas(64) float narrow[kCastPiece];
-    ops.narrow_fp64(x + begin, narrow, size);
-    const bool nan = ops.round(*cast.grid, cast.mode, nullptr, narrow, narrow, size);
+    const bool nan = one_piece<Values>(ops, cast, x + begin, static_cast<std::uint64_t>(begin), reinterpret_cast<std::int32_t*>(narrow), size);
     ops.widen_fp32(narrow, y + begin, size);
     return nan;
   });
 }
-
-namespace {
-
-// float64 in pieces rounded to odd
-const float* narrowed(const CastOps& ops, const double* x, float* buffer, std::size_t n) {
-  ops.narrow_fp64(x, buffer, n);
-  return buffer;
-}
-const float* narrowed(const CastOps&, const float* x, float*, std::size_t) { return x; }
-
-template <class T> bool encode_all(const Cast& cast, const T* x, CodeType type, void* codes, std::int64_t n) {
-  const CastOps& ops = cast_ops();
-  return any_piece(n, [&](std::int64_t begin, std::int64_t end) {
-    const auto size = static_cast<std::size_t>(end - begin);
-    Words words;
-    alignas(64) std::int32_t piece[kCastPiece];
-    alignas(64) float buffer[kCastPiece];
-    const float* from = narrowed(ops, x + begin, buffer, size);
-    std::int32_t* to = type == CodeType::i32 ? static_cast<std::int32_t*>(codes) + begin : piece;
-    const bool nan = ops.encode(*cast.grid, cast.mode, words.of(ops, cast, static_cast<std::uint64_t>(begin), size), from, to, size);
-    if (type == CodeType::u8) ops.narrow8(to, static_cast<std::uint8_t*>(codes) + begin, size);
-    if (type == CodeType::u16) ops.narrow16(to, static_cast<std::uint16_t*>(codes) + begin, size);
-    return nan;
-  });
-}
-
-}  // namespace
 
 bool cast_encode(const Cast& cast, const float* x, CodeType type, void* codes, std::int64_t n) {
   return encode_all(cast, x, type, codes, n);

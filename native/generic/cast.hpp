@@ -16,14 +16,28 @@ struct Cast {
   const Grid* grid;
   CastMode mode;
   Stream stream;  // random modes only
+  int draw_bits = 0;
+  const Beyond* beyond = nullptr;  // null: saturate
+};
+
+// The draws of elements [at, at + n) of an array, n <= kCastPiece; null for modes that draw none.
+template <class T> struct Drawn {
+  alignas(64) T buffer[kCastPiece];
+  const T* of(const CastOps& ops, const Cast& cast, std::uint64_t at, std::size_t n) {
+    if (!is_random(cast.mode)) return nullptr;
+    const Draw draw{cast.mode == CastMode::stochastic_50, cast.draw_bits};
+    if constexpr (sizeof(T) == 4) ops.draws(cast.stream.seed, cast.stream.start + at, draw, buffer, n);
+    else ops.draws_fp64(cast.stream.seed, cast.stream.start + at, draw, buffer, n);
+    return buffer;
+  }
 };
 
 enum class CodeType : int { u8, u16, i32 };
 
-// Both return whether x holds NaN; y may be x.
+// Both return whether x holds NaN; y may be x where numbers saturate.
 bool cast_round(const Cast& cast, const float* x, float* y, std::int64_t n);
 bool cast_encode(const Cast& cast, const float* x, CodeType type, void* codes, std::int64_t n);
-// The same from float64, for modes that draw nothing and grids whose values and midpoints have at most 22 significant bits.
+// The same from float64: to fp32, and, in modes that draw nothing, to grids whose values and midpoints have at most 22 significant bits.
 bool cast_round(const Cast& cast, const double* x, double* y, std::int64_t n);
 bool cast_encode(const Cast& cast, const double* x, CodeType type, void* codes, std::int64_t n);
 

@@ -8,31 +8,19 @@ namespace anybit::ANYBIT_VECTOR_ISA {
 
 using Mode = CastMode;
 
-inline WordVec words_of(const std::uint32_t* words) {
-  WordVec w;
-  std::memcpy(&w, words, sizeof w);
-  return w;
-}
-// The upper 24 bits of random words.
-inline IntVec draw_of(const std::uint32_t* words) { return reinterpret_cast<IntVec>(words_of(words) >> 8); }
-// Where the highest bit is 0.
-inline IntVec coin_of(const std::uint32_t* words) { return reinterpret_cast<IntVec>(words_of(words)) >= 0; }
-
-// Calls f(x, words, elements) for every vector; the last may be part of one.  Returns whether there was a NaN.
-template <class F> inline bool each_vector(const float* x, const std::uint32_t* words, std::size_t n, F f) {
+// Calls f(i, x, draws, elements) for every vector; the last may be part of one.  Returns whether there was a NaN.
+template <class F> inline bool each_vector(const float* x, const float* drawn, std::size_t n, F f) {
   IntVec nan{};
   std::size_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     const Vec v = load(x + i);
     nan |= v != v;
-    f(i, v, words ? words + i : nullptr, static_cast<std::size_t>(kLanes));
+    f(i, v, drawn ? load(drawn + i) : Vec{}, static_cast<std::size_t>(kLanes));
   }
   if (i < n) {
     const Vec v = load_part(x + i, n - i, 0.0f);
-    std::uint32_t last[kLanes] = {};
-    if (words) std::memcpy(last, words + i, 4 * (n - i));
     nan |= v != v;
-    f(i, v, last, n - i);
+    f(i, v, drawn ? load_part(drawn + i, n - i, 0.0f) : Vec{}, n - i);
   }
   return any_of(nan);
 }
@@ -40,7 +28,7 @@ template <class F> inline bool each_vector(const float* x, const std::uint32_t* 
 // codes = the number of thresholds below x
 inline bool count_below(const Grid& g, const float* x, std::int32_t* codes, std::size_t n) {
   if (g.count <= kFewLevels) {
-    return each_vector(x, nullptr, n, [&](std::size_t i, Vec v, const std::uint32_t*, std::size_t part) {
+    return each_vector(x, nullptr, n, [&](std::size_t i, Vec v, Vec, std::size_t part) {
       IntVec index{};
       for (int t = 0; t < g.count - 1; ++t) index -= v > splat(g.thresholds[t]);
       std::memcpy(codes + i, &index, 4 * part);
@@ -68,9 +56,9 @@ inline bool count_below(const Grid& g, const float* x, std::int32_t* codes, std:
 }
 
 // codes: of the lower neighbours by count_below; becomes the chosen ones
-inline void choose_neighbours(const Grid& g, Mode mode, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n) {
+inline void choose_neighbours(const Grid& g, const float* drawn, const float* x, std::int32_t* codes, std::size_t n) {
   const Vec lowest = splat(g.low), highest = splat(g.high);
-  each_vector(x, words, n, [&](std::size_t i, Vec v, const std::uint32_t* w, std::size_t part) {
+  each_vector(x, drawn, n, [&](std::size_t i, Vec v, Vec draw, std::size_t part) {
     alignas(sizeof(Vec)) float below[kLanes] = {}, above[kLanes] = {};
     std::int32_t low[kLanes] = {};
     for (std::size_t j = 0; j < part; ++j) {
@@ -78,22 +66,19 @@ inline void choose_neighbours(const Grid& g, Mode mode, const std::uint32_t* wor
       below[j] = g.levels[low[j]], above[j] = g.levels[low[j] + 1];
     }
     const Vec from = load(below), position = (clamp_of(v, lowest, highest) - from) / (load(above) - from);
-    IntVec up;
-    if (mode == Mode::stochastic) up = float_from(draw_of(w)) * 5.9604644775390625e-8f < position;  // 2^-24
-    else up = (position >= 1.0f) | ((position > 0.0f) & coin_of(w));
-    const IntVec chosen = load_int(low) - up;
+    const IntVec chosen = load_int(low) - (draw < position);
     std::memcpy(codes + i, &chosen, 4 * part);
   });
 }
 
-inline bool find_levels(const Grid& g, Mode mode, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n) {
+inline bool find_levels(const Grid& g, Mode mode, const float* drawn, const float* x, std::int32_t* codes, std::size_t n) {
   const bool nan = count_below(g, x, codes, n);
-  if (is_random(mode)) choose_neighbours(g, mode, words, x, codes, n);
+  if (is_random(mode)) choose_neighbours(g, drawn, x, codes, n);
   return nan;
 }
 
-inline bool encode_levels(const Grid& g, Mode mode, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n) {
-  const bool nan = find_levels(g, mode, words, x, codes, n);
+inline bool encode_levels(const Grid& g, Mode mode, const float* drawn, const float* x, std::int32_t* codes, std::size_t n) {
+  const bool nan = find_levels(g, mode, drawn, x, codes, n);
   if (g.codes) {
     for (std::size_t i = 0; i < n; ++i) codes[i] = g.codes[codes[i]];
   }
@@ -103,9 +88,9 @@ inline bool encode_levels(const Grid& g, Mode mode, const std::uint32_t* words, 
   return nan;
 }
 
-inline bool round_levels(const Grid& g, Mode mode, const std::uint32_t* words, const float* x, float* y, std::size_t n) {
+inline bool round_levels(const Grid& g, Mode mode, const float* drawn, const float* x, float* y, std::size_t n) {
   std::int32_t codes[kCastPiece];
-  const bool nan = find_levels(g, mode, words, x, codes, n);
+  const bool nan = find_levels(g, mode, drawn, x, codes, n);
   if (nan) {
     for (std::size_t i = 0; i < n; ++i) {
       y[i] = x[i] == x[i] ? g.levels[codes[i]] : g.keeps_nan ? x[i] + x[i] : __builtin_nanf("");

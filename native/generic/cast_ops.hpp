@@ -14,7 +14,7 @@ inline constexpr std::size_t kCastPiece = 1024;
 
 // Of the two neighbours of a number that is not on the grid: the nearer, a tie going to the even one, away from zero, to zero, up or
 // down; or the one of smaller magnitude, the upper, the lower, the odd one; or the upper with the probability of the position, or
-// with one half.
+// with one half.  The kernels know one random mode: up where a draw is below the position, which lies in [0, 1].
 enum class CastMode : int {
   nearest_even, nearest_away, nearest_zero, nearest_up, nearest_down, toward_zero, up, down, odd, stochastic, stochastic_50
 };
@@ -29,7 +29,7 @@ struct Grid {
   int bits = 0;              // of a code
   float low = 0, high = 0;   // smallest and largest finite value
   bool has_nan = false;      // else NaN in the input is reported and its result has no meaning
-  // floating: sign, exponent, mantissa.  8 exponent bits: the upper bits of a float32, 1 to 7 mantissa bits.  Fewer: any
+  // floating: sign, exponent, mantissa.  8 exponent bits: the upper bits of a float32, 1 to 7 mantissa bits, or all 23.  Fewer: any
   // with 2^(min_exponent - mantissa_bits) <= 1.
   int exponent_bits = 0, mantissa_bits = 0, min_exponent = 0;
   std::uint32_t nan_code = 0;
@@ -48,29 +48,55 @@ struct Grid {
   bool keeps_nan = false;               // NaN keeps its sign and payload; else it becomes the plain one
 };
 
+constexpr bool is_fp32(const Grid& grid) { return grid.kind == GridKind::floating && grid.mantissa_bits == 23; }
+
+// What takes the place of saturated results: those of numbers above `above` and below `below`; or, where drawn, those that a draw sends
+// from the last value (`low`, `high`) to the one that would follow a step away.  parity: the last bit of that last value.
+struct Beyond {
+  double above = 0, below = 0;
+  bool drawn = false;
+  double high = 0, low = 0, high_step = 1, low_step = 1;
+  int high_parity = 0, low_parity = 0;
+  std::int32_t high_value = 0, low_value = 0, high_code = 0, low_code = 0;  // bit patterns of floats, and codes
+};
+
+// Which random numbers decide; see draws() below.
+struct Draw {
+  bool fair = false;  // either neighbour with probability 1/2
+  int bits = 0;       // of a draw, 1 to 24; 0: 24, and the position is taken as it is
+};
+
 inline constexpr int kFewLevels = 16, kKeyShift = 18;
 inline constexpr std::size_t kKeys = std::size_t{1} << (32 - kKeyShift);
 
 struct CastOps {
   const char* isa;
-  // y = x on the grid; codes = its codes.  words: the random words of these elements (random modes only).  Returns whether x
-  // holds NaN.
-  bool (*round)(const Grid& grid, CastMode mode, const std::uint32_t* words, const float* x, float* y, std::size_t n);
-  bool (*encode)(const Grid& grid, CastMode mode, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n);
+  // y = x on the grid; codes = its codes.  drawn: the draws of these elements (random modes only).  Returns whether x holds NaN.
+  bool (*round)(const Grid& grid, CastMode mode, const float* drawn, const float* x, float* y, std::size_t n);
+  bool (*encode)(const Grid& grid, CastMode mode, const float* drawn, const float* x, std::int32_t* codes, std::size_t n);
+  // The 32-bit results y (values or codes) of numbers beyond the range.
+  void (*replace)(const Beyond& beyond, const float* drawn, const float* x, std::int32_t high, std::int32_t low, std::int32_t* y,
+                  std::size_t n);
+  void (*replace_fp64)(const Beyond& beyond, const double* drawn, const double* x, std::int32_t high, std::int32_t low,
+                       std::int32_t* y, std::size_t n);
   // The low bits of codes.
   void (*narrow8)(const std::int32_t* codes, std::uint8_t* out, std::size_t n);
   void (*narrow16)(const std::int32_t* codes, std::uint16_t* out, std::size_t n);
-  // words[4 i + j] = word j of Philox4x32-10 for the counter (first + i, 0) and the key `seed`, i < groups.
-  void (*philox)(std::uint64_t seed, std::uint64_t first, std::uint32_t* words, std::size_t groups);
+  // out[i]: what the position of element `start + i` of the stream must exceed for it to go up.
+  void (*draws)(std::uint64_t seed, std::uint64_t start, Draw draw, float* out, std::size_t n);
+  void (*draws_fp64)(std::uint64_t seed, std::uint64_t start, Draw draw, double* out, std::size_t n);
   // The bit pattern of the largest |x| of every `width` elements (the last block may be short); 0x7f800000 or more where one is not finite.
   void (*absmax)(const float* x, std::size_t n, std::size_t width, std::uint32_t* bits);
   // y = x / the divisor of its block
   void (*divide)(const float* x, std::size_t n, std::size_t width, const float* divisors, float* y);
   void (*widen_bf16)(const std::uint16_t* x, float* y, std::size_t n);
   void (*widen_fp16)(const std::uint16_t* x, float* y, std::size_t n);
-  // x rounded to odd: a later rounding to a format of at most 22 significant bits gives what rounding x itself would.
-  void (*narrow_fp64)(const double* x, float* y, std::size_t n);
+  // x rounded to float32.  To odd: a later rounding to a format of at most 22 significant bits gives what rounding x itself would.
+  void (*narrow_fp64)(CastMode mode, const double* drawn, const double* x, float* y, std::size_t n);
   void (*widen_fp32)(const float* x, double* y, std::size_t n);
+  // y = x, past the caches where the machine can; y on a multiple of 64 bytes.  fence() afterwards, before another thread reads y.
+  void (*stream)(const float* x, float* y, std::size_t n);
+  void (*fence)();
 };
 
 // The tables; null where the build has no such instruction set.

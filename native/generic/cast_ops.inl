@@ -3,28 +3,25 @@
 
 #include "generic/cast_ops.hpp"
 #include "generic/cast_simd.hpp"
+#include "generic/cast_fp64.inl"
 #include "generic/cast_levels.inl"
-#include "generic/philox.inl"
+#include "generic/draws.inl"
 
 namespace anybit::ANYBIT_VECTOR_ISA {
 
-inline constexpr std::int32_t kMagnitude = 0x7fffffff, kInfinity = 0x7f800000, kQuiet = 0x00400000, kOne = 0x3f800000;
+inline constexpr std::int32_t kInfinity = 0x7f800000, kQuiet = 0x00400000, kOne = 0x3f800000;
 
 inline Vec sign_of(Vec x) { return float_of((bits_of(x) & ~splat(kMagnitude)) | splat(kOne)); }  // +-1
 
 // x rounded to an integer.  NaN stays, and so does the sign of zero, except where stochastic rounding moves a negative number up to 0.
-template <Mode M> inline Vec integer_of(Vec x, const std::uint32_t* words) {
+template <Mode M> inline Vec integer_of(Vec x, Vec draw) {
   if constexpr (M == Mode::nearest_even) return round_even_of(x);
   if constexpr (M == Mode::toward_zero) return trunc_of(x);
   if constexpr (M == Mode::up) return ceil_of(x);
   if constexpr (M == Mode::down) return floor_of(x);
   if constexpr (M == Mode::stochastic) {
-    const Vec below = floor_of(x), draw = float_from(draw_of(words)) * 5.9604644775390625e-8f;  // 2^-24
+    const Vec below = floor_of(x);
     return select(draw < x - below, below + 1.0f, below);
-  }
-  if constexpr (M == Mode::stochastic_50) {
-    const Vec below = floor_of(x), position = x - below;
-    return select((position >= 1.0f) | ((position > 0.0f) & coin_of(words)), below + 1.0f, below);
   }
   const Vec whole = trunc_of(x);
   IntVec away;
@@ -58,11 +55,11 @@ template <Mode M> struct Narrow {
         bare(g.mantissa_bits == 0), bias(g.min_exponent + 127), mantissa(g.mantissa_bits),
         sign(static_cast<std::int32_t>(1u << (g.bits - 1))), nan_code(static_cast<std::int32_t>(g.nan_code)) {}
 
-  Units units_of(Vec x, const std::uint32_t* words) const {
+  Units units_of(Vec x, Vec draw) const {
     const Vec c = clamp_of(x, low, high);
     const IntVec power = max_int(bits_of(c) & kInfinity, least), spacing = power - shift;
     const Vec scaled = c * float_of(splat(254 << 23) - spacing);
-    Vec units = integer_of<M>(scaled, words);
+    Vec units = integer_of<M>(scaled, draw);
     if constexpr (M == Mode::nearest_even || M == Mode::odd) {
       if (bare) {
         const IntVec odd_field = (((power >> 23) - bias) & 1) == 0;
@@ -73,12 +70,12 @@ template <Mode M> struct Narrow {
     }
     return {units, power, spacing};
   }
-  Vec value(Vec x, const std::uint32_t* words) const {
-    const Units u = units_of(x, words);
+  Vec value(Vec x, Vec draw) const {
+    const Units u = units_of(x, draw);
     return u.units * float_of(u.spacing);
   }
-  IntVec code(Vec x, const std::uint32_t* words) const {
-    const Units u = units_of(x, words);
+  IntVec code(Vec x, Vec draw) const {
+    const Units u = units_of(x, draw);
     // With 2^m <= |units| the leading one adds 1 to the exponent field by itself, and a carry to 2^(m+1) adds one more.
     const IntVec magnitude = (((u.power >> 23) - bias) << mantissa) + int_of(abs_of(u.units));
     return select_int(x != x, splat(nan_code), magnitude | ((bits_of(u.units) >> 31) & sign));
@@ -94,7 +91,7 @@ template <Mode M> struct Upper {
       : low(splat(g.low)), high(splat(g.high)), shift(23 - g.mantissa_bits), mask((1 << shift) - 1), half(1 << (shift - 1)),
         nan_code(static_cast<std::int32_t>(g.nan_code)), sign(static_cast<std::int32_t>(1u << (g.bits - 1))) {}
 
-  IntVec pattern(Vec x, const std::uint32_t* words) const {
+  IntVec pattern(Vec x, Vec draw) const {
     const IntVec bits = bits_of(clamp_of(x, low, high)), a = bits & kMagnitude, minus = bits & ~splat(kMagnitude);
     const IntVec negative = bits >> 31, cut = splat(~mask);
     IntVec r;
@@ -107,12 +104,10 @@ template <Mode M> struct Upper {
     if constexpr (M == Mode::up) r = (a + (mask & ~negative)) & cut;
     if constexpr (M == Mode::down) r = (a + (mask & negative)) & cut;
     if constexpr (M == Mode::odd) r = (a & cut) | (((a & mask) != 0) & (mask + 1));
-    if constexpr (M == Mode::stochastic || M == Mode::stochastic_50) {
-      // The position above the lower neighbour in units of 2^-24; shift <= 22 and > 15 keep it exact and below 2^31.
-      const IntVec rest = a & mask, draw = draw_of(words);
-      const IntVec position = select_int(negative, (mask + 1) - rest, rest) << (24 - shift);
-      IntVec upper = draw < position;
-      if constexpr (M == Mode::stochastic_50) upper = coin_of(words);
+    if constexpr (M == Mode::stochastic) {
+      // The position above the lower neighbour, exact: the cut bits are 16 to 22.
+      const IntVec rest = a & mask;
+      const IntVec upper = draw < float_from(select_int(negative, (mask + 1) - rest, rest)) * float_of(splat((127 - shift) << 23));
       const IntVec away = (upper ^ negative) & (rest != 0) & (mask + 1);
       r = (a & cut) + away;
       // A negative number that moved up to zero lost its sign.
@@ -120,13 +115,22 @@ template <Mode M> struct Upper {
     }
     return r | minus;
   }
-  Vec value(Vec x, const std::uint32_t* words) const {
-    return float_of(select_int(x != x, bits_of(x) | kQuiet, pattern(x, words)));
+  Vec value(Vec x, Vec draw) const {
+    return float_of(select_int(x != x, bits_of(x) | kQuiet, pattern(x, draw)));
   }
-  IntVec code(Vec x, const std::uint32_t* words) const {
-    const IntVec r = pattern(x, words);
+  IntVec code(Vec x, Vec draw) const {
+    const IntVec r = pattern(x, draw);
     return select_int(x != x, splat(nan_code), ((r & kMagnitude) >> shift) | ((r >> 31) & sign));
   }
+};
+
+// float32 itself, where no mode has anything to do.
+struct Single {
+  const Vec low, high;
+  const std::int32_t nan_code;
+  explicit Single(const Grid& g) : low(splat(g.low)), high(splat(g.high)), nan_code(static_cast<std::int32_t>(g.nan_code)) {}
+  Vec value(Vec x, Vec) const { return float_of(select_int(x != x, bits_of(x) | kQuiet, bits_of(clamp_of(x, low, high)))); }
+  IntVec code(Vec x, Vec) const { return select_int(x != x, splat(nan_code), bits_of(clamp_of(x, low, high))); }
 };
 
 template <Mode M> struct Whole {
@@ -134,41 +138,43 @@ template <Mode M> struct Whole {
   const std::int32_t mask;
   explicit Whole(const Grid& g)
       : low(splat(g.low)), high(splat(g.high)), unit(splat(g.unit)), scale(splat(1.0f / g.unit)), mask((1 << g.bits) - 1) {}
-  Vec units(Vec x, const std::uint32_t* words) const { return integer_of<M>(clamp_of(x, low, high) * scale, words); }
-  Vec value(Vec x, const std::uint32_t* words) const { return units(x, words) * unit; }
-  IntVec code(Vec x, const std::uint32_t* words) const { return int_of(units(x, words)) & mask; }
+  Vec units(Vec x, Vec draw) const { return integer_of<M>(clamp_of(x, low, high) * scale, draw); }
+  Vec value(Vec x, Vec draw) const { return units(x, draw) * unit; }
+  IntVec code(Vec x, Vec draw) const { return int_of(units(x, draw)) & mask; }
 };
 
-template <class G> inline bool round_piece(const Grid& grid, const std::uint32_t* words, const float* x, float* y, std::size_t n) {
+template <class G> inline bool round_piece(const Grid& grid, const float* drawn, const float* x, float* y, std::size_t n) {
   const G g(grid);
-  return each_vector(x, words, n, [&](std::size_t i, Vec v, const std::uint32_t* w, std::size_t count) {
-    const Vec r = g.value(v, w);
+  return each_vector(x, drawn, n, [&](std::size_t i, Vec v, Vec draw, std::size_t count) {
+    const Vec r = g.value(v, draw);
     if (count == kLanes) store(y + i, r);
     else store_part(y + i, r, count);
   });
 }
 
 template <class G>
-inline bool encode_piece(const Grid& grid, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n) {
+inline bool encode_piece(const Grid& grid, const float* drawn, const float* x, std::int32_t* codes, std::size_t n) {
   const G g(grid);
-  return each_vector(x, words, n, [&](std::size_t i, Vec v, const std::uint32_t* w, std::size_t count) {
-    const IntVec c = g.code(v, w);
+  return each_vector(x, drawn, n, [&](std::size_t i, Vec v, Vec draw, std::size_t count) {
+    const IntVec c = g.code(v, draw);
     std::memcpy(codes + i, &c, 4 * count);
   });
 }
 
 template <Mode M>
-inline bool round_in_mode(const Grid& g, const std::uint32_t* words, const float* x, float* y, std::size_t n) {
-  if (g.kind == GridKind::integer) return round_piece<Whole<M>>(g, words, x, y, n);
-  if (g.exponent_bits == 8) return round_piece<Upper<M>>(g, words, x, y, n);
-  return round_piece<Narrow<M>>(g, words, x, y, n);
+inline bool round_in_mode(const Grid& g, const float* drawn, const float* x, float* y, std::size_t n) {
+  if (is_fp32(g)) return round_piece<Single>(g, drawn, x, y, n);
+  if (g.kind == GridKind::integer) return round_piece<Whole<M>>(g, drawn, x, y, n);
+  if (g.exponent_bits == 8) return round_piece<Upper<M>>(g, drawn, x, y, n);
+  return round_piece<Narrow<M>>(g, drawn, x, y, n);
 }
 
 template <Mode M>
-inline bool encode_in_mode(const Grid& g, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n) {
-  if (g.kind == GridKind::integer) return encode_piece<Whole<M>>(g, words, x, codes, n);
-  if (g.exponent_bits == 8) return encode_piece<Upper<M>>(g, words, x, codes, n);
-  return encode_piece<Narrow<M>>(g, words, x, codes, n);
+inline bool encode_in_mode(const Grid& g, const float* drawn, const float* x, std::int32_t* codes, std::size_t n) {
+  if (is_fp32(g)) return encode_piece<Single>(g, drawn, x, codes, n);
+  if (g.kind == GridKind::integer) return encode_piece<Whole<M>>(g, drawn, x, codes, n);
+  if (g.exponent_bits == 8) return encode_piece<Upper<M>>(g, drawn, x, codes, n);
+  return encode_piece<Narrow<M>>(g, drawn, x, codes, n);
 }
 
 #define ANYBIT_MODE_CASES(call)                                  \
@@ -182,23 +188,26 @@ inline bool encode_in_mode(const Grid& g, const std::uint32_t* words, const floa
     case Mode::up: return call<Mode::up>;                        \
     case Mode::down: return call<Mode::down>;                    \
     case Mode::odd: return call<Mode::odd>;                      \
-    case Mode::stochastic: return call<Mode::stochastic>;        \
-    default: return call<Mode::stochastic_50>;                   \
+    default: return call<Mode::stochastic>;                      \
   }
-using RoundPiece = bool (*)(const Grid&, const std::uint32_t*, const float*, float*, std::size_t);
-using EncodePiece = bool (*)(const Grid&, const std::uint32_t*, const float*, std::int32_t*, std::size_t);
+using RoundPiece = bool (*)(const Grid&, const float*, const float*, float*, std::size_t);
+using EncodePiece = bool (*)(const Grid&, const float*, const float*, std::int32_t*, std::size_t);
 inline RoundPiece round_for(Mode mode) { ANYBIT_MODE_CASES(round_in_mode) }
 inline EncodePiece encode_for(Mode mode) { ANYBIT_MODE_CASES(encode_in_mode) }
+using NarrowPiece = void (*)(const double*, const double*, float*, std::size_t);
+inline NarrowPiece narrow_for(Mode mode) { ANYBIT_MODE_CASES(narrow_in_mode) }
 #undef ANYBIT_MODE_CASES
 
-inline bool encode(const Grid& g, Mode mode, const std::uint32_t* words, const float* x, std::int32_t* codes, std::size_t n) {
-  if (g.kind == GridKind::table) return encode_levels(g, mode, words, x, codes, n);
-  return encode_for(mode)(g, words, x, codes, n);
+inline void narrow_fp64(Mode mode, const double* drawn, const double* x, float* y, std::size_t n) { narrow_for(mode)(drawn, x, y, n); }
+
+inline bool encode(const Grid& g, Mode mode, const float* drawn, const float* x, std::int32_t* codes, std::size_t n) {
+  if (g.kind == GridKind::table) return encode_levels(g, mode, drawn, x, codes, n);
+  return encode_for(mode)(g, drawn, x, codes, n);
 }
 
-inline bool round(const Grid& g, Mode mode, const std::uint32_t* words, const float* x, float* y, std::size_t n) {
-  if (g.kind != GridKind::table) return round_for(mode)(g, words, x, y, n);
-  return round_levels(g, mode, words, x, y, n);
+inline bool round(const Grid& g, Mode mode, const float* drawn, const float* x, float* y, std::size_t n) {
+  if (g.kind != GridKind::table) return round_for(mode)(g, drawn, x, y, n);
+  return round_levels(g, mode, drawn, x, y, n);
 }
 
 inline void narrow8(const std::int32_t* codes, std::uint8_t* out, std::size_t n) {
@@ -272,36 +281,15 @@ inline void widen_fp16(const std::uint16_t* x, float* y, std::size_t n) {
   for (; i < n; ++i) y[i] = half_to_float(x[i]);
 }
 
-inline void narrow_fp64(const double* x, float* y, std::size_t n) {
-  typedef double Doubles __attribute__((vector_size(8 * kLanes)));
-  const auto odd = [](Doubles d) {
-    const Vec near = __builtin_convertvector(d, Vec);
-    const Doubles back = __builtin_convertvector(near, Doubles);
-    const IntVec inexact = __builtin_convertvector((back < d) | (back > d), IntVec);
-    const IntVec too_far = __builtin_convertvector((back < d) ^ (d < 0.0), IntVec) + 1;  // 1 where |near| > |d|
-    const IntVec bits = bits_of(near), even = (bits & 1) ^ 1;
-    // -0 and 0 lie on their own sides: the pattern of the neighbour away from zero is one more on both.
-    return float_of(bits + (inexact & even & splat(1)) * (1 - 2 * too_far));
-  };
+inline void stream(const float* x, float* y, std::size_t n) {
   std::size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    Doubles d;
-    std::memcpy(&d, x + i, sizeof d);
-    store(y + i, odd(d));
-  }
-  if (i < n) {
-    Doubles d{};
-    std::memcpy(&d, x + i, 8 * (n - i));
-    store_part(y + i, odd(d), n - i);
-  }
-}
-
-inline void widen_fp32(const float* x, double* y, std::size_t n) {
-  for (std::size_t i = 0; i < n; ++i) y[i] = x[i];
+  for (; i + kLanes <= n; i += kLanes) store_past(y + i, load(x + i));
+  for (; i < n; ++i) y[i] = x[i];
 }
 
 inline CastOps make_cast_table(const char* isa) {
-  return {isa, round, encode, narrow8, narrow16, philox, absmax, divide, widen_bf16, widen_fp16, narrow_fp64, widen_fp32};
+  return {isa, round, encode, replace<float>, replace<double>, narrow8, narrow16, draws<float>, draws<double>, absmax, divide, widen_bf16,
+          widen_fp16, narrow_fp64, widen_fp32, stream, store_fence};
 }
 
 }  // namespace anybit::ANYBIT_VECTOR_ISA

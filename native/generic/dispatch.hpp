@@ -1,4 +1,4 @@
-// Which instruction set runs.  One list in priority order; the first that the machine supports is used, unless $ANYBIT_ISA or
+// Which instruction set runs.  One list in priority order; the first that the machine supports and prefers is used, unless $ANYBIT_ISA or
 // set_isa() names another.  Every instruction set offers one table of functions, compiled from the same generic/*.inl.
 #pragma once
 
@@ -15,6 +15,7 @@ struct IsaInfo {
   const char* needs;         // for people
   bool (*supported)();       // by this machine and its operating system
   const Kernels* kernels;    // null where this build lacks it (another architecture)
+  bool (*preferred)() = nullptr;  // where it is the faster choice, if not everywhere
 };
 
 std::span<const IsaInfo> isa_list();  // best first; scalar, always supported, last

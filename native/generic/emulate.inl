@@ -64,7 +64,7 @@ struct PlainSum {
 template <class G> struct RoundedSum {
   G g;
   explicit RoundedSum(const Grid* grid) : g(*grid) {}
-  Vec operator()(Vec v) const { return g.value(v, nullptr); }
+  Vec operator()(Vec v) const { return g.value(v, Vec{}); }
 };
 
 // Sums `count` products from k on into `sum` one after another; Each: the products and the sums are rounded.

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kPrepare = kOpKinds, kWait = kOpKinds + 1;
 constexpr const char* kNames[] = {"embedding", "rms_norm", "linear", "rope", "attention", "glu",
-                                  "add",       "softcap",  "last",   "prepare", "wait"};
+                                  "add",       "softcap",  "last",   "hadamard", "gather", "scatter", "prepare", "wait"};
 constexpr int kRotationBlock = 256;
 
 void need(bool condition, const std::string& message) {
@@ -88,6 +88,23 @@ void Engine::check() const {
       case OpKind::softcap:
         need(op.inputs.size() == 1 && in(0) == out && op.softcap > 0, where + "widths differ or the cap is not positive");
         break;
+      case OpKind::hadamard: {
+        const HadamardShape& h = op.rotation;
+        const auto small = static_cast<std::size_t>(std::max(h.order, 0)) * static_cast<std::size_t>(std::max(h.order, 0));
+        need(op.inputs.size() == 1 && in(0) == out && h.order >= 1 && h.order <= 128 && h.block >= h.order && h.block % h.order == 0 &&
+                 out % h.block == 0 && (op.vector.size() == small || op.vector.size() == small + static_cast<std::size_t>(out)),
+             where + "its blocks do not divide the buffer, or the vector is not a small matrix and signs");
+        break;
+      }
+      case OpKind::gather:
+      case OpKind::scatter: {
+        const bool gathers = op.kind == OpKind::gather;
+        const int most = gathers ? in(0) : out, count = gathers ? out : in(0);
+        need(op.inputs.size() == 1 && op.inputs[0] != op.output && static_cast<int>(op.vector.size()) == count,
+             where + "needs a place for every " + (gathers ? "output" : "input"));
+        for (const float place : op.vector) need(place >= 0 && place < static_cast<float>(most), where + "a place lies outside the buffer");
+        break;
+      }
       case OpKind::last:
         need(op.inputs.size() == 1 && in(0) == out, where + "widths differ");
         break;

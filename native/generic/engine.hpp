@@ -26,8 +26,8 @@
 
 namespace anybit {
 
-enum class OpKind : int { embedding, rms_norm, linear, rope, attention, glu, add, softcap, last };
-inline constexpr int kOpKinds = 9;
+enum class OpKind : int { embedding, rms_norm, linear, rope, attention, glu, add, softcap, last, hadamard, gather, scatter };
+inline constexpr int kOpKinds = 12;
 inline constexpr int kPanel = 16;  // columns that matmul() does not divide
 
 // One operator of the plan.  Only the fields its kind uses are set; `inputs` and `output` index EngineConfig::widths, -1 is ids.
@@ -36,15 +36,17 @@ struct EngineOp {
   std::vector<int> inputs;
   int output = 0;
   WeightPtr weight;            // embedding, linear
-  std::vector<float> vector;   // rms_norm: gain; linear: bias, or empty
+  std::vector<float> vector;   // rms_norm: gain; linear: bias, or empty; hadamard: the small matrix, then signs or nothing;
+                               // gather: the input of each output; scatter: the output of each input
   bool exact = true;           // linear: activations as they are, else as EngineConfig::act
   bool accumulate = false;     // linear
-  float factor = 1.0f;         // embedding, rope
+  float factor = 1.0f;         // embedding, rope, scatter
   float eps = 0.0f, offset = 0.0f;                 // rms_norm
   int heads = 1, kv_heads = 1, layer = 0, window = 0;  // rms_norm, rope, attention
   float scale = 1.0f, softcap = 0.0f;              // attention; softcap: the cap
   int table = 0;                                   // rope: index of EngineConfig::tables
   Glu glu = Glu::silu;
+  HadamardShape rotation{1, 1, false};             // hadamard
 };
 
 struct EngineConfig {

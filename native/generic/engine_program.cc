@@ -229,6 +229,9 @@ class Builder {
     switch (op.kind) {
       case OpKind::embedding:
       case OpKind::rms_norm:
+      case OpKind::hadamard:
+      case OpKind::gather:
+      case OpKind::scatter:
       case OpKind::rope: replicate(index); return true;
       case OpKind::linear: linear(index); return true;
       case OpKind::attention: attention(index); return true;

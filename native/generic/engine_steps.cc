@@ -47,6 +47,31 @@ void Engine::run_op(Team& team, const Step& step) {
       }
       return;
     }
+    case OpKind::hadamard: {
+      const float* x = at(team, op.inputs[0], step.own[0]);
+      const auto small = static_cast<std::size_t>(op.rotation.order) * static_cast<std::size_t>(op.rotation.order);
+      const float* signs = op.vector.size() > small ? op.vector.data() + small : nullptr;
+      for (std::int64_t r = mine.begin; r < mine.end; ++r) {
+        ops_->hadamard(op.rotation, op.vector.data(), signs, x + r * out_width, out + r * out_width, static_cast<std::size_t>(out_width));
+      }
+      return;
+    }
+    case OpKind::gather:
+    case OpKind::scatter: {
+      const std::int64_t in_width = width(op.inputs[0]);
+      const float* x = at(team, op.inputs[0], step.own[0]);
+      for (std::int64_t r = mine.begin; r < mine.end; ++r) {
+        const float* from = x + r * in_width;
+        float* to = out + r * out_width;
+        if (op.kind == OpKind::gather) {
+          for (int i = 0; i < out_width; ++i) to[i] = from[static_cast<int>(op.vector[static_cast<std::size_t>(i)])];
+        } else {
+          std::fill(to, to + out_width, 0.0f);
+          for (std::int64_t i = 0; i < in_width; ++i) to[static_cast<int>(op.vector[static_cast<std::size_t>(i)])] = from[i] * op.factor;
+        }
+      }
+      return;
+    }
     case OpKind::linear: {
       const auto& inputs = inputs_[static_cast<std::size_t>(team.rank)];
       Epilogue epilogue;

@@ -2,10 +2,31 @@
 //
 // Fixed order of operations.  One row of x: within a k-block four chains, k mod 4, of fma; (c0 + c1) + (c2 + c3); then
 // acc = fma(part, scale, acc).  Several rows: one chain over the block, then the same.  The two differ in the last bits,
-// unless the problem asks for one order.
+// unless the problem asks for one order.  A tree has that order within a leaf, whose sum starts anew, and adds leaves pairwise.
 
 constexpr int64_t kExactChunk = 256;  // slots made fp32 at a time: 16 KiB
 constexpr int64_t kExactMostRows = 96;
+constexpr int kTreeLevels = 32;  // more than any row has
+
+// Sums of a binary tree that is built leaf by leaf: bit l of `leaves` says that a sum of 2^l leaves waits at level l.  A new leaf belongs at
+// place(); join() then adds to it what waits below, the older sum first.
+struct TreeCounter {
+  uint64_t leaves = 0;
+  int place() const { return __builtin_ctzll(~leaves); }
+  template <class Add> ANYBIT_INLINE void join(Add add) {
+    const int to = place();
+    for (int l = 0; l < to; ++l) add(l, to);
+    ++leaves;
+  }
+  // Where the sum of all is, after what waits has been added from the youngest on.
+  template <class Add> ANYBIT_INLINE int finish(Add add) const {
+    const int to = __builtin_ctzll(leaves);
+    for (int l = to + 1; l < kTreeLevels; ++l) {
+      if (leaves >> l & 1) add(l, to);
+    }
+    return to;
+  }
+};
 
 template <int Bits> struct IntegerNumbers {
   static constexpr int kTileBytes = 64 * Bits;
@@ -170,9 +191,16 @@ template <class E, int Panels> __attribute__((noinline)) void exact_row_chain(co
   const uint8_t* tile[Panels];
   F acc[Panels];
 #pragma GCC unroll 16
-  for (int i = 0; i < Panels; ++i) tile[i] = p.codes + (panel + i) * p.panel_bytes, acc[i] = zero_f();
-  int64_t group = 0, group_end = p.group;
-  for (int64_t k = 0; k < p.slots;) {
+  for (int i = 0; i < Panels; ++i) {
+    tile[i] = p.codes + (panel + i) * p.panel_bytes + p.begin / 32 * E::kTileBytes, acc[i] = zero_f();
+  }
+  F waiting[kTreeLevels][Panels];
+  TreeCounter tree;
+  const auto add = [&](int from, int to) {
+    for (int i = 0; i < Panels; ++i) waiting[to][i] = add_f(waiting[from][i], waiting[to][i]);
+  };
+  int64_t group = p.begin / p.group, group_end = (group + 1) * p.group;
+  for (int64_t k = p.begin; k < p.slots;) {
     const int64_t end = k + p.block < p.slots ? k + p.block : p.slots;
     if (k >= group_end) ++group, group_end += p.group;
     F zero[Panels], part[Panels];
@@ -196,9 +224,38 @@ template <class E, int Panels> __attribute__((noinline)) void exact_row_chain(co
 #pragma GCC unroll 16
     for (int i = 0; i < Panels; ++i) acc[i] = fma_f(part[i], load_scales(p, panel + i, group), acc[i]);
     k = end;
+    if (p.tree && (k % kTreeLeaf == 0 || k == p.slots)) {
+      for (int i = 0; i < Panels; ++i) waiting[tree.place()][i] = acc[i], acc[i] = zero_f();
+      tree.join(add);
+    }
+  }
+  if (p.tree) {
+    const int all = tree.finish(add);
+    for (int i = 0; i < Panels; ++i) acc[i] = waiting[all][i];
   }
 #pragma GCC unroll 16
   for (int i = 0; i < Panels; ++i) write_row(p, panel + i, 0, acc[i], E::factor(p));
+}
+
+// Rows of x in a tree over k, as many at a time as fit; a leaf is one chunk.
+template <class E> __attribute__((noinline)) void exact_tree_rows(const Problem& p, const E& e, int64_t panel, int64_t row, int64_t rows) {
+  static_assert(kExactChunk == kTreeLeaf);
+  alignas(64) float chunk[kExactChunk * 16];
+  alignas(64) float waiting[kTreeLevels][kExactMostRows * 16];
+  TreeCounter tree;
+  const auto add = [&](int from, int to) {
+    for (int64_t i = 0; i < 16 * rows; i += 16) store_f(waiting[to] + i, add_f(load_f(waiting[from] + i), load_f(waiting[to] + i)));
+  };
+  for (int64_t k = p.begin; k < p.slots; k += kTreeLeaf) {
+    const int64_t end = k + kTreeLeaf < p.slots ? k + kTreeLeaf : p.slots;
+    float* leaf = waiting[tree.place()];
+    for (int64_t i = 0; i < rows; ++i) store_f(leaf + 16 * i, zero_f());
+    exact_unpack(p, e, panel, k, end, chunk);
+    exact_micro_rows<kExactRows>(p, chunk, panel, k, end, row, rows, leaf);
+    tree.join(add);
+  }
+  const float* sum = waiting[tree.finish(add)];
+  for (int64_t i = 0; i < rows; ++i) write_row(p, panel, row + i, load_f(sum + 16 * i), E::factor(p));
 }
 
 template <class E> struct TableOf { using Type = void; };
@@ -218,6 +275,13 @@ template <class E> void exact_panels(const Problem& p, int64_t first, int64_t la
   }
   if (p.m == 1) {
     for (int64_t panel = first; panel < last; ++panel) exact_row(p, e, panel);
+    return;
+  }
+  if (p.tree) {
+    for (int64_t row = 0; row < p.m; row += kExactMostRows) {
+      const int64_t rows = row + kExactMostRows < p.m ? kExactMostRows : p.m - row;
+      for (int64_t panel = first; panel < last; ++panel) exact_tree_rows(p, e, panel, row, rows);
+    }
     return;
   }
   alignas(64) float chunk[kExactChunk * 16];

@@ -36,6 +36,12 @@ struct Problem {
   int64_t xgroup, xgroups;  // xgroup in slots
   const int32_t* sums;  // of row i up to slot 32 * t at sums[t * lds + i]
   int64_t lds;
+  // x for weights in planes: bits of row i * xbits + b at xplanes + that * ldp, a word for 32 slots; or tables of row i at tables + i * ldt
+  int bits, xbits;  // of weight and x
+  const uint32_t* xplanes;
+  int64_t ldp;
+  const uint8_t* tables;
+  int64_t ldt;
   // k-block: slots between two scalings, a multiple of 32 that divides group and xgroup
   int64_t block;
   // result
@@ -44,7 +50,12 @@ struct Problem {
   const float* bias;
   bool accumulate;
   bool one_order;  // exact: a row has the same bits alone and among others
+  // exact, in one order: slots [begin, slots), the sums of kTreeLeaf slots each added in a binary tree.  `block` divides kTreeLeaf.
+  bool tree;
+  int64_t begin;
 };
+
+constexpr int64_t kTreeLeaf = 256;
 
 constexpr int64_t kFewestBf16 = 2;
 
@@ -64,8 +75,10 @@ struct Kernels {
   PanelFn bf16_codebook[5];
   PanelFn bf16_bf16;
   void (*to_bf16)(const float* x, int64_t slots, uint16_t* halves);  // of numbers that are bf16
-  // one row of x: codes (zeros beyond k up to slots), one scale a group, running sums
-  void (*quantize_row)(const float* x, int64_t slots, int64_t group, int8_t* codes, float* scales, int32_t* sums, int64_t lds);
+  PanelFn bit_serial, look_up;  // weights in planes (planes.hpp)
+  // one row of x: codes of at most `levels`, in the first `wide` groups 127 (zeros beyond k up to slots), one scale a group, running sums
+  void (*quantize_row)(const float* x, int64_t slots, int64_t group, float levels, int64_t wide, int8_t* codes, float* scales,
+                       int32_t* sums, int64_t lds);
   // probes for `doctor`: reads `bytes` once and returns a value that depends on all of it; `rounds` of the int8 multiply-add loop,
   // returning the number of operations (2 a multiply-add)
   uint64_t (*read_all)(const uint8_t* data, size_t bytes);

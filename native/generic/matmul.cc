@@ -98,7 +98,7 @@ void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx)
   const int64_t group = group_slots(spec, a.slots);
   auto* codes = const_cast<int8_t*>(a.codes) + row * a.ldc;
   auto* scales = const_cast<float*>(a.scales) + row * a.groups;
-  kernels().quantize_row(source, a.slots, group, codes, scales, const_cast<int32_t*>(a.sums) + row, a.lds);
+  kernels().quantize_row(source, a.slots, group, static_cast<float>(spec.levels), spec.wide, codes, scales, const_cast<int32_t*>(a.sums) + row, a.lds);
   if (spec.values) {
     for (int64_t k = 0; k < a.slots; ++k) copy[k] = static_cast<float>(codes[k]) * scales[k / group];
   }
@@ -116,6 +116,9 @@ bool bf16_holds_integers(const Weight& w) {
   const int highest = w.lowest + (((1 << w.bits) - 1) << w.step_shift);
   return w.zeros || (w.lowest >= -256 && highest <= 256);
 }
+
+// Slots between two scalings of exact activations.
+int64_t exact_block(const Weight& w) { return w.group == 0 ? kExactBlock : block_of(w.group, kExactBlock); }
 
 PanelFn choose(const Weight& w, const Activations& a, Act act) {
   const Kernels& k = kernels();
@@ -156,6 +159,9 @@ size_t Weight::nbytes() const {
 
 bool has_integer_form(const Weight& w) { return w.kind == ElementKind::integer || w.kind == ElementKind::codebook; }
 
+bool has_tree(const Weight& w) { return w.geometry.group == 0 && kTreeLeaf % exact_block(w) == 0; }
+int64_t tree_leaves(const Weight& w) { return (w.slots + kTreeLeaf - 1) / kTreeLeaf; }
+
 void Activations::reserve(int64_t max_m, int64_t max_k, int threads, double stretch) {
   const auto slots = (static_cast<int64_t>(std::ceil(static_cast<double>(max_k) * stretch)) + 63) / 32 * 32;
   ensure(*this, bytes_needed(max_m, slots));
@@ -180,9 +186,8 @@ const Activations& prepare(Team& team, Activations& shared, const float* x, int6
   return shared;
 }
 
-void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t ldy, const Epilogue& epilogue) {
+Problem problem_of(const Weight& w, const Activations& a, Act act, float* y, int64_t ldy, const Epilogue& epilogue) {
   assert(a.k == w.k && a.spec.geometry == w.geometry && "activations were prepared for another weight");
-  const Act act = has_integer_form(w) ? a.spec.act : Act::exact;
   Problem p{};
   p.m = a.m, p.n = w.n, p.slots = w.slots;
   p.codes = reinterpret_cast<const uint8_t*>(w.codes.get());
@@ -206,11 +211,22 @@ void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t
   p.xgroup = group_slots(a.spec, whole);
   p.xhalves = a.halves, p.ldh = a.ldh;
   p.sums = a.sums, p.lds = a.lds;
-  p.block = block_of(p.group, act == Act::int8 ? kInt8Block : kExactBlock);
-  if (w.group == 0) p.block = act == Act::int8 ? kInt8Block : kExactBlock;
+  p.block = act != Act::int8 ? exact_block(w) : w.group == 0 ? kInt8Block : block_of(w.group, kInt8Block);
   if (act == Act::int8 && a.groups > 1) p.block = std::gcd(p.block, p.xgroup);
   p.y = y, p.ldy = ldy;
   p.bias = epilogue.bias, p.accumulate = epilogue.accumulate, p.one_order = epilogue.one_order;
+  if (epilogue.tree) {
+    assert(act == Act::exact && has_tree(w) && "only exact products have a tree");
+    p.tree = p.one_order = true, p.begin = epilogue.first_leaf * kTreeLeaf;
+    const int64_t end = epilogue.last_leaf * kTreeLeaf;
+    p.slots = end < w.slots ? end : w.slots;
+  }
+  return p;
+}
+
+void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t ldy, const Epilogue& epilogue) {
+  const Act act = has_integer_form(w) ? a.spec.act : Act::exact;
+  const Problem p = problem_of(w, a, act, y, ldy, epilogue);
   const Share panels = share(team, w.panels);
   if (p.m > 0 && panels.begin < panels.end) choose(w, a, act)(p, panels.begin, panels.end);
 }

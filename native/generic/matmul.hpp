@@ -34,7 +34,7 @@ namespace anybit {
 enum class Act : uint8_t {
   exact,  // x as it is, fp32 accumulation
   bf16,   // the same, and all of x is known to be bf16: weights that bf16 holds exactly may be multiplied in it, summed in fp32
-  int8    // x rounded to 127 steps of its group's largest magnitude, integer dot products
+  int8    // x rounded to `levels` steps of its group's largest magnitude, integer dot products
 };
 
 // How logical k lies in slots of a packed row: `group` k's fill the first places of every `padded` slots.  {0, 0}: k is the slot.
@@ -79,6 +79,8 @@ struct Weight {
 using WeightPtr = std::shared_ptr<const Weight>;
 
 bool has_integer_form(const Weight&);  // whether int8 activations are multiplied as integers
+bool has_tree(const Weight&);          // whether a leaf of kTreeLeaf columns consists of whole blocks
+int64_t tree_leaves(const Weight&);
 size_t scale_bytes(ScaleKind);
 int packed_code(const uint8_t* panel, int bits, int64_t lane, int64_t slot);  // the stored u of row `lane`, for readers of single rows
 
@@ -115,6 +117,8 @@ struct ActSpec {
   Act act = Act::exact;
   int64_t group = 0;
   Geometry geometry = {};  // of the weights that will read it
+  int levels = 127;        // int8: the largest code; 2^(b-1) - 1 for activations of b bits
+  int64_t wide = 0;        // int8: in so many first groups the largest code is 127 all the same
   bool values = false;     // int8: make Activations::x what the codes stand for (for weights without an integer form), else leave x
   bool operator==(const ActSpec&) const = default;
 };
@@ -151,8 +155,12 @@ const Activations& prepare(Team&, Activations&, const float* x, int64_t m, int64
 
 struct Epilogue {
   const float* bias = nullptr;  // [n]
-  bool accumulate = false;
-  bool one_order = false;  // exact activations: a row has the same bits alone and among others, a little slower alone      // y += instead of y =
+  bool accumulate = false;  // y += instead of y =
+  bool one_order = false;   // exact activations: a row has the same bits alone and among others, a little slower alone
+  // Exact activations, weights with has_tree(): the leaves [first_leaf, last_leaf) of kTreeLeaf columns each, added in a binary tree
+  // whose shape depends on their number only: neighbours first, one without a partner goes up unchanged.
+  bool tree = false;
+  int64_t first_leaf = 0, last_leaf = 0;
 };
 
 // This rank's share of output columns (whole panels of 16): y[m][ldy].  No barrier inside, no memory allocated; other ranks' columns
@@ -160,6 +168,10 @@ struct Epilogue {
 // The activations must have been prepared for w.k columns and w.geometry.  A weight without integer form (bf16, fp16, fp32) multiplies
 // Activations::x whatever the spec: x itself, or with ActSpec::values the numbers its codes stand for.
 void matmul(Team&, const Weight&, const Activations&, float* y, int64_t ldy, const Epilogue& = {});
+
+// The product as an instruction set is told of it.
+struct Problem;
+Problem problem_of(const Weight&, const Activations&, Act, float* y, int64_t ldy, const Epilogue&);
 
 // out[k] = row `row` of the matrix, times factor.  0 <= row < n is the caller's to ensure.
 void embedding_row(const Weight&, int64_t row, float factor, float* out);

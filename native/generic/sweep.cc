@@ -19,19 +19,33 @@ constexpr std::uint64_t kInfinity = 0x7ff0000000000000ull;
 
 // Two ascending runs of `length` one after another in `from`, into `to`: from both ends at once, which are two chains of dependent
 // steps instead of one, and never past a run's end, because each end takes no more than one run holds.
-void merge(const std::uint64_t* from, std::size_t length, std::uint64_t* to) {
-  const std::uint64_t *left = from, *right = from + length, *left_last = right - 1, *right_last = right + length - 1;
-  std::uint64_t* back = to + 2 * length - 1;
-  for (std::size_t i = 0; i < length; ++i) {
+struct Merge {
+  const std::uint64_t *left, *right, *left_last, *right_last;
+  std::uint64_t *front, *back;
+
+  Merge(const std::uint64_t* from, std::size_t length, std::uint64_t* to)
+      : left(from), right(from + length), left_last(right - 1), right_last(right + length - 1), front(to), back(to + 2 * length - 1) {}
+  void step(std::size_t i) {
     const std::uint64_t l = *left, r = *right, p = *left_last, q = *right_last;
     std::size_t second = r < l, first = p > q;
     // Opaque to the compiler, which would make branches of them that go wrong half of the time.
     asm("" : "+r"(second), "+r"(first));
-    to[i] = r < l ? r : l;
+    front[i] = r < l ? r : l;
     right += second, left += 1 - second;
-    *back-- = p > q ? p : q;
+    back[-static_cast<std::ptrdiff_t>(i)] = p > q ? p : q;
     left_last -= first, right_last -= 1 - first;
   }
+};
+
+void merge(const std::uint64_t* from, std::size_t length, std::uint64_t* to) {
+  Merge one(from, length, to);
+  for (std::size_t i = 0; i < length; ++i) one.step(i);
+}
+
+// Two such pairs of runs, one behind the other: four chains.
+void merge_two(const std::uint64_t* from, std::size_t length, std::uint64_t* to) {
+  Merge one(from, length, to), two(from + 2 * length, length, to + 2 * length);
+  for (std::size_t i = 0; i < length; ++i) one.step(i), two.step(i);
 }
 
 class Sweeper {
@@ -119,7 +133,9 @@ class Sweeper {
     const std::uint64_t* from = keys_.data();
     std::uint64_t *to = merged_.data(), *other = scratch_.data();
     for (std::size_t length = steps_; length < keys_.size(); length *= 2) {
-      for (std::size_t at = 0; at < keys_.size(); at += 2 * length) merge(from + at, length, to + at);
+      std::size_t at = 0;
+      for (; at + 4 * length <= keys_.size(); at += 4 * length) merge_two(from + at, length, to + at);
+      if (at < keys_.size()) merge(from + at, length, to + at);
       from = to;
       std::swap(to, other);
     }

@@ -1,8 +1,10 @@
 // Activation quantization, probes, and the table of everything.  Compiled once per instruction set, inside its namespace.
 
-// Codes = nearest-even of x / scale with scale = max|x| / 127 a group: true divisions, so that the codes are the reference's.
+// Codes = nearest-even of x / scale with scale = max|x| / levels a group (the first `wide` groups: 127 levels): true divisions, so that
+// the codes are the reference's.
 // A group that holds an infinity or NaN gets scale NaN, so that the result is NaN and not silently wrong.
-void quantize_row(const float* x, int64_t slots, int64_t group, int8_t* codes, float* scales, int32_t* sums, int64_t lds) {
+void quantize_row(const float* x, int64_t slots, int64_t group, float levels, int64_t wide, int8_t* codes, float* scales, int32_t* sums,
+                  int64_t lds) {
   int32_t running = 0;
   sums[0] = 0;
   for (int64_t k0 = 0, g = 0; k0 < slots; k0 += group, ++g) {
@@ -10,7 +12,7 @@ void quantize_row(const float* x, int64_t slots, int64_t group, int8_t* codes, f
     I top = zero_i();
     for (int64_t k = k0; k < k1; k += 16) top = max_i(top, abs_bits(load_f(x + k)));
     const int32_t bits = reduce_max(top);  // magnitudes order like their bit patterns
-    const float scale = bits >= 0x7f800000 ? float_of_bits(0x7fc00000u) : float_of_bits(static_cast<uint32_t>(bits)) / 127.0f;
+    const float scale = bits >= 0x7f800000 ? float_of_bits(0x7fc00000u) : float_of_bits(static_cast<uint32_t>(bits)) / (g < wide ? 127.0f : levels);
     scales[g] = scale;
     if (!(scale > 0.0f)) {
       for (int64_t k = k0; k < k1; k += 16) store_s8(codes + k, zero_i());
@@ -82,6 +84,8 @@ constexpr Kernels kTable = {
     {},
     nullptr,
     nullptr,
+    bit_serial,
+    look_up,
     quantize_row,
     read_all,
     int8_rounds,

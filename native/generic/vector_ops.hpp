@@ -52,6 +52,12 @@ constexpr std::size_t attention_scratch(int head_dim, int rows) {
   return static_cast<std::size_t>(rows) * (2 * dp + kTilePositions + 2 * kLanePad) + 2 * kTilePositions * dp + 64;
 }
 
+// A rotation of rows: blocks of an order `block`, in which a dense matrix of an order `order` (at most 128) is doubled.
+struct HadamardShape {
+  int order, block;
+  bool inverse;
+};
+
 // A partial result of one query row: `max`, `sum` of exp(score - max), and the unnormalised output [DP].
 struct VectorOps {
   const char* isa;
@@ -60,6 +66,9 @@ struct VectorOps {
   void (*glu)(Glu kind, const float* gate, const float* up, float* y, std::size_t n);
   void (*add)(const float* a, const float* b, float* y, std::size_t n);
   void (*scale)(const float* x, float factor, float* y, std::size_t n);
+  // y = x D H, or the inverse: small [order][order] of 1 and -1 (of the inverse, where that is wanted), signs [n] or null, n a multiple of
+  // the block.  y may be x.
+  void (*hadamard)(const HadamardShape& shape, const float* small, const float* signs, const float* x, float* y, std::size_t n);
   void (*softcap)(const float* x, float cap, float* y, std::size_t n);
   // Rotates the first 2*half columns of each of `heads` rows of `head_dim` floats (pairs i, i + half).
   void (*rope)(float* x, int heads, int head_dim, int half, const float* cos, const float* sin);

@@ -124,8 +124,14 @@ inline void tanh_table(const float* x, float* y, std::size_t n) {
   map(x, y, n, [](Vec v) { return tanh_of(v); });
 }
 
+}  // namespace anybit::ANYBIT_VECTOR_ISA
+
+#include "generic/vector_hadamard.inl"
+
+namespace anybit::ANYBIT_VECTOR_ISA {
+
 inline VectorOps make_table(const char* isa) {
-  return {isa,  rms_norm,    glu,       add,    scale,   softcap,   rope,      cache_store,
+  return {isa,  rms_norm,    glu,       add,    scale,   hadamard, softcap,   rope,      cache_store,
           attention, attention_partial, argmax, exp_sum, exp_table, tanh_table};
 }
 

@@ -41,6 +41,16 @@ template <int N> ANYBIT_INLINE B shr_b(B a) { ANYBIT_FOUR(B, vshrq_n_u8(a.v[h], 
 template <int N> ANYBIT_INLINE B shl_b(B a) { ANYBIT_FOUR(B, vshlq_n_u8(a.v[h], N)) }
 ANYBIT_INLINE B table16(const uint8_t* table) { ANYBIT_FOUR(B, (void(h), vld1q_u8(table))) }
 ANYBIT_INLINE B lookup(B table, B index) { ANYBIT_FOUR(B, vqtbl1q_u8(table.v[h], index.v[h])) }
+ANYBIT_INLINE B add_b(B a, B b) { ANYBIT_FOUR(B, vaddq_u8(a.v[h], b.v[h])) }
+ANYBIT_INLINE B count_b(B a) { ANYBIT_FOUR(B, vcntq_u8(a.v[h])) }  // bits set in each byte
+// 16-bit lanes
+ANYBIT_INLINE uint16x8_t halves(uint8x16_t v) { return vreinterpretq_u16_u8(v); }
+ANYBIT_INLINE uint8x16_t bytes_of(uint16x8_t v) { return vreinterpretq_u8_u16(v); }
+ANYBIT_INLINE B add_h(B a, B b) { ANYBIT_FOUR(B, bytes_of(vaddq_u16(halves(a.v[h]), halves(b.v[h])))) }
+ANYBIT_INLINE B low_h(B a) { ANYBIT_FOUR(B, bytes_of(vandq_u16(halves(a.v[h]), vdupq_n_u16(255)))) }
+ANYBIT_INLINE B high_h(B a) { ANYBIT_FOUR(B, bytes_of(vshrq_n_u16(halves(a.v[h]), 8))) }
+ANYBIT_INLINE B low_up_h(B a) { ANYBIT_FOUR(B, bytes_of(vshlq_n_u16(halves(a.v[h]), 8))) }
+ANYBIT_INLINE B high_stay_h(B a) { ANYBIT_FOUR(B, bytes_of(vandq_u16(halves(a.v[h]), vdupq_n_u16(0xff00)))) }
 // The same value, of which the compiler knows nothing.
 ANYBIT_INLINE B opaque(B b) {
   asm volatile("" : "+w"(b.v[0]), "+w"(b.v[1]), "+w"(b.v[2]), "+w"(b.v[3]));
@@ -78,6 +88,19 @@ ANYBIT_INLINE int32_t reduce_max(I a) {
 }
 ANYBIT_INLINE int32_t reduce_add(I a) {
   return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3])));
+}
+
+// Signed 16-bit sums of the 16 rows in four parts of 16 bytes, row 4v + d at byte 4d + v: those of even bytes and those of odd ones.
+ANYBIT_INLINE I rows_h(B even, B odd) {
+  I out = zero_i();
+  for (int part = 0; part < 4; ++part) {
+    const int32x4_t e = vreinterpretq_s32_u8(even.v[part]), o = vreinterpretq_s32_u8(odd.v[part]);
+    out.v[0] = vaddq_s32(out.v[0], vshrq_n_s32(vshlq_n_s32(e, 16), 16));
+    out.v[1] = vaddq_s32(out.v[1], vshrq_n_s32(vshlq_n_s32(o, 16), 16));
+    out.v[2] = vaddq_s32(out.v[2], vshrq_n_s32(e, 16));
+    out.v[3] = vaddq_s32(out.v[3], vshrq_n_s32(o, 16));
+  }
+  return out;
 }
 
 ANYBIT_INLINE F splat_f(float x) { ANYBIT_FOUR(F, (void(h), vdupq_n_f32(x))) }

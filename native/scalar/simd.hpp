@@ -49,7 +49,28 @@ ANYBIT_INLINE B or_b(B a, B b) { return lanes64([&](int i) { return a.v[i] | b.v
 template <int N> ANYBIT_INLINE B shr_b(B a) { return lanes64([&](int i) { return a.v[i] >> N; }); }
 template <int N> ANYBIT_INLINE B shl_b(B a) { return lanes64([&](int i) { return a.v[i] << N; }); }
 ANYBIT_INLINE B table16(const uint8_t* table) { return lanes64([&](int i) { return table[i & 15]; }); }
-ANYBIT_INLINE B lookup(B table, B index) { return lanes64([&](int i) { return table.v[index.v[i] & 15]; }); }
+ANYBIT_INLINE B lookup(B table, B index) {  // each 16 bytes in their own 16
+  return lanes64([&](int i) { return table.v[(i & 48) + (index.v[i] & 15)]; });
+}
+ANYBIT_INLINE B add_b(B a, B b) { return lanes64([&](int i) { return a.v[i] + b.v[i]; }); }
+ANYBIT_INLINE B count_b(B a) { return lanes64([&](int i) { return __builtin_popcount(a.v[i]); }); }  // bits set in each byte
+// 16-bit lanes
+template <class Op> inline B lanes_h(B a, Op op) {
+  for (int i = 0; i < 64; i += 2) {
+    uint16_t h;
+    std::memcpy(&h, a.v + i, 2);
+    h = static_cast<uint16_t>(op(h, i));
+    std::memcpy(a.v + i, &h, 2);
+  }
+  return a;
+}
+ANYBIT_INLINE B add_h(B a, B b) {
+  return lanes_h(a, [&](int h, int i) { uint16_t other; std::memcpy(&other, b.v + i, 2); return h + other; });
+}
+ANYBIT_INLINE B low_h(B a) { return lanes_h(a, [](int h, int) { return h & 255; }); }
+ANYBIT_INLINE B high_h(B a) { return lanes_h(a, [](int h, int) { return h >> 8; }); }
+ANYBIT_INLINE B low_up_h(B a) { return lanes_h(a, [](int h, int) { return h << 8; }); }
+ANYBIT_INLINE B high_stay_h(B a) { return lanes_h(a, [](int h, int) { return h & 0xff00; }); }
 // The same value, of which the compiler knows nothing.
 ANYBIT_INLINE B opaque(B b) {
   asm volatile("" : "+m"(b));
@@ -71,6 +92,20 @@ ANYBIT_INLINE I load_u8(const uint8_t* p) { return lanes16<I>([&](int i) { retur
 template <int J> ANYBIT_INLINE I byte(B b) { return lanes16<I>([&](int i) { return b.v[4 * i + J]; }); }
 ANYBIT_INLINE int32_t reduce_max(I a) { int32_t m = a.v[0]; for (int x : a.v) m = x > m ? x : m; return m; }
 ANYBIT_INLINE int32_t reduce_add(I a) { int32_t s = 0; for (int x : a.v) s += x; return s; }
+
+// Signed 16-bit sums of the 16 rows in four parts of 16 bytes, row 4v + d at byte 4d + v: those of even bytes and those of odd ones.
+ANYBIT_INLINE I rows_h(B even, B odd) {
+  return lanes16<I>([&](int row) {
+    const int at = 4 * (row & 3) + (row >> 2);
+    int32_t sum = 0;
+    for (int part = 0; part < 64; part += 16) {
+      int16_t h;
+      std::memcpy(&h, (at & 1 ? odd : even).v + part + (at & ~1), 2);
+      sum += h;
+    }
+    return sum;
+  });
+}
 
 ANYBIT_INLINE F zero_f() { return F{}; }
 ANYBIT_INLINE F splat_f(float x) { return lanes16<F>([&](int) { return x; }); }

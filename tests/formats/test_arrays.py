@@ -49,9 +49,12 @@ def test_torch_types_come_back(dtype: torch.dtype) -> None:
     assert get("int8").round(torch.tensor([1.25, -300.0], dtype=dtype)).dtype == dtype
 
 
-def test_text_is_refused() -> None:
+def test_text_and_complex_numbers_are_refused() -> None:
     with pytest.raises(FormatError, match="expected real numbers"):
         get("int8").round(np.array(["a"]))
+    for x in (np.array([1j]), torch.tensor([1j])):
+        with pytest.raises(FormatError, match="expected real numbers; got an array of"):
+            get("e4m3fn").encode(x)
 
 
 @pytest.mark.parametrize(("bits", "numpy_type", "torch_type"), [

@@ -53,3 +53,9 @@ def test_nf4_is_built_from_normal_quantiles() -> None:
 def test_unknown_names_are_refused_with_advice(name: str, message: str) -> None:
     with pytest.raises(FormatError, match=message):
         get(name)
+
+
+@pytest.mark.parametrize("name", ["mxfp4", "nvfp4", "int4/g128"])
+def test_names_of_tensor_formats_are_told_from_misspelt_ones(name: str) -> None:
+    with pytest.raises(FormatError, match=f"{name!r} means numbers with scales, which TensorFormat.parse knows"):
+        get(name)

@@ -28,7 +28,9 @@ INTEGERS = ["int1", "int4", "int8", "int8n", "uint4", "int16"]
 CODEBOOKS = ["nf4", "ternary", "bipolar1", "bipolar3", "bipolar5", "bipolar8"]
 TABLES = ["posit8_1", "posit6_2", "posit16_1", "e8m0", "e4m3fnuz", "e4m3b11fnuz", "ue5m3fn", "ue5m3", "binary8p4"]
 FIXED = ["fixed8_8", "fixed4_4", "ufixed3_5", "fixed1_0", "fixed4_20"]
+SMALL = [*FLOATS, *INTEGERS, *CODEBOOKS, *TABLES, *FIXED]
 KEY = (0x1234567890ABCDEF, 7)
+FEW_BITS = [StochasticKey(0xFEDCBA, 5, bits) for bits in (1, 2, 5, 11, 23, 24)]
 
 
 def patterns(count: int = 1 << 18) -> NDArray[np.float32]:
@@ -68,16 +70,119 @@ def reference(fmt, x: NDArray, mode: str, key: object) -> tuple[NDArray, NDArray
         return fmt._round(np, x, mode, key).astype(np.float32), code_array(fmt._encode(np, x, mode, key), fmt.bits)
 
 
-@pytest.mark.parametrize("name", [*FLOATS, *INTEGERS, *CODEBOOKS, *TABLES, *FIXED])
+def check(fmt, x: NDArray, mode: str, key: object) -> None:
+    values, codes = reference(fmt, x, mode, key)
+    rounded, encoded = native.round(fmt, x, mode, key), native.encode(fmt, x, mode, key)
+    assert rounded is not None and encoded is not None
+    assert np.array_equal(bits(rounded), bits(values)), (mode, key)
+    assert encoded.dtype == codes.dtype and np.array_equal(encoded, codes), (mode, key)
+
+
+@pytest.mark.parametrize("name", [*SMALL, "fp32"])
 def test_every_mode_equals_the_reference(isa: str, name: str) -> None:
     fmt = get(name)
-    x = EVERYTHING if fmt.has_nan else NUMBERS
     for mode in MODES:
-        values, codes = reference(fmt, x, mode, KEY)
-        rounded, encoded = native.round(fmt, x, mode, KEY), native.encode(fmt, x, mode, KEY)
-        assert rounded is not None and encoded is not None
-        assert np.array_equal(bits(rounded), bits(values)), mode
-        assert encoded.dtype == codes.dtype and np.array_equal(encoded, codes), mode
+        check(fmt, EVERYTHING if fmt.has_nan else NUMBERS, mode, KEY)
+
+
+@pytest.mark.parametrize("name", [*SMALL, "fp32"])
+def test_draws_of_few_bits_equal_the_reference(isa: str, name: str) -> None:
+    """Among the numbers are many whose position is a tie between two multiples of 2^-k, which goes to the even one."""
+    fmt = get(name)
+    steps = np.arange(-(1 << 15), 1 << 15).astype(np.float32) * np.float32(fmt.min_positive or 1) / 64
+    ties = np.concatenate([steps, fmt.max - np.abs(steps) * 2.0**-4]).astype(np.float32)
+    x = np.concatenate([ties, (EVERYTHING if fmt.has_nan else NUMBERS)[::7]])
+    for key in FEW_BITS:
+        check(fmt, x, "stochastic", key)
+    check(fmt, x, "stochastic_50", FEW_BITS[1])
+
+
+def doubles() -> NDArray[np.float64]:
+    """Numbers of float32, their middles, hairs beside both, and numbers outside float32's range."""
+    near, rng = NUMBERS[::5].astype(np.float64), np.random.default_rng(8)
+    with np.errstate(invalid="ignore"):
+        middle = (near + np.nextafter(NUMBERS[::5], np.float32(np.inf)).astype(np.float64)) / 2
+    exact = np.concatenate([near, middle[np.isfinite(middle)]])
+    drawn = np.ldexp(rng.uniform(1, 2, 30_000), rng.integers(-160, 140, 30_000)) * rng.choice([-1, 1], 30_000)
+    extreme = [
+        1e300,
+        1e-300,
+        5e-324,
+        0.0,
+        np.inf,
+        2.0**128,
+        2.0**128 - 2.0**103,
+        np.nextafter(2.0**128 - 2.0**103, 0),
+        2.0**-150,
+    ]
+    edges = np.array([*extreme, *(-v for v in extreme)])
+    return np.concatenate([exact, np.nextafter(exact, np.inf), np.nextafter(exact, -np.inf), drawn, edges])
+
+
+DOUBLES = doubles()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_float64_to_fp32_in_every_mode(isa: str, mode: str) -> None:
+    fmt, x = get("fp32"), DOUBLES
+    for key in [KEY, *FEW_BITS] if mode in RANDOM_MODES else [None]:
+        with np.errstate(all="ignore"):
+            values, codes = fmt._round(np, x, mode, key), code_array(fmt._encode(np, x, mode, key), 32)
+        rounded, encoded = native.round(fmt, x, mode, key), native.encode(fmt, x, mode, key)
+        assert rounded.dtype == np.float64 and np.array_equal(rounded.view(np.uint64), values.view(np.uint64)), key
+        assert encoded.dtype == np.uint32 and np.array_equal(encoded, codes), key
+        t = torch.from_numpy(x)
+        assert np.array_equal(fmt.round(t, mode, key).numpy().view(np.uint64), values.view(np.uint64))
+        assert fmt.encode(t, mode, key).dtype == torch.int64 and np.array_equal(fmt.encode(t, mode, key).numpy(), codes)
+    assert np.isnan(native.round(fmt, np.full(2000, np.nan), mode, KEY)).all()
+    if mode == "nearest_even":
+        with np.errstate(over="ignore"):
+            expected = np.clip(x.astype(np.float32), -fmt.max, fmt.max)
+        assert np.array_equal(bits(rounded.astype(np.float32)), bits(expected))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("overflow", ["ieee", "infinity", "nan"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fp16",
+        "bf16",
+        "fp32",
+        "e4m3fn",
+        "e5m2",
+        "e4m3",
+        "e8m1",
+        "e4m3fnuz",
+        "ue5m3",
+        "ue5m3fn",
+        "binary8p4",
+        "e8m0",
+        "posit8_1",
+    ],
+)
+def test_overflow_equals_the_reference(isa: str, name: str, overflow: str, dtype: type) -> None:
+    fmt = get(name)
+    if overflow == "infinity" and not fmt.has_inf:
+        pytest.skip(f"{name} has no infinity")
+    with np.errstate(all="ignore"):
+        steps = np.arange(-4096, 4096) / 1024  # of the last one, around both ends of the range
+        ends = [fmt.max + steps * fmt.steps_beyond[1], fmt.min - steps * fmt.steps_beyond[0]]
+        x = np.concatenate([*ends, NUMBERS[::9], [np.nan]]).astype(dtype)
+    for mode in MODES:
+        keys = [KEY, FEW_BITS[0], FEW_BITS[3]] if mode in RANDOM_MODES else [None]
+        for key in keys if dtype == np.float32 or native.from_float64(fmt, mode) else []:
+            with np.errstate(all="ignore"):
+                values, codes = fmt._rounded(np, x, mode, key, overflow), fmt._encoded(np, x, mode, key, overflow)
+            rounded, encoded = native.round(fmt, x, mode, key, overflow), native.encode(fmt, x, mode, key, overflow)
+            assert rounded.dtype == dtype and np.array_equal(rounded, values.astype(dtype), equal_nan=True), (mode, key)
+            assert np.array_equal(np.signbit(rounded), np.signbit(values)), (mode, key)
+            assert np.array_equal(encoded, code_array(codes, fmt.bits)), (mode, key)
+            t = torch.from_numpy(x)
+            assert np.array_equal(fmt.round(t, mode, key, overflow).numpy(), values.astype(dtype), equal_nan=True), (
+                mode,
+                key,
+            )
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in RANDOM_MODES])
@@ -139,20 +244,22 @@ def test_further_modes_of_the_kernels(isa: str, name: str, mode: str) -> None:
     assert np.array_equal(got, expected)
 
 
-@pytest.mark.parametrize("mode", ["nearest_even", "stochastic"])
+@pytest.mark.parametrize("mode, key", [("nearest_even", None), ("stochastic", KEY), ("stochastic", FEW_BITS[2])])
 @pytest.mark.parametrize("shape", [(1025,), (33, 35), (3, 7, 101), (1024,)])
-@pytest.mark.parametrize("name", ["e4m3fn", "bf16", "int4", "nf4", "fp16"])
-def test_numpy_and_torch_of_any_shape_and_stride(name: str, shape: tuple[int, ...], mode: str) -> None:
+@pytest.mark.parametrize("name", ["e4m3fn", "bf16", "int4", "nf4", "fp16", "fp32"])
+def test_numpy_and_torch_of_any_shape_and_stride(name: str, shape: tuple[int, ...], mode: str, key: object) -> None:
     fmt, rng = get(name), np.random.default_rng(len(shape))
     wide = rng.normal(size=(*shape[:-1], 2 * shape[-1])).astype(np.float32)
     for x in (wide[..., : shape[-1]], wide[..., ::2], np.asfortranarray(wide[..., 1::2])):
-        values, codes = reference(fmt, x, mode, KEY)
-        assert np.array_equal(bits(fmt.round(x, mode, KEY)), bits(values))
-        assert np.array_equal(fmt.encode(x, mode, KEY), codes)
+        values, codes = reference(fmt, x, mode, key)
+        assert np.array_equal(bits(fmt.round(x, mode, key)), bits(values))
+        assert np.array_equal(fmt.encode(x, mode, key), codes)
         t = torch.from_numpy(x)
-        assert np.array_equal(bits(fmt.round(t, mode, KEY).numpy()), bits(values))
-        found = fmt.encode(t, mode, KEY)
-        assert found.dtype == (torch.uint8 if fmt.bits <= 8 else torch.int32) and np.array_equal(found.numpy(), codes)
+        assert np.array_equal(bits(fmt.round(t, mode, key).numpy()), bits(values))
+        found = fmt.encode(t, mode, key)
+        assert found.dtype == (
+            torch.uint8 if fmt.bits <= 8 else torch.int32 if fmt.bits <= 16 else torch.int64
+        ) and np.array_equal(found.numpy(), codes)
         assert found.shape == t.shape
 
 
@@ -164,20 +271,23 @@ def test_16_bit_tensors_keep_their_type(dtype: torch.dtype) -> None:
     assert torch.equal(fmt.round(x), fmt._round(torch, x.float(), "nearest_even", None).to(dtype))
 
 
+@pytest.mark.parametrize("draw", [None, 3])
 @pytest.mark.parametrize("name", ["e4m3fn", "bf16", "int8"])
-def test_a_stochastic_stream_does_not_depend_on_threads_or_on_where_an_array_is_cut(name: str) -> None:
+def test_a_stochastic_stream_does_not_depend_on_threads_or_on_where_an_array_is_cut(
+    name: str, draw: int | None
+) -> None:
     fmt, before = get(name), MODULE.threads()
     x = np.random.default_rng(2).normal(size=200_003).astype(np.float32) * 5
     try:
         results = []
         for threads in (1, 2, 3):
             MODULE.set_threads(threads)
-            results.append(native.round(fmt, x, "stochastic", 9))
+            results.append(native.round(fmt, x, "stochastic", StochasticKey(9, bits=draw)))
     finally:
         MODULE.set_threads(before)
     assert all(np.array_equal(bits(r), bits(results[0])) for r in results)
     cuts = [0, 2001, 77_777, 200_003]
-    parts = [native.round(fmt, x[a:b], "stochastic", (9, a)) for a, b in pairwise(cuts)]
+    parts = [native.round(fmt, x[a:b], "stochastic", StochasticKey(9, a, draw)) for a, b in pairwise(cuts)]
     assert np.array_equal(bits(np.concatenate(parts)), bits(results[0]))
 
 
@@ -187,10 +297,9 @@ def test_what_the_kernels_do_not_take_goes_to_the_readable_code() -> None:
     assert native.round(fmt, x[:8], "nearest_even", None) is None
     assert native.round(fmt, x.astype(np.float64), "stochastic", 1) is None
     assert native.round(get("nf4"), x.astype(np.float64), "nearest_even", None) is None
-    assert native.round(fmt, x, "stochastic", StochasticKey(1, bits=4)) is None
-    assert native.round(fmt, x, "stochastic", StochasticKey(1)) is not None
+    assert native.round(fmt, x, "stochastic", StochasticKey(1, bits=4)) is not None
+    assert native.round(get("int8"), x, "nearest_even", None, "wrap") is None
     assert native.round(fmt, x.astype(np.int64), "nearest_even", None) is None
-    assert native.round(get("fp32"), x, "nearest_even", None) is None
     assert native.round(Float(1, 0, "none"), x, "up", None) is None
     assert native.round(fmt, torch.zeros(4096, requires_grad=True), "nearest_even", None) is None
     assert native.decode(fmt, np.zeros(4096, np.uint8), np.float64) is None

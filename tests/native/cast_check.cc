@@ -1,6 +1,7 @@
 // Compares the casts of every instruction set of this build with the scalar ones bit by bit: all kinds of grids in all modes, and the
 // helpers of block formats.  Prints one line an instruction set and exits with 1 at the first difference.  Built and run by
 // test_kernel_check.py.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -80,8 +81,40 @@ Grid table(int count, float spread) {
   return g;
 }
 
+Draw some_draw(CastMode mode, size_t n) { return {mode == CastMode::stochastic_50, n == 37 ? 3 : n == 1 ? 24 : 0}; }
+
+Beyond beyond_of(const Grid& g) {
+  Beyond b;
+  b.above = g.high, b.below = g.low, b.high = g.high, b.low = g.low;
+  b.high_step = std::ldexp(1.0, std::ilogb(g.high) - 2), b.low_step = b.high_step / 2, b.high_parity = 1;
+  return b;
+}
+
+// Draws of every kind from the same words, and what they must be: the number of the reference, or the rule of generic/draws.inl.
+template <class T, class F> void check_draws(const std::string& isa, F mine, F twin) {
+  for (int bits = -1; bits <= 24; ++bits) {
+    const Draw draw{bits < 0, bits < 0 ? 0 : bits};
+    for (uint64_t start : {uint64_t{0}, uint64_t{3}, (uint64_t{1} << 34) - 7}) {
+      for (size_t n : {kCastPiece, size_t{1}, size_t{37}}) {
+        std::vector<T> a(n), b(n), words(n);
+        mine(0x123456789abcdefull, start, draw, a.data(), n), twin(0x123456789abcdefull, start, draw, b.data(), n);
+        same(a, b, isa + ": draws of " + std::to_string(bits) + " bits");
+        if (bits < 1) continue;
+        twin(0x123456789abcdefull, start, Draw{}, words.data(), n);
+        for (size_t i = 0; i < n; ++i) {  // positions at and around every possible end of a step go up as the definition says
+          const T d = std::floor(std::ldexp(words[i], bits));
+          for (T step : {d, d + T(0.25), d + T(0.5), d + T(0.75), d + 1, std::nextafter(d + T(0.5), T(0)), std::nextafter(d + T(0.5), T(1e30))}) {
+            const T position = std::ldexp(step, -bits);
+            if (position <= 1 && (a[i] < position) != (d < std::nearbyint(step))) fail(isa + ": a draw decides wrongly");
+          }
+        }
+      }
+    }
+  }
+}
+
 void check_grids(const CastOps& ops, const CastOps& scalar) {
-  const Case cases[] = {{"fp16", floating(5, 10, -14, 65504)},       {"bf16", floating(8, 7, -126, 3.3895314e38f)},
+  const Case cases[] = {{"fp32", floating(8, 23, -126, 3.40282347e38f)}, {"fp16", floating(5, 10, -14, 65504)}, {"bf16", floating(8, 7, -126, 3.3895314e38f)},
                         {"e4m3", floating(4, 3, -6, 448)},           {"e2m1", floating(2, 1, 0, 6)},
                         {"e4m0", floating(4, 0, -6, 128)},           {"e8m1", floating(8, 1, -126, 2.5521178e38f)},
                         {"int8", integer(-128, 127, 8, 1)},          {"fixed8_8", integer(-128, 127.99609375f, 16, 0.00390625f)},
@@ -92,9 +125,9 @@ void check_grids(const CastOps& ops, const CastOps& scalar) {
       const auto mode = static_cast<CastMode>(m);
       for (size_t n : {kCastPiece, size_t{1}, size_t{37}}) {
         const auto x = numbers(n, c.grid.has_nan);
-        std::vector<uint32_t> words(n + 8);
-        for (uint32_t& w : words) w = static_cast<uint32_t>(generator());
-        const uint32_t* drawn = is_random(mode) ? words.data() : nullptr;
+        std::vector<float> draws(n);
+        scalar.draws(7, generator(), some_draw(mode, n), draws.data(), n);
+        const float* drawn = is_random(mode) ? draws.data() : nullptr;
         const std::string where = std::string(ops.isa) + ": " + c.name + ", mode " + std::to_string(m);
         std::vector<float> a(n), b(n);
         std::vector<int32_t> p(n), q(n);
@@ -107,6 +140,12 @@ void check_grids(const CastOps& ops, const CastOps& scalar) {
         same(a, b, where + " rounded");
         ops.encode(c.grid, mode, drawn, x.data(), p.data(), n), scalar.encode(c.grid, mode, drawn, x.data(), q.data(), n);
         same(p, q, where + " encoded");
+        for (const float* decided : {static_cast<const float*>(nullptr), drawn}) {
+          const Beyond beyond = beyond_of(c.grid);
+          std::vector<int32_t> r = p, o = q;
+          ops.replace(beyond, decided, x.data(), -5, -6, r.data(), n), scalar.replace(beyond, decided, x.data(), -5, -6, o.data(), n);
+          same(r, o, where + " replaced beyond the range");
+        }
         std::vector<uint8_t> s(n), t(n);
         ops.narrow8(p.data(), s.data(), n), scalar.narrow8(p.data(), t.data(), n);
         same(s, t, where + " narrowed to bytes");
@@ -132,9 +171,8 @@ void check_helpers(const CastOps& ops, const CastOps& scalar) {
     ops.divide(x.data(), n, width, divisors.data(), a.data()), scalar.divide(x.data(), n, width, divisors.data(), b.data());
     same(a, b, isa + ": divide");
   }
-  std::vector<uint32_t> p(4 * 33), q(4 * 33);
-  ops.philox(0x123456789abcdefull, 0xfffffffeull, p.data(), 33), scalar.philox(0x123456789abcdefull, 0xfffffffeull, q.data(), 33);
-  same(p, q, isa + ": philox");
+  check_draws<float>(isa, ops.draws, scalar.draws);
+  check_draws<double>(isa, ops.draws_fp64, scalar.draws_fp64);
   std::vector<uint16_t> halves(n);
   for (uint16_t& h : halves) h = static_cast<uint16_t>(generator() % 0x7c00 + (generator() & 1) * 0x8000);
   std::vector<float> a(n), b(n);
@@ -147,8 +185,27 @@ void check_helpers(const CastOps& ops, const CastOps& scalar) {
     wide[i] = std::ldexp(static_cast<double>(generator()) - 2e9, static_cast<int>(generator() % 400) - 200);
     if (i % 4 == 0) wide[i] = static_cast<float>(wide[i]);
   }
-  ops.narrow_fp64(wide.data(), a.data(), n), scalar.narrow_fp64(wide.data(), b.data(), n);
-  same(a, b, isa + ": narrow_fp64");
+  const double extreme[] = {0.0, -0.0, 1e300, -1e300, 1e-300, -1e-300, std::numeric_limits<double>::infinity(), 0x1p-150, -0x1p-150, 0x1.000001p0};
+  for (size_t i = 0; i < std::size(extreme); ++i) wide[i] = extreme[i];
+  std::vector<double> draws(n);
+  scalar.draws_fp64(1, 2, {}, draws.data(), n);
+  for (int m = 0; m < kCastModes; ++m) {
+    const auto mode = static_cast<CastMode>(m);
+    for (size_t part : {n, size_t{1}, size_t{37}}) {
+      std::fill(a.begin(), a.end(), 0.0f), std::fill(b.begin(), b.end(), 0.0f);
+      const double* drawn = is_random(mode) ? draws.data() : nullptr;
+      ops.narrow_fp64(mode, drawn, wide.data(), a.data(), part), scalar.narrow_fp64(mode, drawn, wide.data(), b.data(), part);
+      same(a, b, isa + ": narrow_fp64, mode " + std::to_string(m));
+    }
+  }
+  std::vector<int32_t> codes(n, 1), twins(n, 1);
+  Beyond beyond;
+  beyond.above = 1e30, beyond.below = -1e-30, beyond.high = 3, beyond.low = -5, beyond.low_parity = 1;
+  for (const double* drawn : {static_cast<const double*>(nullptr), static_cast<const double*>(draws.data())}) {
+    ops.replace_fp64(beyond, drawn, wide.data(), 7, 8, codes.data(), n), scalar.replace_fp64(beyond, drawn, wide.data(), 7, 8, twins.data(), n);
+    same(codes, twins, isa + ": replace_fp64");
+  }
+  ops.narrow_fp64(CastMode::odd, nullptr, wide.data(), a.data(), n);
   for (size_t i = 0; i < n; ++i) {  // odd unless exact, and a neighbour of the number
     uint32_t bits;
     std::memcpy(&bits, &a[i], 4);

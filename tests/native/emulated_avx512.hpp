@@ -36,6 +36,7 @@ inline __m512 to_floats(__m512i a) { return each16<float, __m512, int32_t>(a, []
 inline __m512i to_ints(__m512 a) {
   return each16<int32_t, __m512i, float>(a, [](float x) { return static_cast<int32_t>(std::nearbyintf(x)); });
 }
+inline __m512i shifted_down(__m512i a, int by) { return each16<int32_t, __m512i, int32_t>(a, [by](int32_t x) { return x >> by; }); }
 inline __m512 halves(__m256i a) {
   return each16<float, __m512, uint16_t>(a, [](uint16_t x) {
     const __m128 f = simde_mm_cvtph_ps(simde_mm_set1_epi16(static_cast<int16_t>(x)));
@@ -57,6 +58,7 @@ inline int32_t largest(__m512i a) {
 #define _mm512_cvtepu8_epi32 emulated::widen8
 #define _mm512_cvtepu16_epi32 emulated::widen16
 #define _mm512_cvtepi32_ps emulated::to_floats
+#define _mm512_srai_epi32 emulated::shifted_down
 #define _mm512_cvtps_epi32 emulated::to_ints
 #define _mm512_cvtph_ps emulated::halves
 #undef _mm512_fmadd_ps

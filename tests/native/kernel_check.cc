@@ -1,5 +1,6 @@
 // Compares every instruction set of this build with plain loops in 64-bit integers (integer dot products) and with the scalar twin bit
 // by bit.  Prints one line an instruction set and exits with 1 at the first difference.  Built and run by test_kernel_check.py.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +11,7 @@
 
 #include "generic/dispatch.hpp"
 #include "generic/matmul.hpp"
+#include "generic/planes.hpp"
 
 using namespace anybit;
 
@@ -80,11 +82,25 @@ WeightPtr plain_weight(ThreadPool& pool, int64_t n, int64_t k, ElementKind kind)
   return pack_dense(pool, s);
 }
 
-std::vector<float> run(ThreadPool& pool, const Weight& w, const std::vector<float>& x, int64_t m, const ActSpec& spec) {
+std::vector<float> run(ThreadPool& pool, const Weight& w, const std::vector<float>& x, int64_t m, const ActSpec& spec, bool tree) {
   std::vector<float> y(static_cast<size_t>(m * w.n), 0.25f), bias(static_cast<size_t>(w.n), 1.5f);
   Activations a;
   a.reserve(m, w.k, pool.size(), static_cast<double>(w.slots) / static_cast<double>(w.k));
-  pool.run([&](Team& team) { matmul(team, w, prepare(team, a, x.data(), m, w.k, w.k, spec), y.data(), w.n, {bias.data(), true}); });
+  Epilogue epilogue;
+  epilogue.bias = bias.data(), epilogue.accumulate = true, epilogue.tree = tree, epilogue.last_leaf = tree_leaves(w);
+  pool.run([&](Team& team) { matmul(team, w, prepare(team, a, x.data(), m, w.k, w.k, spec), y.data(), w.n, epilogue); });
+  return y;
+}
+
+// Weights in planes.
+std::vector<float> run_planes(ThreadPool& pool, const PlaneWeight& w, const std::vector<float>& x, int64_t m, const ActSpec& spec, int bits) {
+  PlaneActivations activations;
+  activations.reserve(m, w.grid.k, w.grid.slots, pool.size());
+  std::vector<float> y(static_cast<size_t>(m * w.grid.n), 0.25f), bias(static_cast<size_t>(w.grid.n), 1.5f);
+  pool.run([&](Team& team) {
+    const PlaneSpec of{w.order, spec.group, bits, w.grid.geometry};
+    plane_matmul(team, w, prepare_planes(team, activations, of, x.data(), m, w.grid.k), y.data(), w.grid.n, {bias.data(), true});
+  });
   return y;
 }
 
@@ -152,14 +168,17 @@ int main() {
       for (int64_t m : {1, 2, 3, 7, 13, 41}) {
         std::vector<float> x(static_cast<size_t>(m * c.k));
         for (float& value : x) value = normal();
-        for (int act = 0; act < 3; ++act) {
-          ActSpec spec{act ? Act::int8 : Act::exact, act == 2 ? 64 : 0, c.weight->geometry, true};
+        for (int act = 0; act < 4; ++act) {  // exact, int8 rows, int8 groups, exact in a tree
+          const bool tree = act == 3, exact = act == 0 || tree;
+          if (tree && !has_tree(*c.weight)) continue;
+          ActSpec spec;
+          spec.act = exact ? Act::exact : Act::int8, spec.group = act == 2 ? 64 : 0, spec.geometry = c.weight->geometry, spec.values = true;
           if (act == 2 && c.weight->geometry.group) spec.group = c.weight->geometry.group;
-          if (act && !has_integer_form(*c.weight)) spec.group = 0;
+          if (!exact && !has_integer_form(*c.weight)) spec.group = 0;
           set_isa("scalar");
-          const auto expected = run(pool, *c.weight, x, m, spec);
+          const auto expected = run(pool, *c.weight, x, m, spec, tree);
           set_isa(isa.name);
-          const auto got = run(pool, *c.weight, x, m, spec);
+          const auto got = run(pool, *c.weight, x, m, spec, tree);
           const std::string where = std::string(isa.name) + ": " + c.what + ", bits " + std::to_string(c.weight->bits) + ", m " +
                                     std::to_string(m) + ", act " + std::to_string(act);
           if (std::memcmp(expected.data(), got.data(), 4 * got.size()) != 0) fail(where + ": differs from the scalar twin");
@@ -167,12 +186,30 @@ int main() {
           const auto truth = oracle(*c.weight, x, m, spec, bound);
           // fp32 sums of at most k terms; 16-bit levels of a codebook are exact to 1/32512 of its largest value
           const double unit = std::ldexp(1.0, -24) * static_cast<double>(c.k + 8);
-          const double level = act && c.weight->kind == ElementKind::codebook && !c.weight->table_is_bytes ? 1.0 / 32512 : 0.0;
+          const double level = !exact && c.weight->kind == ElementKind::codebook && !c.weight->table_is_bytes ? 1.0 / 32512 : 0.0;
           for (size_t i = 0; i < got.size(); ++i) {
             const double slack = level > 0 ? level * static_cast<double>(c.k) * 8 * 4 : 0.0;  // k * max|x| * max scale
             if (!(std::fabs(got[i] - truth[i]) <= unit * bound[i] + slack)) fail(where + ": wrong at " + std::to_string(i));
           }
           ++checked;
+        }
+        if (c.weight->kind != ElementKind::integer) continue;
+        for (int bits : {8, 5, 2}) {  // counts of bits and lookups are the integer products in another way
+          ActSpec spec;
+          spec.act = Act::int8, spec.geometry = c.weight->geometry, spec.group = bits == 5 ? std::max<int64_t>(spec.geometry.group, 32) : 0;
+          if (spec.geometry.group && spec.group) spec.group = spec.geometry.group;
+          spec.levels = (1 << (bits - 1)) - 1;
+          set_isa("scalar");
+          const auto expected = run(pool, *c.weight, x, m, spec, false);
+          set_isa(isa.name);
+          for (PlaneOrder order : {PlaneOrder::bits, PlaneOrder::nibbles}) {
+            const auto got = run_planes(pool, *to_planes(pool, *c.weight, order), x, m, spec, bits);
+            if (std::memcmp(expected.data(), got.data(), 4 * got.size()) != 0) {
+              fail(std::string(isa.name) + ": planes, order " + std::to_string(static_cast<int>(order)) + ", bits " +
+                   std::to_string(c.weight->bits) + " by " + std::to_string(bits) + ", m " + std::to_string(m) + ": not the integer product");
+            }
+            ++checked;
+          }
         }
       }
     }

@@ -77,3 +77,15 @@ def test_a_row_that_is_not_finite_gives_nan_and_spares_the_others(module):
 def test_probes_measure_something(module):
     assert module.probe_bandwidth(1 << 20, 1, 1) > 0
     assert module.probe_int8_peak(1, 1000) > 0
+
+
+def test_peaks_are_what_the_machine_has(module):
+    present = {name for name, _, usable in module.isas() if usable}
+    assert module.probe_peak("fp32", 1, 1000) > 0
+    assert (module.probe_peak("bf16", 1, 1000) > 0) == ("avx512" in present)
+    for kind in ("int8_tiles", "bf16_tiles"):
+        assert (module.probe_peak(kind, 1, 1000) > 0) == ("amx" in present)
+    with pytest.raises(ValueError, match="unknown kind of peak 'fp4'"):
+        module.probe_peak("fp4", 1)
+    with pytest.raises(ValueError, match="at least one thread"):
+        module.probe_peak("fp32", 0)

@@ -15,7 +15,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = ROOT / "native"
-COMMON = [NATIVE / "generic" / f"{name}.cc" for name in ("arena", "dispatch", "matmul", "pack", "thread_pool")]
+COMMON = [
+    NATIVE / "generic" / f"{name}.cc" for name in ("arena", "dispatch", "matmul", "pack", "planes", "thread_pool")
+]
 FLAGS = ["-std=c++20", "-fno-math-errno", "-ffp-contract=off", f"-I{NATIVE}", f"-I{ROOT / 'tests' / 'native'}"]
 
 

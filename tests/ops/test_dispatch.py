@@ -2,7 +2,8 @@
 
 import pytest
 
-from anybit.ops.dispatch import Kernel, Problem, choose, rates
+from anybit.ops import costs as known
+from anybit.ops.dispatch import Kernel, Problem, calibrated, choose, costs, machine
 
 PROBLEM = Problem(1, 8, 8, "int4/g8", 40, None, True, True, 8, False)
 
@@ -24,6 +25,8 @@ def test_all_refusals_are_named():
         choose([kernel("a", 1, "no rows"), kernel("b", 1, "no columns")], PROBLEM)
 
 
-def test_rates_are_positive_for_the_active_kernels():
-    r = rates()
-    assert min(r.bandwidth, r.int8, r.exact, r.torch, r.call) > 0
+def test_costs_are_those_of_the_active_kernels():
+    isa, threads = machine()
+    assert costs() is known.of(isa, threads)[0] and calibrated() is known.of(isa, threads)[1]
+    assert (costs().isa, costs().threads) == (isa, threads)
+    assert threads >= 1

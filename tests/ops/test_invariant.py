@@ -46,7 +46,7 @@ def test_layercast_is_a_float32_product_of_16_bit_weights(dtype: torch.dtype) ->
 def test_the_tree_does_not_depend_on_batch_threads_or_partition(k: int) -> None:
     x, w, bias = layer(k)
     tree = TreeWeight.of(w)
-    assert sum(leaf.k for leaf in tree.leaves) == k
+    assert tree.leaves == -(-k // LEAF)
     whole = invariant_matmul(x, tree, bias)
     for batch in (1, 2, 3, 8, 64):
         pieces = [invariant_matmul(x[a : a + batch], tree, bias) for a in range(0, 64, batch)]
@@ -63,6 +63,7 @@ def test_the_tree_does_not_depend_on_batch_threads_or_partition(k: int) -> None:
     halves = [invariant_matmul(x, w[:20], bias[:20]), invariant_matmul(x, w[20:], bias[20:])]
     assert torch.equal(torch.cat(halves, 1), whole)
     assert torch.equal(ops.matmul(x, w, bias, determinism="invariant"), whole)
+    assert torch.equal(ops.matmul(x, ops.prepack(w), bias, determinism="invariant"), whole)
     assert torch.equal(ops.matmul(x, w, bias, determinism="invariant", out_dtype=torch.bfloat16), whole.bfloat16())
     assert (whole.double() - (x.double() @ w.double().T + bias.double())).abs().max() < 1e-3
 
@@ -71,7 +72,10 @@ def test_the_tree_written_out() -> None:
     """Five leaves: ((l0 + l1) + (l2 + l3)) + l4, where the order shows in float32."""
     x, w, _ = layer(4 * LEAF + 9, n=5, m=3)
     tree = TreeWeight.of(w)
-    leaf = [p.numpy() for p in invariant.partials(x, tree).values()]
+    leaf = [invariant.partial_product(x, tree, range(i, i + 1)).numpy() for i in range(5)]
+    columns = [slice(i * LEAF, (i + 1) * LEAF) for i in range(5)]
+    for sums, cut in zip(leaf, columns, strict=True):  # a leaf is the plain product of its columns
+        assert np.array_equal(sums, layercast_matmul(x[:, cut], w[:, cut].contiguous()).numpy())
     expected = ((leaf[0] + leaf[1]) + (leaf[2] + leaf[3])) + leaf[4]
     assert np.array_equal(invariant_matmul(x, tree).numpy(), expected)
     other = (((leaf[0] + leaf[1]) + leaf[2]) + leaf[3]) + leaf[4]
@@ -90,13 +94,46 @@ def test_nodes_without_leaves_are_skipped_not_added() -> None:
         subtree([minus] * 3)
 
 
-def test_quantized_and_float32_weights_have_a_tree_too() -> None:
-    x, w, _ = layer(600, m=9)
-    for weight in (quantize(w.float(), TensorFormat.parse("int4/g64")), w.float()):
-        whole = ops.matmul(x, weight, determinism="invariant")
-        assert torch.equal(torch.cat([invariant_matmul(row[None], weight) for row in x]), whole)
-        dense = weight if isinstance(weight, torch.Tensor) else weight.dequantize()
-        assert torch.allclose(whole, x @ dense.T, atol=1e-3)
+@pytest.mark.parametrize("leaves", range(1, 20))
+def test_trees_of_every_number_of_leaves(leaves: int) -> None:
+    """The counter that builds the tree in the kernel against the tree written as pairs of neighbours."""
+    x, w, _ = layer(leaves * LEAF - 7, n=70, m=5)
+    tree = TreeWeight.of(w)
+    nodes = [invariant.partial_product(x, tree, range(i, i + 1)) for i in range(leaves)]
+    while len(nodes) > 1:
+        pairs = [nodes[i] + nodes[i + 1] for i in range(0, len(nodes) - 1, 2)]
+        nodes = pairs + nodes[2 * len(pairs) :]
+    assert torch.equal(invariant_matmul(x, tree), nodes[0])
+    assert torch.equal(invariant_matmul(x[3:4], tree), nodes[0][3:4])
+
+
+@pytest.mark.parametrize(
+    "spec", ["fp32", "int4/g64", "int8/g128", "nf4/g32", "int3/row", "e4m3fn/g96", "int4/g96", "uint4/g512+z"]
+)
+def test_quantized_and_float32_weights_have_a_tree_too(spec: str) -> None:
+    x, w, _ = layer(1344, m=9)
+    weight = w.float() if spec == "fp32" else quantize(w.float(), TensorFormat.parse(spec))
+    whole = ops.matmul(x, weight, determinism="invariant")
+    assert torch.equal(torch.cat([invariant_matmul(row[None], weight) for row in x]), whole)
+    for parts in (2, 8):
+        assert torch.equal(invariant_matmul(x, weight, parts=parts), whole)
+    dense = weight if isinstance(weight, torch.Tensor) else weight.dequantize()
+    assert torch.allclose(whole, x @ dense.T, atol=1e-3)
+
+
+def test_all_instruction_sets_have_the_same_tree() -> None:
+    if MODULE is None:
+        pytest.skip("the native module is not built (make native)")
+    x, w, _ = layer(1300, m=70)
+    before, results = MODULE.isa(), []
+    try:
+        for name, _, present in MODULE.isas():
+            if present:
+                MODULE.set_isa(name)
+                results.append([invariant_matmul(x[:m], w) for m in (1, 2, 70)])
+    finally:
+        MODULE.set_isa(before)
+    assert all(torch.equal(a, b) for found in results for a, b in zip(found, results[0], strict=True))
 
 
 def test_without_the_native_module_rows_are_multiplied_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +156,10 @@ def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="x has 64 columns, the weight 63"):
         invariant_matmul(x, w[:, :63])
     if MODULE is not None:
-        with pytest.raises(ValueError, match="needs the weight itself"):
-            ops.matmul(x, ops.prepack(w), determinism="invariant")
+        odd = ops.prepack(quantize(torch.randn(4, 192), TensorFormat.parse("int4/g96")))
+        with pytest.raises(
+            ValueError, match="a packed int4/g96 do not divide the 256 columns of a leaf; give the QTensor"
+        ):
+            ops.matmul(x[:, :1].expand(64, 192), odd, determinism="invariant")
         with pytest.raises(ValueError, match="got a packed fp32"):
             layercast_matmul(x, ops.prepack(w.float()))

@@ -108,6 +108,77 @@ def test_integers_are_exact_against_numpy(isa):
     np.testing.assert_allclose(got, want, rtol=4 * EPS, atol=4 * EPS * 127 * 8)
 
 
+PLANES = ["int1/g128", "int2/row", "uint3/g64+z", "int4/g20", "bipolar2/row", "ternary/row", "int6/g100", "int8/g128"]
+
+
+@pytest.mark.parametrize("order", ["bits", "nibbles"])
+@pytest.mark.parametrize("act", ["int8/row", "int4n/row", "int6/g64", "int2n/g32"])
+@pytest.mark.parametrize("spec", PLANES)
+def test_planes_give_the_bits_of_the_integer_product(isa, spec, act, order):
+    """Sums are the same integers, scaled in the same order (the oracle of those: `test_integers_are_exact_against_numpy`)."""
+    fmt = TensorFormat.parse(act)
+    for m, n, k in ((1, 33, 160), (5, 16, 257), (19, 24, 640)):
+        x, w = problem(spec, m, n, k)
+        tiles = ops.prepack(w)
+        if tiles.handle.padded_groups and fmt.block[1]:
+            continue
+        planes, bias = ops.prepack(w, order), torch.randn(n)
+        assert planes.nbytes == tiles.nbytes and planes.order == order
+        assert torch.equal(ops.matmul(x, planes, bias, fmt), ops.matmul(x, tiles, bias, fmt))
+
+
+@pytest.mark.parametrize(
+    "act", ["int8n/row", "int7/g32", "int6n/row", "int5/row", "int4/g64", "int3n/row", "int2n/row"]
+)
+def test_activations_of_fewer_bits(isa, act):
+    """Against float64 with activations that formats rounded: the kernels' own rounding takes the same codes."""
+    x, w = problem("int4/g64", 7, 33, 256)
+    fmt = TensorFormat.parse(act)
+    rounded = reference.round_activations(x, fmt)
+    y, size = exact(rounded, w)
+    got = ops.matmul(x, ops.prepack(w), act=fmt)
+    assert (
+        (got.double() - y).abs()
+        <= 600 * EPS * (size + rounded.double().abs().sum(-1, keepdim=True) * w.scales().abs().max() * 16)
+    ).all()
+    assert ops.explain("matmul", (7, 33, 256, "int4/g64", act))["kernel"] == "native int8"
+
+
+@pytest.mark.parametrize("order", ["bits", "nibbles"])
+def test_one_preparation_serves_several_weights(order):
+    act = TensorFormat.parse("int8/row")
+    x, first = problem("int2/g64", 3, 40, 256)
+    second = quantize(torch.randn(17, 256), TensorFormat.parse("int1/g128"))
+    weights = [ops.prepack(w, order) for w in (first, second)]
+    found = ops.plane_matmul(x.reshape(3, 1, 256), weights, act)
+    assert [y.shape for y in found] == [(3, 1, 40), (3, 1, 17)]
+    for y, w in zip(found, weights, strict=True):
+        assert torch.equal(y[:, 0], ops.matmul(x, w, act=act))
+    assert ops.plane_matmul(x[:0], weights, act)[0].shape == (0, 40)
+
+
+def test_planes_refuse_what_they_do_not_multiply():
+    x, w = problem("int2/g64", 3, 40, 256)
+    planes = ops.prepack(w, "bits")
+    with pytest.raises(ValueError, match="the weight is packed as bits"):
+        ops.matmul(x, planes)
+    with pytest.raises(ValueError, match="planes of bits multiply signed integer activations"):
+        ops.plane_matmul(x, [planes], TensorFormat.parse("uint8/row+z"))
+    with pytest.raises(ValueError, match="planes of bits multiply signed integer activations"):
+        ops.plane_matmul(x, [ops.prepack(w)], TensorFormat.parse("int8/row"))
+    with pytest.raises(
+        ValueError, match="planes of bits are made of integers of 1 to 8 bits; nf4/g64 is packed as codebook"
+    ):
+        ops.prepack(quantize(torch.randn(8, 64), TensorFormat.parse("nf4/g64")), "nibbles")
+    with pytest.raises(ValueError, match="need a quantized matrix on the CPU"):
+        ops.prepack(torch.randn(8, 64), "bits")
+    with pytest.raises(ValueError, match="in the order tiles, bits, nibbles; got 'rows'"):
+        ops.prepack(w, "rows")
+    other = ops.prepack(w, "nibbles")
+    with pytest.raises(ValueError, match="lie in the same order"):
+        ops.plane_matmul(x, [planes, other], TensorFormat.parse("int8/row"))
+
+
 def test_levels_of_nf4_are_near_with_integer_activations(isa):
     x, w = problem("nf4/g64", 4, 32, 256)
     act = TensorFormat.parse("int8/row")

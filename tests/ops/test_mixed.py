@@ -7,8 +7,10 @@ import torch
 
 from anybit.errors import FormatError
 from anybit.formats import TensorFormat
-from anybit.ops import reference
-from anybit.ops.mixed import MixedPacked, mixed_matmul
+from anybit.ops import matmul as ops_matmul
+from anybit.ops import prepack, reference
+from anybit.ops.mixed import MixedPacked, mixed_matmul, round_two_widths, two_width_matmul
+from anybit.tensors import quantize
 from anybit.tensors.mixed import quantize_mixed
 
 parse = TensorFormat.parse
@@ -56,3 +58,45 @@ def test_what_does_not_fit_is_refused() -> None:
         mixed_matmul(x[..., 1:], w)
     with pytest.raises(FormatError, match="3 formats of activations cannot serve 2 parts"):
         mixed_matmul(x, w, act=[None, None, None])
+
+
+@pytest.mark.parametrize("spec", ["int4/g128", "uint4/g64+z", "nf4/g64", "int8/row"])
+@pytest.mark.parametrize(("m", "k", "wide"), [(1, 512, 1), (5, 640, 2), (19, 300, 3), (3, 256, 0)])
+def test_activations_of_two_widths(spec, m, k, wide):
+    generator = torch.Generator().manual_seed(k)
+    x, weight = torch.randn(m, k, generator=generator), torch.randn(33, k, generator=generator)
+    w, act, bias = quantize(weight, TensorFormat.parse(spec)), TensorFormat.parse("int4n/g128"), torch.randn(33)
+    rounded = round_two_widths(x, act, wide).double()
+    assert len(torch.unique(rounded[0, :128])) > 15 if wide else len(torch.unique(rounded[0, :128])) <= 15
+    assert len(torch.unique(rounded[0, wide * 128 : wide * 128 + 128])) <= 15
+    y = rounded @ w.dequantize().double().T + bias.double()
+    slack = rounded.abs().sum(-1, keepdim=True) * w.scales().abs().max()
+    size = rounded.abs() @ w.dequantize().double().abs().T + slack * 2**w.format.bits
+    got = two_width_matmul(x, prepack(w), act, wide, bias)
+    # two digits a level of nf4: 1/32512 of its largest value each
+    level = slack / 16000 if spec.startswith("nf4") else 0.0
+    assert ((got.double() - y).abs() <= (2 * k + 8) * 2**-24 * size + level).all()
+
+
+def test_two_widths_are_refused_where_they_make_no_sense():
+    x, w = torch.randn(2, 256), prepack(quantize(torch.randn(8, 256), TensorFormat.parse("int4/g128")))
+    act = TensorFormat.parse("int4n/g128")
+    with pytest.raises(FormatError, match=r"two widths need signed integers with scales of groups .*; got int4n/row"):
+        two_width_matmul(x, w, TensorFormat.parse("int4n/row"), 1)
+    with pytest.raises(FormatError, match="3 of the 2 groups of x cannot be of 8 bits"):
+        two_width_matmul(x, w, act, 3)
+    with pytest.raises(FormatError, match="x has 128 columns, the weight 256"):
+        two_width_matmul(x[:, :128], w, act, 1)
+    with pytest.raises(FormatError, match="multiply packed integers"):
+        two_width_matmul(x, prepack(torch.randn(8, 256)), act, 1)
+
+
+@pytest.mark.parametrize("act", ["int8/row", "int8/g32", "int6n/row"])
+@pytest.mark.parametrize("m", [1, 5, 20])
+def test_rows_of_packed_parts_are_one_call_with_the_same_bits(act, m):
+    _, w = problem(0)
+    x = torch.randn(m, 2, 192, generator=torch.Generator().manual_seed(m))
+    bias = torch.randn(37)
+    apart = [ops_matmul(x, prepack(part), act=parse(act)) for part in w.parts]
+    expected = torch.cat(apart, -1).index_select(-1, w.places) + bias
+    assert torch.equal(mixed_matmul(x, MixedPacked.of(w), bias, parse(act)), expected)

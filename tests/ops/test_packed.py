@@ -5,6 +5,7 @@ import torch
 
 from anybit import ops
 from anybit.formats import TensorFormat
+from anybit.ops.packed import element as element_of
 from anybit.tensors import quantize
 
 
@@ -34,3 +35,18 @@ def test_plain_tensors_keep_their_dtype():
 def test_refuses_what_is_not_a_matrix():
     with pytest.raises(ValueError, match=r"matrix \[out, in\]; got the shape \(4,\)"):
         ops.prepack(torch.randn(4))
+
+
+@pytest.mark.parametrize(("spec", "element"), [
+    ("int4/g32", "integer4"), ("uint1/g32", "integer1"), ("bipolar1/g32", "integer1"), ("ternary/row", "integer2"),
+    ("int8/row", "integer8"),
+    ("int4n/g32", "integer4"), ("e2m1/g32", "byte4"), ("nf4/g32", "word4"), ("e4m3fn/row", "bf16"), ("e5m2/row", "bf16"), ("bf16", "bf16"),
+    ("fp16", "fp16"), ("fp32", "fp32"), ("uint4/g32+z", "integer4"), ("e3m2/row", "bf16"),
+])  # fmt: skip
+def test_elements_are_what_is_packed(spec, element):
+    """What a format is said to be held as, without packing it, is what packing makes of it."""
+    fmt = TensorFormat.parse(spec)
+    weight = torch.randn(32, 64)
+    plain = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+    packed = ops.prepack(weight.to(plain[spec]) if spec in plain else quantize(weight, fmt))
+    assert packed.element == element_of(fmt) == element

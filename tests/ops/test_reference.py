@@ -22,11 +22,26 @@ def test_activations_are_rounded_by_row_with_float32_scales():
 
 
 @pytest.mark.parametrize(
-    ("spec", "group"),
-    [("int8/row", 0), ("int8/g64", 64), ("int8/g48", None), ("int8/row+z", None), ("e4m3fn/row", None)],
+    ("spec", "found"),
+    [
+        ("int8/row", (8, 0)),
+        ("int8/g64", (8, 64)),
+        ("int4n/g128", (4, 128)),
+        ("int6/row", (6, 0)),
+        ("int8/g48", None),
+        ("int8/row+z", None),
+        ("int2n/row", (2, 0)),
+        ("int2/row", None),
+        ("int1/row", None),
+        ("uint8/row", None),
+        ("e4m3fn/row", None),
+    ],
 )
-def test_which_activations_the_integer_kernels_take(spec, group):
-    assert reference.act_group(TensorFormat.parse(spec)) == reference.act_group(spec) == group
+def test_which_activations_the_integer_kernels_take(spec, found):
+    got = reference.integer_act(TensorFormat.parse(spec))
+    assert got == reference.integer_act(spec)
+    assert (got and (got.bits, got.group)) == found
+    assert got is None or got.levels == TensorFormat.parse(spec).element.max
 
 
 def test_embedding_reads_rows():

@@ -32,7 +32,10 @@ def test_judge():
     assert [check.passed for check in found.checks] == [True, False]
     assert found.figures["nested"] == {"list": [1.5, None]}
     assert found.key_figures == {"two": 2.0}
-    assert found.machine["isa"] in ("amx", "avx512", "avx2", "neon", "scalar") and found.machine["cores"] >= 1
+    assert (
+        found.machine["isa"] in ("amx", "avx512bf16", "avx512", "avx2", "neon", "scalar")
+        and found.machine["cores"] >= 1
+    )
     assert "numpy" in found.versions
 
 

@@ -1,9 +1,12 @@
 """Hadamard transforms against scipy's matrices, orthonormality, and what a rotation is for."""
 
+import math
+
 import pytest
 import scipy.linalg
 import torch
 
+from anybit.ops import native
 from anybit.transforms import hadamard as H
 
 
@@ -54,3 +57,43 @@ def test_a_single_outlier_is_spread_over_the_block():
 def test_refuses_unknown_orders(width, block, word):
     with pytest.raises(ValueError, match=word):
         H.hadamard(torch.zeros(width), block)
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize(
+    ("width", "block"),
+    [(1, 1), (2, 2), (24, 8), (16, 16), (32, 32), (96, 12), (96, 48), (384, 96), (640, 320), (448, 224), (56, 56), (512, None),
+     (768, 256), (768, None), (5632, 512), (4096, 4096), (28, 28)],
+)  # fmt: skip
+def test_the_compiled_transform_is_the_readable_one(width, block, seed, inverted):
+    """Against float64 by the readable code; all instruction sets give the same bits."""
+    module = native.load()
+    if module is None:
+        pytest.skip("the native module is not built (make native)")
+    x = torch.randn(7, 3, width, generator=torch.Generator().manual_seed(width))
+    turn = H.unrotate if inverted else H.rotate
+    true = turn(x.double(), seed, block)
+    before, results = module.isa(), []
+    try:
+        for name, _, present in module.isas():
+            if present:
+                module.set_isa(name)
+                results.append(turn(x, seed, block))
+    finally:
+        module.set_isa(before)
+    for got in results:
+        assert torch.equal(got, results[0])
+    assert got.shape == x.shape
+    order = block or H.block_size(width)
+    assert (results[0].double() - true).abs().max() <= 2**-24 * (4 + 2 * math.log2(order)) * x.abs().max() * math.sqrt(
+        order
+    )
+
+
+def test_gradients_and_other_dtypes_take_the_readable_transform():
+    x = torch.randn(4, 64, requires_grad=True)
+    H.hadamard(x).sum().backward()
+    torch.testing.assert_close(x.grad, H.hadamard(torch.ones(4, 64)) * 1.0)
+    assert H.hadamard(torch.randn(4, 64).bfloat16()).dtype == torch.bfloat16
+    assert H.hadamard(torch.empty(0, 64)).shape == (0, 64)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from anybit.zoo import augment, members
+from anybit.zoo.architectures.resnet import ResNet
 from anybit.zoo.images import normalise
 from anybit.zoo.training import LOG, WEIGHTS, read_log
 
@@ -24,6 +25,21 @@ def small_cifar(monkeypatch: pytest.MonkeyPatch) -> augment.Cifar:
     data = augment.Cifar(images, labels, normalise(images[:10]), labels[:10])
     monkeypatch.setattr(augment.Cifar, "load", classmethod(lambda cls, device="cpu": data))
     return data
+
+
+@pytest.fixture
+def any_teacher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[ModuleType], None]:
+    """Put a residual network that knows nothing in the place of the teacher that a script reads from the shared data."""
+
+    def network(path: Path, depth: int) -> ResNet:
+        torch.manual_seed(1)
+        return ResNet(depth).eval().requires_grad_(False)
+
+    def install(script: ModuleType) -> None:
+        monkeypatch.setattr(script, "resnet", network)
+        monkeypatch.setattr(script, "data_file", lambda name: tmp_path / name)
+
+    return install
 
 
 @pytest.fixture

@@ -31,7 +31,9 @@ def test_outliers_have_the_metric_of_the_model_they_are_in(first_window):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["anybit-tiny", "lm-outliers", "stories260k", "dllm", "moe", "mobilenet"])
+@pytest.mark.parametrize(
+    "name", ["anybit-tiny", "lm-outliers", "stories260k", "dllm", "moe", "mobilenet", "mobilenet-v3"]
+)
 def test_the_figure_of_the_table(name, shared_data):
     member = find(name)
     if not member.trained:

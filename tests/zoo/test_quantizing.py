@@ -40,6 +40,7 @@ SAMPLES = {
     "moe": (ExpertsLM, torch.arange(48).view(2, 24)),
     "vit": (VisionTransformer, torch.randn(2, 3, 32, 32)),
     "mobilenet": (NETWORKS["mobilenet"].build, torch.randn(2, 3, 32, 32)),
+    "mobilenet-v3": (NETWORKS["mobilenet-v3"].build, torch.randn(2, 3, 32, 32)),
 }
 
 

@@ -44,4 +44,4 @@ def test_in_bfloat16(story, in_bfloat16, monkeypatch):
 
 @pytest.mark.slow
 def test_the_logged_losses_come_again(as_logged):
-    as_logged("dllm", train_dllm)
+    as_logged("dllm", train_dllm, "--precision", "bf16")

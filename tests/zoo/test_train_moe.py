@@ -40,4 +40,4 @@ def test_in_bfloat16(story, in_bfloat16, monkeypatch):
 
 @pytest.mark.slow
 def test_the_logged_losses_come_again(as_logged):
-    as_logged("moe", train_moe)
+    as_logged("moe", train_moe, "--precision", "bf16")

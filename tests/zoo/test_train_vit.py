@@ -11,28 +11,21 @@ from anybit.zoo.architectures.vit import VisionTransformer
 from anybit.zoo.train_vit import DEFAULTS, OFFSETS, Teacher, patches, start, window
 
 
-@pytest.fixture
-def any_teacher(monkeypatch, tmp_path):
-    """A teacher that knows nothing in the place of the one in the shared data."""
-
-    def network(path, depth):
-        torch.manual_seed(1)
-        return ResNet(depth).eval().requires_grad_(False)
-
-    monkeypatch.setattr(train_vit, "resnet", network)
-    monkeypatch.setattr(train_vit, "data_file", lambda name: tmp_path / name)
+@pytest.fixture(autouse=True)
+def _teacher(any_teacher):
+    any_teacher(train_vit)
 
 
-def test_an_interrupted_run_ends_in_the_same_bits(small_cifar, any_teacher, repeats):
+def test_an_interrupted_run_ends_in_the_same_bits(small_cifar, repeats):
     losses = repeats(train_vit, "--batch", "4")
     assert len(set(losses)) == 3
 
 
-def test_in_bfloat16(small_cifar, any_teacher, in_bfloat16):
+def test_in_bfloat16(small_cifar, in_bfloat16):
     in_bfloat16(train_vit, "--batch", "8")
 
 
-def test_only_the_member_is_exported(small_cifar, any_teacher, tmp_path):
+def test_only_the_member_is_exported(small_cifar, tmp_path):
     from safetensors.torch import load_file
 
     train_vit.main(["--out", str(tmp_path), "--steps", "1", "--warmup", "1", "--batch", "2"])

@@ -82,6 +82,8 @@ def cast(x: Any, dtype: str) -> Any:
 def working(x: Any) -> Any:
     """x in the type the arithmetic is done in: float64 where x is float64 or an integer, else float32."""
     xp = namespace(x)
+    if x.dtype.is_complex if is_torch(x) else x.dtype.kind == "c":
+        raise FormatError(f"expected real numbers; got an array of {x.dtype}")
     if is_torch(x):
         return x.to(xp.float32 if x.dtype.is_floating_point and x.dtype != xp.float64 else xp.float64)
     x = np.asarray(x)

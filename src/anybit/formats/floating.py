@@ -226,7 +226,8 @@ class Float(Format):
 
     def _decode(self, xp: Any, codes: Any, dtype: Any) -> Any:
         if self.exponent_bits == 8 and self.signed and self.own_bias is None:  # the upper bits of a float32
-            wide = arrays.cast(codes, "int64") << (23 - self.mantissa_bits)
+            shift = 23 - self.mantissa_bits
+            wide = arrays.cast(codes, "int64") << shift if shift else codes
             values = arrays.cast(wide, "int32").view(xp.float32)
             if arrays.is_torch(values):
                 return values.to(dtype)

@@ -129,7 +129,8 @@ class Format(ABC):
         if arrays.is_jax(x):
             return cast(ArrayT, arrays.on_host(lambda a: self.round(a, mode, key, overflow), x, None))
         check_mode(mode, key)
-        if overflow == "saturate" and (fast := native.round(self, x, mode, key)) is not None:
+        check_overflow(self, overflow)
+        if (fast := native.round(self, x, mode, key, overflow)) is not None:
             return cast(ArrayT, fast)
         xp, work = self._prepare(x, mode, key, overflow)
         return cast(ArrayT, arrays.restore(self._rounded(xp, work, mode, key, overflow), x))
@@ -146,7 +147,8 @@ class Format(ABC):
                 ArrayT, arrays.on_host(lambda a: self.encode(a, mode, key, overflow), x, arrays.code_dtype(self.bits))
             )
         check_mode(mode, key)
-        if overflow == "saturate" and (fast := native.encode(self, x, mode, key)) is not None:
+        check_overflow(self, overflow)
+        if (fast := native.encode(self, x, mode, key, overflow)) is not None:
             return cast(ArrayT, fast)
         xp, work = self._prepare(x, mode, key, overflow)
         return cast(ArrayT, arrays.code_array(self._encoded(xp, work, mode, key, overflow), self.bits))

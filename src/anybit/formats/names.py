@@ -123,9 +123,20 @@ def get(name: str) -> Format:
         return _levels(match[1])
     if match := _BIPOLAR.fullmatch(name):
         return bipolar(int(match[1]))
+    _refuse_tensor_format(name)
     near = difflib.get_close_matches(name.lower(), TABLE, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(TABLE)}"
     raise FormatError(f"unknown number format {name!r}{hint}")
+
+
+def _refuse_tensor_format(name: str) -> None:
+    """FormatError that says so where the name is one of numbers with scales."""
+    from anybit.formats.tensor_format import ALIASES  # which is made of the formats here
+
+    if name in ALIASES or "/" in name:
+        raise FormatError(
+            f"{name!r} means numbers with scales, which TensorFormat.parse knows, and not a number format"
+        )
 
 
 def _float(match: re.Match[str]) -> Float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from anybit.formats import arrays
 from anybit.formats.ladder import Ladder
-from anybit.formats.rounding import RANDOM_MODES, StochasticKey
+from anybit.formats.overflow import replacements
+from anybit.formats.rounding import RANDOM_MODES, as_key
 
 SMALLEST = 1024
 """Elements from which a call of the kernels pays."""
@@ -71,6 +73,8 @@ def grid(fmt: Any) -> Any:
         return _ordered(native, fmt)
     if isinstance(fmt, Float):
         e, m, low = fmt.exponent_bits, fmt.mantissa_bits, fmt.min_exponent
+        if fmt.name == "fp32":
+            return native.Grid.floating(e, m, low, fmt.max, fmt.bits, fmt.nan_code)
         standard = fmt.specials in ("ieee", "fn", "none") and fmt.min == -fmt.max and fmt.bits == 1 + e + m <= 16
         if not standard or not (low == -126 if e == 8 else -120 <= low - m <= 0):
             return None if fmt.has_negative_zero or fmt.bits > 16 else _ordered(native, fmt)
@@ -104,38 +108,42 @@ def _table(native: ModuleType, fmt: Any, ladder: Ladder, codes: NDArray[Any] | N
 
 
 def from_float64(fmt: Any, mode: str) -> bool:
-    """Are the kernels exact for float64 numbers? They round to odd first, which needs two bits between float32 and the grid's midpoints."""
+    """Are the kernels exact for float64 numbers?
+
+    They round to float32 first: in the mode itself where that is the target, else to odd, which needs two bits between float32 and the
+    grid's midpoints, and a mode that looks at no more than the grid's neighbours.
+    """
     from anybit.formats.codebook import Codebook
 
-    return mode not in RANDOM_MODES and not isinstance(fmt, Codebook) and fmt.bits <= 20
+    return fmt.name == "fp32" or (mode not in RANDOM_MODES and not isinstance(fmt, Codebook) and fmt.bits <= 20)
 
 
-def round(fmt: Any, x: Any, mode: str, key: Any) -> Any:
-    """`fmt.round(x, mode, key)`, or None."""
-    found = _prepare(fmt, x, mode, key)
+def round(fmt: Any, x: Any, mode: str, key: Any, overflow: str = "saturate") -> Any:
+    """`fmt.round(x, mode, key, overflow)`, or None."""
+    found = _prepare(fmt, x, mode, key, overflow)
     if found is None:
         return None
-    work, native, settings = found
+    work, cast, end = found
     out = empty(work.size, work.dtype)
-    if native.cast_round(*settings[:2], work, out, *settings[2:]) and not fmt.has_nan:
+    if cast.module.cast_round(cast.grid, cast.mode, work, out, *cast.chance, end) and not fmt.has_nan:
         return None
     return arrays.restore(_like(out, x), x)
 
 
-def encode(fmt: Any, x: Any, mode: str, key: Any) -> Any:
-    """`fmt.encode(x, mode, key)`, or None."""
-    found = _prepare(fmt, x, mode, key)
+def encode(fmt: Any, x: Any, mode: str, key: Any, overflow: str = "saturate") -> Any:
+    """`fmt.encode(x, mode, key, overflow)`, or None."""
+    found = _prepare(fmt, x, mode, key, overflow)
     if found is None:
         return None
-    work, native, settings = found
+    work, cast, end = found
     wide = np.int32 if arrays.is_torch(x) else np.uint16
     if fmt.bits > 16:
         wide = np.int32
     out = empty(work.size, np.uint8 if fmt.bits <= 8 else wide)
-    if native.cast_encode(*settings[:2], work, out, *settings[2:]) and not fmt.has_nan:
+    if cast.module.cast_encode(cast.grid, cast.mode, work, out, *cast.chance, end) and not fmt.has_nan:
         return None
     codes = _like(out, x)
-    return codes if fmt.bits <= 16 else codes.long() if arrays.is_torch(x) else codes.view(np.uint32)
+    return codes if fmt.bits <= 16 else codes.long() & 0xFFFFFFFF if arrays.is_torch(x) else codes.view(np.uint32)
 
 
 def decode(fmt: Any, codes: Any, dtype: Any) -> Any:
@@ -166,40 +174,101 @@ def _values(fmt: Any) -> NDArray[np.float32] | None:
     return values
 
 
-def _prepare(fmt: Any, x: Any, mode: str, key: Any) -> Any:
-    """(flat float32 array, module, (grid, mode number, seed, start)), or None."""
+def _prepare(fmt: Any, x: Any, mode: str, key: Any, overflow: str) -> tuple[NDArray[Any], Cast, Any] | None:
+    """(flat float32 or float64 array, the cast, what becomes of numbers beyond the range or None), or None."""
     if arrays.is_torch(x):
         if not _usable_tensor(x) or not x.is_floating_point():
             return None
     elif not _plain(x) or x.size < SMALLEST or x.dtype.kind != "f":
         return None
     work = arrays.working(x)
-    if work.dtype == arrays.namespace(x).float64 and not (x.dtype == work.dtype and from_float64(fmt, mode)):
+    wide = work.dtype == arrays.namespace(x).float64
+    if overflow == "wrap" or (wide and not (x.dtype == work.dtype and from_float64(fmt, mode))):
         return None
-    found = prepare(fmt, mode, key)
-    if found is None:
+    cast = prepare(fmt, mode, key)
+    if cast is None:
         return None
-    native, known, seed, start = found
-    return _flat(work), native, (known, native.CAST_MODES.index(mode), seed, start)
+    return _flat(work), cast, None if overflow == "saturate" else _beyond(fmt, mode, overflow, wide)
 
 
-def prepare(fmt: Any, mode: str, key: Any) -> tuple[ModuleType, Any, int, int] | None:
-    """(module, grid, seed, position in its stream) of a rounding that the kernels do, else None."""
+@dataclass(frozen=True)
+class Cast:
+    """A rounding as the kernels know it."""
+
+    module: ModuleType
+    grid: Any
+    mode: int
+    chance: tuple[int, int, int]
+    """Seed, position in its stream, bits of a draw (0: 24, and the position as it is)."""
+
+
+def prepare(fmt: Any, mode: str, key: Any) -> Cast | None:
+    """The native form of a rounding that saturates; None where the kernels lack it."""
     native = module()
     if native is None or mode not in native.CAST_MODES:
         return None
-    seed, start = _stream(key) if mode in RANDOM_MODES else (0, 0)
-    if not (isinstance(seed, int) and isinstance(start, int) and 0 <= start < 2**62):
-        return None
+    chance = (0, 0, 0)
+    if mode in RANDOM_MODES:
+        found = as_key(key)
+        if not (isinstance(found.seed, int) and isinstance(found.offset, int) and 0 <= found.offset < 2**62):
+            return None
+        chance = (found.seed & (2**64 - 1), found.offset, found.bits or 0)
     known = grid(fmt)
-    return None if known is None else (native, known, seed & (2**64 - 1), start)
+    return None if known is None else Cast(native, known, native.CAST_MODES.index(mode), chance)
 
 
-def _stream(key: Any) -> tuple[Any, Any]:
-    """(seed, position) of a key; (None, None) where it says how many bits a draw has."""
-    if isinstance(key, StochasticKey):
-        return (key.seed, key.offset) if key.bits is None else (None, None)
-    return key if isinstance(key, tuple) else (key, 0)
+@functools.lru_cache(maxsize=256)
+def _beyond(fmt: Any, mode: str, overflow: str, wide: bool) -> Any:
+    """What becomes of float32 (wide: float64) numbers beyond the range, for an overflow other than saturate and wrap."""
+    from anybit.formats.posit import Posit
+
+    native = module()
+    assert native is not None, "only called with kernels"
+    high, low = replacements(fmt, overflow)
+    sign = 1 << (fmt.bits - 1)
+    codes = [fmt.nan_code if v != v else fmt.inf_code | (sign if v < 0 else 0) for v in (low, high)]
+    # Of posits only infinity is beyond, whatever is drawn.
+    drawn = mode in RANDOM_MODES and not isinstance(fmt, Posit)
+    return native.Beyond(
+        (0.0, 0.0) if drawn else _limits(fmt, mode, overflow, np.float64 if wide else np.float32),
+        tuple(np.array([low, high], np.float32).view(np.uint32).tolist()),
+        tuple(codes),
+        drawn,
+        (fmt.min, fmt.max),
+        fmt.steps_beyond,
+        fmt.end_parities,
+    )
+
+
+def _limits(fmt: Any, mode: str, overflow: str, dtype: Any) -> tuple[float, float]:
+    """(least, largest) number of this type that is not beyond the range, found by halving with the readable rule.
+
+    Halving goes over the numbers in their order: the bit pattern, negated for negative ones.
+    """
+    store = np.int64 if dtype == np.float64 else np.int32
+
+    def order(value: float) -> int:
+        return int(np.array([abs(value)], dtype).view(store)[0]) * (-1 if value < 0 else 1)
+
+    def number(place: int) -> NDArray[Any]:
+        size: NDArray[Any] = np.array([abs(place)], store).view(dtype)
+        return -size if place < 0 else size
+
+    def last(inside: float, end: float, side: int) -> float:
+        with np.errstate(all="ignore"):
+
+            def goes(place: int) -> bool:
+                return bool(fmt._beyond(np, number(place), mode, None, overflow)[side][0])
+
+            near, far = order(inside), order(end)
+            if not goes(far):
+                return end
+            while abs(far - near) > 1:
+                middle = (near + far) // 2
+                near, far = (near, middle) if goes(middle) else (middle, far)
+        return float(number(near)[0])
+
+    return last(fmt.min, -np.inf, 1), last(fmt.max, np.inf, 0)
 
 
 def _plain(x: Any) -> bool:

@@ -6,7 +6,7 @@ from anybit.ops.embedding import embedding
 from anybit.ops.emulated import Accumulator, emulated_matmul
 from anybit.ops.invariant import TreeWeight, invariant_matmul, layercast_matmul
 from anybit.ops.lookup import lookup_linear
-from anybit.ops.matmul import explain, matmul
+from anybit.ops.matmul import explain, matmul, plane_matmul
 from anybit.ops.packed import Packed, prepack
 from anybit.ops.product import Product, calibrated_gain
 
@@ -28,5 +28,6 @@ __all__ = [
     "layercast_matmul",
     "lookup_linear",
     "matmul",
+    "plane_matmul",
     "prepack",
 ]

@@ -9,7 +9,7 @@ Of rows of digits x and w (bits 0 and 1, or signs -1 and 1), stored as bits, ove
     sum over columns of X W = sum over planes i, j of weight_i weight_j sum x_i w_j, and the offsets times sums of rows
 
 so n x m planes cost n m such products whatever the rule of signs, and every one is exact. This is the readable reference in numpy, one
-row of x at a time; compiled kernels are tested against it.
+row of x at a time; `ops.prepack(w, "bits")` is the compiled one for integers with signed activations, tested against it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from torch import Tensor
 from anybit import formats
 from anybit.errors import FormatError
 from anybit.formats import TensorFormat
-from anybit.ops.dispatch import Kernel, Problem, rates
-from anybit.ops.reference import act_group
+from anybit.ops.dispatch import Kernel, Problem, costs
+from anybit.ops.reference import integer_act
 from anybit.tensors import QTensor, quantize
 from anybit.tensors.bitplanes import BitPlanes, from_qtensor, planes_of
 
@@ -97,7 +97,7 @@ def bitserial_linear(x: Tensor, w: QTensor, act: TensorFormat, bias: Tensor | No
     if refused is not None:
         raise FormatError(f"bit planes cannot multiply x as {act} with {w.format}: {refused}")
     n, k = w.shape
-    if act_group(act) is not None:
+    if integer_act(act) is not None:
         act = replace(act, scale=formats.get("fp32"))  # as the reference product takes them
     given = quantize(x.detach().reshape(-1, k).float(), act)
     group = _common_group(act, w.format, k)
@@ -214,7 +214,7 @@ def _cost(p: Problem) -> float:
     assert p.act is not None, "accepted"
     planes = TensorFormat.parse(p.act).bits * TensorFormat.parse(p.weights).bits
     # numpy reads and writes the words of a row several times
-    return 8 * planes * p.m * p.n * p.k / 8 / rates().bandwidth + 1e-4
+    return 8 * planes * p.m * p.n * p.k / 8 / costs().bandwidth + 1e-4
 
 
 def _run(x: Tensor, w: QTensor, bias: Tensor | None, act: TensorFormat) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from anybit.ops import costs as known
 from anybit.ops import native
+from anybit.ops.costs import Costs
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class Problem:
     weights: spec of the weight's format, or "fp32", "bf16", "fp16" for a plain tensor.  weight_bytes: what one pass reads.
     act: spec of the activations, None for exact.  packed: the weight is in the kernels' layout.  integer: so that int8 activations
     multiply it as integers.  group: columns a scale, as packed.  device: of the operands.
+    order: of the packed bits (`ops.packed.ORDERS`).
+    element: what kernels unpack (`packed.element`), such as integer4, byte4 (a codebook of small integers), word4, bf16; or the type of a
+    plain tensor.
     """
 
     m: int
@@ -31,6 +35,8 @@ class Problem:
     group: int
     padded: bool
     device: str = "cpu"
+    element: str = ""
+    order: str = "tiles"
 
 
 @dataclass(frozen=True)
@@ -81,39 +87,19 @@ def choose(table: Sequence[Kernel], problem: Problem) -> Choice:
     return Choice(problem, best[1], tuple(candidates))
 
 
-@dataclass(frozen=True)
-class Rates:
-    """What one machine sustains: bytes/s read, multiply-adds/s of int8 and float32 kernels and of torch's float32 product,
-    seconds of a call. Rough figures of one x86-64 core generation; only their ratios decide."""
-
-    bandwidth: float
-    int8: float
-    exact: float
-    torch: float
-    call: float
+def costs() -> Costs:
+    """Of this machine with the active instruction set and pool: measured by `anybit doctor --calibrate`, or shipped."""
+    return known.of(*machine())[0]
 
 
-PER_THREAD = {
-    "amx": Rates(15e9, 550e9, 64e9, 50e9, 5e-6),
-    "avx512": Rates(20e9, 250e9, 60e9, 50e9, 5e-6),
-    "avx2": Rates(18e9, 90e9, 38e9, 45e9, 5e-6),
-    "neon": Rates(15e9, 60e9, 18e9, 25e9, 5e-6),
-    "scalar": Rates(8e9, 1.5e9, 0.8e9, 40e9, 5e-6),
-}
-"""Per thread, by instruction set; measured on Sapphire Rapids (amx, avx512) and Zen 3 (avx2), the others from published peaks."""
+def calibrated() -> bool:
+    """Whether `costs` were measured on this machine."""
+    return known.of(*machine())[1]
 
 
-@functools.cache
-def _rates(isa: str, threads: int) -> Rates:
-    one = PER_THREAD.get(isa, PER_THREAD["scalar"])
-    # two threads nearly double a core's share of the bandwidth, more add little
-    reach = min(threads, 2 + 0.25 * max(0, threads - 2))
-    return Rates(one.bandwidth * reach, one.int8 * threads, one.exact * threads, one.torch * threads, one.call)
-
-
-def rates() -> Rates:
-    """Of this machine with the active instruction set and pool."""
+def machine() -> tuple[str, int]:
+    """The active instruction set and the number of threads of the pool."""
     module = native.load()
     if module is None:
-        return _rates("scalar", os.cpu_count() or 1)
-    return _rates(str(module.isa()), int(module.threads()))
+        return "scalar", os.cpu_count() or 1
+    return module.isa(), module.threads()

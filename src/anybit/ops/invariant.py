@@ -6,13 +6,13 @@ invariant  k is cut into leaves of 256. A leaf is one float32 dot product of fix
            that is a whole subtree (a split of k, a tensor-parallel rank) can be computed elsewhere and joined to the same bits.
 
 Both use the native kernels where they are built: every row of x and every output has sums of its own there, in an order that depends on
-k alone, so neither the batch nor the number of threads shows. Without them torch computes, and the guarantee holds for one batch size only;
-`invariant_matmul` then multiplies row by row.
+k alone, so neither the batch nor the number of threads shows; the tree is built on the way, from sums that never leave the cache.
+Without them torch computes, and the guarantee holds for one batch size only; `invariant_matmul` then multiplies row by row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal, get_args
@@ -63,24 +63,44 @@ def _product(x: Tensor, w: Packed, bias: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class TreeWeight:
-    """A weight [n, k] as packed leaves of `LEAF` columns; costs the bytes of its elements (float32 for quantized weights)."""
+    """A weight [n, k] packed for `invariant_matmul`; it takes the bytes of its elements."""
 
     n: int
     k: int
-    leaves: tuple[Packed, ...]
+    packed: Packed
 
     @classmethod
-    def of(cls, w: QTensor | Tensor) -> TreeWeight:
-        """16-bit and float32 tensors keep their elements, quantized ones become float32."""
-        values = w.dequantize(torch.float32) if isinstance(w, QTensor) else w.detach()
-        leaves = tuple(prepack(values[:, a : a + LEAF].contiguous()) for a in range(0, values.shape[1], LEAF))
-        return cls(values.shape[0], values.shape[1], leaves)
+    def of(cls, w: QTensor | Tensor | Packed) -> TreeWeight:
+        """Elements stay as they are; quantized weights whose groups do not divide a leaf become float32 (ValueError where packed)."""
+        packed = w if isinstance(w, Packed) else prepack(w)
+        if packed.handle is not None and not packed.handle.has_tree:
+            if not isinstance(w, QTensor):
+                raise ValueError(
+                    f"the groups of a packed {packed.format} do not divide the {LEAF} columns of a leaf; give the QTensor"
+                )
+            packed = prepack(w.dequantize(torch.float32))
+        return cls(packed.n, packed.k, packed)
+
+    @property
+    def leaves(self) -> int:
+        """Leaves of the tree: `LEAF` columns each, the last one perhaps fewer."""
+        return -(-self.k // LEAF)
 
 
-def partials(x: Tensor, w: TreeWeight, leaves: Iterable[int] | None = None) -> dict[int, Tensor]:
-    """leaf number -> its dot products [m, n] of x [m, k]; `leaves` None: all."""
-    numbers = range(len(w.leaves)) if leaves is None else leaves
-    return {i: _product(x[:, i * LEAF : i * LEAF + w.leaves[i].k], w.leaves[i], None) for i in numbers}
+def partial_product(x: Tensor, w: TreeWeight, leaves: range) -> Tensor | None:
+    """float32 x [m, k] times these neighbouring leaves, added in their own tree -> [m, n]; None where there are none."""
+    if not leaves:
+        return None
+    module, rows = native.load(), x.contiguous()
+    if module is not None and w.packed.handle is not None:
+        out = torch.empty(rows.shape[0], w.n)
+        module.tree_matmul(w.packed.handle, rows.numpy(), leaves.start, leaves.stop, out.numpy())
+        return out
+    assert w.packed.source is not None, "a weight without a kernel handle keeps its source"
+    dense = reference.dense(w.packed.source, torch.float32)
+    cuts = [slice(i * LEAF, (i + 1) * LEAF) for i in leaves]
+    sums: list[Tensor | None] = [torch.stack([torch.mv(dense[:, c], row[c]) for row in rows]) for c in cuts]
+    return subtree(sums + [None] * ((1 << (len(sums) - 1).bit_length()) - len(sums)))
 
 
 def subtree(nodes: Sequence[Tensor | None]) -> Tensor | None:
@@ -107,7 +127,9 @@ def partition(leaves: int, parts: int) -> list[range]:
     return [range(min(p * size, leaves), min((p + 1) * size, leaves)) for p in range(parts)]
 
 
-def invariant_matmul(x: Tensor, w: QTensor | Tensor | TreeWeight, bias: Tensor | None = None, parts: int = 1) -> Tensor:
+def invariant_matmul(
+    x: Tensor, w: QTensor | Tensor | Packed | TreeWeight, bias: Tensor | None = None, parts: int = 1
+) -> Tensor:
     """x [..., k] times w [n, k] transposed -> float32 [..., n], the same bits for every batch, thread count and number of `parts`.
 
     parts: subtrees that are computed apart and then joined, as tensor-parallel ranks or splits of k do (a power of two).
@@ -116,12 +138,7 @@ def invariant_matmul(x: Tensor, w: QTensor | Tensor | TreeWeight, bias: Tensor |
     if x.shape[-1] != tree.k:
         raise ValueError(f"x has {x.shape[-1]} columns, the weight {tree.k}")
     rows = x.detach().float().reshape(prod(x.shape[:-1]), tree.k)
-    roots: list[Tensor | None] = []
-    for owned in partition(len(tree.leaves), parts):
-        size = 1 << max(len(owned) - 1, 0).bit_length()
-        found = partials(rows, tree, owned)
-        roots.append(subtree([found.get(owned.start + i) for i in range(size)]))
-    total = subtree(roots)
+    total = subtree([partial_product(rows, tree, owned) for owned in partition(tree.leaves, parts)])
     y = rows.new_zeros(rows.shape[0], tree.n) if total is None else total
     y = y if bias is None else y + bias.detach().float()
     return y.reshape(*x.shape[:-1], tree.n)

@@ -12,7 +12,7 @@ with no multiplication but by scales, and time in proportion to b (T-MAC, EuroSy
     int8     rounded to 127 steps of the largest sum of a group of activations, as T-MAC does
     average  int8, and added by halves in a tree of 16 with rounding up, an estimate of the bias subtracted: quick on hardware, and coarse
 
-This is the readable reference in numpy, one row of x at a time.
+This is the readable reference in numpy, one row of x at a time; `ops.prepack(w, "nibbles")` is the compiled one, with int16 tables.
 """
 
 from __future__ import annotations

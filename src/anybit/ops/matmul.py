@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor
 
 from anybit.formats import TensorFormat
 from anybit.ops import native, reference
-from anybit.ops.dispatch import Kernel, Problem, choose, rates
+from anybit.ops.costs import Costs
+from anybit.ops.dispatch import Kernel, Problem, calibrated, choose, costs
 from anybit.ops.emulated import Accumulator, emulated_matmul
 from anybit.ops.invariant import DETERMINISM, Determinism, invariant_matmul, layercast_matmul
-from anybit.ops.packed import DENSE, Packed, prepack
+from anybit.ops.packed import DENSE, Packed, element, prepack
 from anybit.ops.product import Product, named
 from anybit.tensors import QTensor
 
@@ -32,8 +34,8 @@ def matmul(
 ) -> Tensor:
     """x [..., k] floating, w [n, k], bias [n] -> [..., n] in `out_dtype` (default: x's).
 
-    act: None multiplies with x as it is, sums in float32.  int8/row and int8/gN (N a multiple of 32) round x to 8 bits and multiply
-    integers, with float32 sums over groups.  Other formats round x to their values and multiply those.
+    act: None multiplies with x as it is, sums in float32.  int8/row and int8/gN (N a multiple of 32) round x to 8 bits (intM/…: M) and
+    multiply integers, with float32 sums over groups.  Other formats round x to their values and multiply those.
     A `Packed` weight costs its bytes only; a QTensor is packed at every call, so pack what is used again.
     Results do not depend on the number of threads. Inference only: no gradient flows through kernels.
 
@@ -44,7 +46,7 @@ def matmul(
     """
     if determinism not in DETERMINISM:
         raise ValueError(f"determinism is one of {', '.join(DETERMINISM)}; got {determinism!r}")
-    emulate = accumulate is not None or named(multiply) != Product()
+    emulate = accumulate is not None or (multiply != "exact" and named(multiply) != Product())
     if emulate and determinism != "none":
         raise ValueError("emulated arithmetic has an order of its own; leave determinism at 'none'")
     k = w.k if isinstance(w, Packed) else w.shape[-1]
@@ -59,17 +61,24 @@ def matmul(
         return y.to(out_dtype or x.dtype)
     if determinism != "none":
         rounded = reference.round_activations(x, act)
-        y = (
-            layercast_matmul(rounded, w, bias)
-            if determinism == "layercast"
-            else invariant_matmul(rounded, _whole(w), bias)
-        )
+        y = layercast_matmul(rounded, w, bias) if determinism == "layercast" else invariant_matmul(rounded, w, bias)
         return y.to(out_dtype or x.dtype)
     if isinstance(w, QTensor) and x.device.type == "cpu" and native.load() is not None:
         w = prepack(w)
-    choice = choose(KERNELS, problem_of(x, w, act))
-    result: Tensor = choice.kernel.run(x, w, bias, act)
-    return result.to(out_dtype or x.dtype)
+    result: Tensor = _kernel(x, w, act).run(x, w, bias, act)
+    dtype = out_dtype or x.dtype
+    return result if result.dtype is dtype else result.to(dtype)
+
+
+def _kernel(x: Tensor, w: Weight, act: TensorFormat | None) -> Kernel:
+    """The choice for a problem; kept with a packed weight, for one product of a model takes as long as a few choices."""
+    if not isinstance(w, Packed) or w.handle is None:
+        return choose(KERNELS, problem_of(x, w, act)).kernel
+    key = x.numel() // max(1, w.k), act, x.device, costs()
+    kernel: Kernel | None = w.kernels.get(key)
+    if kernel is None:
+        kernel = w.kernels[key] = choose(KERNELS, problem_of(x, w, act)).kernel
+    return kernel
 
 
 def _whole(w: Weight) -> QTensor | Tensor:
@@ -91,22 +100,18 @@ def problem_of(x: Tensor, w: Weight, act: TensorFormat | None) -> Problem:
     device = x.device.type
     spec = None if act is None else str(act)
     if isinstance(w, Packed):
-        name = "plain" if w.format is None else str(w.format)
         native_ok = w.handle is not None
         padded = native_ok and bool(w.handle.padded_groups)
-        return Problem(m, w.n, w.k, name, w.nbytes, spec, native_ok, w.integer, w.group, padded, device)
+        return Problem(
+            m, w.n, w.k, w.name, w.nbytes, spec, native_ok, w.integer, w.group, padded, device, w.element, w.order
+        )
     name = str(w.format) if isinstance(w, QTensor) else DENSE.get(w.dtype, str(w.dtype))
-    return Problem(m, w.shape[0], w.shape[-1], name, int(w.nbytes), spec, False, False, 0, False, device)
+    held = "" if isinstance(w, QTensor) else name
+    return Problem(m, w.shape[0], w.shape[-1], name, int(w.nbytes), spec, False, False, 0, False, device, held)
 
 
-def explain(op: str, problem: tuple[int, int, int, str, str | None]) -> dict[str, Any]:
-    """What `matmul` would choose for (m, n, k, weight spec, activation spec or None) with a packed weight, and why.
-
-    Keys: kernel, predicted_seconds, why, candidates (each kernel, refused: reason or None, predicted_seconds).
-    Raises ValueError for another op.
-    """
-    if op != "matmul":
-        raise ValueError(f"only 'matmul' is chosen by prediction; got {op!r}")
+def described(problem: tuple[int, int, int, str, str | None]) -> Problem:
+    """The problem of (m, n, k, weight spec, activation spec or None) with a packed weight."""
     m, n, k, weights, act = problem
     fmt = TensorFormat.parse(weights)
     activation = None if act is None else str(TensorFormat.parse(act))
@@ -114,13 +119,28 @@ def explain(op: str, problem: tuple[int, int, int, str, str | None]) -> dict[str
     wide = fmt.block[1] or k
     scales = 0 if fmt.scale is None else -(-k // wide) * fmt.scale.bits // 8
     size = n * k * dense_bits // 8 if dense_bits else n * (-(-k * fmt.bits // 8) + scales)
-    integer = dense_bits is None and (fmt.bits <= 4 or fmt.element.name.startswith(("int", "uint")))
+    held = element(fmt)
+    integer = held not in DENSE.values()
     loaded = native.load() is not None
-    choice = choose(KERNELS, Problem(m, n, k, weights, size, activation, loaded, integer and loaded, wide, False))
+    group = 0 if dense_bits else wide
+    return Problem(m, n, k, weights, size, activation, loaded, integer and loaded, group, False, "cpu", held)
+
+
+def explain(op: str, problem: tuple[int, int, int, str, str | None]) -> dict[str, Any]:
+    """What `matmul` would choose for (m, n, k, weight spec, activation spec or None) with a packed weight, and why.
+
+    Keys: kernel, predicted_seconds (weights read from memory), why, calibrated (whether this machine was measured by
+    `anybit doctor --calibrate`), candidates (each kernel, refused: reason or None, predicted_seconds).
+    Raises ValueError for another op.
+    """
+    if op != "matmul":
+        raise ValueError(f"only 'matmul' is chosen by prediction; got {op!r}")
+    choice = choose(KERNELS, described(problem))
     return {
         "op": op,
         "kernel": choice.kernel.name,
         "predicted_seconds": choice.kernel.cost(choice.problem),
+        "calibrated": calibrated(),
         "why": choice.why,
         "candidates": [
             {"kernel": name, "refused": refused, "predicted_seconds": cost} for name, refused, cost in choice.candidates
@@ -128,21 +148,45 @@ def explain(op: str, problem: tuple[int, int, int, str, str | None]) -> dict[str
     }
 
 
+def predicted(problem: tuple[int, int, int, str, str | None], table: Costs) -> float:
+    """Seconds of the native kernel that would be chosen with another table of costs. ValueError without the native module."""
+    found = described(problem)
+    native_kernels = ((_native_int8, _seconds_int8), (_native_exact, _seconds_exact))
+    return min(seconds(found, table) for accepts, seconds in native_kernels if accepts(found) is None)
+
+
 def _native_int8(p: Problem) -> str | None:
-    group = reference.act_group(p.act)
+    return _integers(p, "tiles")
+
+
+def _integers(p: Problem, order: str) -> str | None:
+    """Why integer activations do not multiply a weight packed in `order`."""
+    act = reference.integer_act(p.act)
     if not p.packed:
         return "the weight is not packed (or the native module is missing)"
-    if group is None:
-        return "activations are not int8 a row or a group of a multiple of 32"
+    if p.order != order:
+        return f"the weight is packed as {p.order}"
+    if act is None:
+        return "activations are no signed integers of 2 to 8 bits with a scale a row or a group of a multiple of 32"
     if not p.integer:
         return f"{p.weights} has no integer form"
-    if p.padded and group and group != p.group:
+    if p.padded and act.group and act.group != p.group:
         return f"groups of {p.group} are padded, so activations must share them or be int8/row"
     return None
 
 
 def _native_exact(p: Problem) -> str | None:
-    return None if p.packed else "the weight is not packed (or the native module is missing)"
+    if not p.packed:
+        return "the weight is not packed (or the native module is missing)"
+    return None if p.order == "tiles" else f"the weight is packed as {p.order}"
+
+
+def _bit_serial(p: Problem) -> str | None:
+    return _integers(p, "bits")
+
+
+def _lookup(p: Problem) -> str | None:
+    return _integers(p, "nibbles")
 
 
 def _torch_plain(p: Problem) -> str | None:
@@ -155,46 +199,93 @@ def _reference(p: Problem) -> str | None:
     return "the weight is packed and its source gone" if p.packed else None
 
 
-def _cost_int8(p: Problem) -> float:
-    r = rates()
-    return max(p.weight_bytes / r.bandwidth, p.m * p.n * p.k / r.int8) + r.call
+def _seconds_int8(p: Problem, table: Costs) -> float:
+    act = reference.integer_act(p.act)
+    group = act.group if act is not None and act.group else p.k
+    return table.seconds("int8", p.element, p.m, p.n, p.k, min(p.group or p.k, group), p.weight_bytes)
 
 
-def _cost_exact(p: Problem) -> float:
-    r = rates()
-    # unpacking to float32 is work of its own while one row is multiplied
-    return max(p.weight_bytes / r.bandwidth, (p.m + 1) * p.n * p.k / r.exact) + r.call
+def _seconds_bit_serial(p: Problem, table: Costs) -> float:
+    act = reference.integer_act(p.act)
+    assert act is not None, "accepted"
+    return _counted(p, table, 3 * act.bits)  # an and, a count and an addition a plane of x
 
 
-def _cost_torch(p: Problem) -> float:
-    r = rates()
-    return max(p.weight_bytes / r.bandwidth, p.m * p.n * p.k / r.torch) + r.call
+def _seconds_lookup(p: Problem, table: Costs) -> float:
+    return _counted(p, table, 17)
 
 
-def _cost_reference(p: Problem) -> float:
-    r = rates()
-    # three passes over a float32 copy of the weight, then torch's product
-    return 3 * 4 * p.n * p.k / r.bandwidth + p.m * p.n * p.k / r.torch + 5e-5
+def _counted(p: Problem, table: Costs, instructions: int) -> float:
+    """Of so many instructions for 64 bytes of weights and a row of x, as many a second as of integer products (of 64 bytes)."""
+    rate = table.peaks.get("int8", table.bandwidth * 128) / 128
+    return max(p.weight_bytes / table.bandwidth, instructions * p.m * p.weight_bytes / 64 / rate) + table.call
 
 
-def _run_native(x: Tensor, w: Packed, bias: Tensor | None, group: int) -> Tensor:
+def _seconds_exact(p: Problem, table: Costs) -> float:
+    family = "bf16" if p.act == "bf16" and any(name.startswith("bf16/") for name in table.kernels) else "exact"
+    rounding = 0.0 if p.act is None else table.prepared("rounding", p.m, p.k)
+    return table.seconds(family, p.element, p.m, p.n, p.k, p.group, p.weight_bytes) + rounding
+
+
+def _seconds_torch(p: Problem, table: Costs) -> float:
+    return table.seconds("torch", p.element, p.m, p.n, p.k, 0, p.weight_bytes)
+
+
+def _seconds_reference(p: Problem, table: Costs) -> float:
+    return table.seconds("reference", "integer4", p.m, p.n, p.k, 0, p.weight_bytes)
+
+
+def run_native(x: Tensor, w: Packed, bias: Tensor | None, group: int, levels: int = 127, wide: int = 0) -> Tensor:
+    """The compiled product -> float32 [..., n]; group -2 and -1 exact (x bf16, any), 0 a scale a row, else a scale a group.
+
+    wide: of how many first groups the codes are of 8 bits whatever `levels`.
+    """
     module = native.load()
     assert module is not None, "packed weights come from the native module"
-    rows = x.detach().to(torch.float32).reshape(-1, w.k).contiguous()
+    rows = x
+    # every operation of torch that is left out is a tenth of the shortest products
+    if x.requires_grad or x.dtype is not torch.float32 or x.dim() != 2 or not x.is_contiguous():
+        rows = x.detach().to(torch.float32).reshape(-1, w.k).contiguous()
     out = torch.empty(rows.shape[0], w.n)
-    b = None if bias is None else bias.detach().to(torch.float32).contiguous().numpy()
-    module.matmul(w.handle, rows.numpy(), group, out.numpy(), b)
-    return out.reshape(*x.shape[:-1], w.n)
+    module.matmul(w.handle, rows.numpy(), group, out.numpy(), _bias(bias), levels=levels, wide=wide)
+    return out if rows is x else out.reshape(*x.shape[:-1], w.n)
+
+
+def _bias(bias: Tensor | None) -> Any:
+    return None if bias is None else bias.detach().to(torch.float32).contiguous().numpy()
 
 
 def _run_int8(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat) -> Tensor:
-    group = reference.act_group(act)
-    assert group is not None, "the kernel accepted the activations"
-    return _run_native(x, w, bias, group)
+    of = reference.integer_act(act)
+    assert of is not None, "the kernel accepted the activations"
+    return run_native(x, w, bias, of.group, of.levels)
+
+
+def _run_planes(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat) -> Tensor:
+    return plane_matmul(x, (w,), act, bias)[0]
+
+
+def plane_matmul(
+    x: Tensor, weights: Sequence[Packed], act: TensorFormat, bias: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """x [..., k] times each of some weights [n_i, k] packed in planes -> float32 [..., n_i]; x is rounded and tabulated once for all.
+
+    The bias is added to each. Raises ValueError for activations that are no signed integers and weights that are packed otherwise.
+    """
+    module, of = native.load(), reference.integer_act(act)
+    if of is None or any(w.order == "tiles" or w.handle is None for w in weights):
+        raise ValueError(f"planes of bits multiply signed integer activations with a scale a row or group; got {act}")
+    assert module is not None, "packed weights come from the native module"
+    rows = x.detach().to(torch.float32).reshape(-1, x.shape[-1]).contiguous()
+    outs = [torch.empty(rows.shape[0], w.n) for w in weights]
+    module.plane_matmul(
+        [w.handle for w in weights], rows.numpy(), of.group, of.bits, [y.numpy() for y in outs], _bias(bias)
+    )
+    return tuple(y.reshape(*x.shape[:-1], y.shape[1]) for y in outs)
 
 
 def _run_exact(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
-    return _run_native(reference.round_activations(x, act), w, bias, -2 if str(act) == "bf16" else -1)
+    return run_native(reference.round_activations(x, act), w, bias, -2 if str(act) == "bf16" else -1)
 
 
 def _run_torch(x: Tensor, w: Tensor, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
@@ -209,9 +300,21 @@ def _run_reference(x: Tensor, w: Weight, bias: Tensor | None, act: TensorFormat 
     return reference.matmul(x, source, bias, act)
 
 
+def _kernel_of(
+    name: str,
+    accepts: Callable[[Problem], str | None],
+    seconds: Callable[[Problem, Costs], float],
+    run: Callable[..., Any],
+) -> Kernel:
+    """A kernel that costs what the table of this machine says."""
+    return Kernel(name, accepts, lambda p: seconds(p, costs()), run)
+
+
 KERNELS: tuple[Kernel, ...] = (
-    Kernel("native int8", _native_int8, _cost_int8, _run_int8),
-    Kernel("native exact", _native_exact, _cost_exact, _run_exact),
-    Kernel("torch linear", _torch_plain, _cost_torch, _run_torch),
-    Kernel("reference", _reference, _cost_reference, _run_reference),
+    _kernel_of("native int8", _native_int8, _seconds_int8, _run_int8),
+    _kernel_of("native bit-serial", _bit_serial, _seconds_bit_serial, _run_planes),
+    _kernel_of("native lookup", _lookup, _seconds_lookup, _run_planes),
+    _kernel_of("native exact", _native_exact, _seconds_exact, _run_exact),
+    _kernel_of("torch linear", _torch_plain, _seconds_torch, _run_torch),
+    _kernel_of("reference", _reference, _seconds_reference, _run_reference),
 )

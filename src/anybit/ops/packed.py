@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,6 +15,11 @@ from anybit.ops import native
 from anybit.tensors import QTensor
 
 Bytes = NDArray[np.uint8]
+Order = Literal["tiles", "bits", "nibbles"]
+ORDERS: tuple[str, ...] = get_args(Order)
+"""How packed integers keep their bits: as codes to unpack, or as planes to be counted or looked up (native/generic/planes.hpp)."""
+HOLDERS = (torch.bfloat16, torch.float16, torch.float32)
+"""Types that may hold wider elements, in the order they are tried."""
 DENSE = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
@@ -23,7 +28,7 @@ class Packed:
     """A matrix [n, k] ready to be multiplied with.
 
     source: the value it was made from, kept only where no kernel takes it (handle None) and the reference must.
-    format: of the source; None for plain tensors.
+    format: of the source; None for plain tensors.  order: of its bits.
     """
 
     n: int
@@ -31,11 +36,31 @@ class Packed:
     format: TensorFormat | None
     handle: Any = None
     source: QTensor | Tensor | None = None
+    order: Order = "tiles"
+    kernels: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """What `matmul` has chosen for numbers of rows and activations before."""
+
+    @property
+    def name(self) -> str:
+        """The spec of the format, "plain" for plain tensors."""
+        return "plain" if self.format is None else str(self.format)
+
+    @property
+    def element(self) -> str:
+        """What the kernels unpack; see `element`."""
+        if self.handle is None:
+            return ""
+        if self.order != "tiles":
+            return f"integer{self.handle.bits}"
+        if self.handle.kind not in ("integer", "codebook"):
+            return str(self.handle.kind)
+        assert self.format is not None, "plain tensors are no codes"
+        return f"{'integer' if self.handle.kind == 'integer' else codebook(self.format)}{self.handle.bits}"
 
     @property
     def integer(self) -> bool:
         """Whether int8 activations are multiplied with it as integers."""
-        return self.handle is not None and bool(self.handle.integer_form)
+        return self.handle is not None and (self.order != "tiles" or bool(self.handle.integer_form))
 
     @property
     def nbytes(self) -> int:
@@ -50,17 +75,28 @@ class Packed:
         return 0 if self.handle is None else int(self.handle.group)
 
 
-def prepack(w: QTensor | Tensor) -> Packed:
+def prepack(w: QTensor | Tensor, order: Order = "tiles") -> Packed:
     """Repack a matrix [n, k] (both at least 1) for the kernels; a copy, after which `w` may go.
 
     Integers of 1 to 8 bits and codebooks or floats of up to 4 bits stay as small as they are; wider floats are held
-    as bf16 or fp16 values (whichever is exact), with their scales. Raises ValueError for anything but a matrix.
+    as bf16 or fp16 values (whichever is exact), with their scales.
+
+    order: "tiles" are for any activations.  "bits" and "nibbles" keep integers as planes of bits for signed integer activations of 2 to 8
+    bits with a scale a row or group: products are counts of bits (arXiv 2408.08554) or lookups of four bits at a time in tables of 16
+    sums (T-MAC, EuroSys 2025), with the same results bit for bit.  Which is faster depends on the machine (benchmarks/NOTES.md).
+    Raises ValueError for anything but a matrix, and for planes of what are no integers of up to 8 bits.
     """
+    if order not in ORDERS:
+        raise ValueError(f"bits are packed in the order {', '.join(ORDERS)}; got {order!r}")
     if len(w.shape) != 2:
         raise ValueError(f"a packed weight is a matrix [out, in]; got the shape {tuple(w.shape)}")
     n, k = w.shape
     module = native.load()
     fmt = w.format if isinstance(w, QTensor) else None
+    if order != "tiles":
+        if module is None or not n or not k or not isinstance(w, QTensor) or w.device.type != "cpu":
+            raise ValueError("planes of bits need a quantized matrix on the CPU and the native module")
+        return Packed(n, k, fmt, _planes(module, w, order), order=order)
     if module is None or not n or not k or w.device.type != "cpu":
         return Packed(n, k, fmt, None, w)
     if isinstance(w, QTensor):
@@ -86,11 +122,41 @@ def _pack(module: Any, w: QTensor) -> Any:
         dense = w.dequantize()
         return module.pack_dense(_bytes(dense), n, k, "fp32", 1, 0, "none", np.empty(0, np.uint8))
     values = fmt.element.decode(w.unpacked())
-    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+    for dtype in HOLDERS:
         held = values.to(dtype)
         if torch.equal(held.float(), values):
             break
     return module.pack_dense(_bytes(held), n, k, DENSE[dtype], rows, cols, scale_type, scale, factor)
+
+
+def _planes(module: Any, w: QTensor, order: Order) -> Any:
+    handle = _pack(module, w)
+    if handle.kind != "integer":
+        raise ValueError(f"planes of bits are made of integers of 1 to 8 bits; {w.format} is packed as {handle.kind}")
+    return module.planes(handle, order)
+
+
+def element(fmt: TensorFormat) -> str:
+    """What kernels unpack of a weight of this format: integerN, byteN or wordN (codebooks whose levels are one or two 8-bit digits), or the
+    float type that holds wider values."""
+    bits = fmt.element.bits
+    if fmt.scale is None:
+        return fmt.element.name if fmt.element.name in DENSE.values() else "fp32"
+    if bits <= 8 and _evenly_spaced(fmt):
+        return f"integer{bits}"
+    if bits <= 4:
+        return f"{codebook(fmt)}{bits}"
+    if fmt.zero is not None:
+        return "fp32"
+    values = torch.from_numpy(np.array(fmt.element.values if bits <= 16 else [], np.float32))
+    return next((DENSE[dtype] for dtype in HOLDERS if torch.equal(values.to(dtype).float(), values)), "fp32")
+
+
+def codebook(fmt: TensorFormat) -> str:
+    """ "byte" where the levels above the lowest are integers of 8 bits in some power of two, else "word"."""
+    above = np.asarray(fmt.element.values) - np.min(fmt.element.values)
+    scaled = (above * 2.0**power for power in range(9))
+    return "byte" if any(np.array_equal(one, np.rint(one)) and one.max() <= 255 for one in scaled) else "word"
 
 
 def _evenly_spaced(fmt: TensorFormat) -> bool:

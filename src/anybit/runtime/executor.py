@@ -19,6 +19,7 @@ from anybit.models.plan import Op, Plan, Value, WeightRef
 from anybit.runtime import native
 from anybit.runtime.sampling import Sampling
 from anybit.tensors import QTensor
+from anybit.transforms.hadamard import kernel, signs
 
 Ids = Sequence[int] | Tensor | NDArray[np.integer]
 CacheKind = Literal["fp32", "fp16", "int8"]
@@ -90,7 +91,6 @@ class NativeExecutor:
         self._index = {name: i for i, name in enumerate(names)} | {"ids": -1}
         self._tables = list(plan.constants)
         self._packed: dict[WeightRef, ops.Packed] = {}
-        self._maps: dict[tuple[str, int, int, tuple[tuple[str, Value], ...]], ops.Packed] = {}
         self._refs = list(dict.fromkeys(ref for op in plan.ops for ref in op.weights))
         self._done = 0
         # Residuals of activations rounded to a few bits: at 8 bits or exact there is next to nothing, or nothing, left over.
@@ -111,7 +111,9 @@ class NativeExecutor:
 
     def _lower(self, op: Op, weights: Weights, progress: Progress | None) -> tuple[object, ...]:
         """The tuple bindings/engine.cc reads: kind, inputs, output, matrix, vector, attributes."""
-        if op.kind in ("hadamard", "block_affine", "gather", "scatter"):
+        if op.kind in ("hadamard", "gather", "scatter"):
+            return self._moving(op)
+        if op.kind == "block_affine":
             return self._dense(op, weights)
         attrs: dict[str, Value] = dict(op.attrs)
         matrix: ops.Packed | None = None
@@ -129,26 +131,25 @@ class NativeExecutor:
         handle = None if matrix is None else matrix.handle
         return op.kind, inputs, self._index[op.output], handle, vector, attrs
 
+    def _moving(self, op: Op) -> tuple[object, ...]:
+        """Operators without weights of the model: rotations, and columns picked out or put back."""
+        source, out = self._index[op.inputs[0]], self._index[op.output]
+        if op.kind != "hadamard":
+            places = self.plan.constants[str(op.attrs["table"])].float().numpy()
+            attrs = {"factor": op.attrs["factor"]} if op.kind == "scatter" else {}
+            return op.kind, [source], out, None, np.ascontiguousarray(places), attrs
+        turn = rotation(op)
+        of = kernel(turn.block, bool(op.attrs.get("inverse")))
+        vector = of.small
+        if turn.seed is not None:
+            vector = np.concatenate([vector, signs(self.plan.buffers[op.inputs[0]], turn.seed).numpy()])
+        return op.kind, [source], out, None, np.ascontiguousarray(vector), of.attributes()
+
     def _dense(self, op: Op, weights: Weights) -> tuple[object, ...]:
-        """The engine has no operator for these linear maps: they are dense matrices, exact in float32."""
-        width, out = self.plan.buffers[op.inputs[0]], self.plan.buffers[op.output]
-        key = op.kind, width, out, (*sorted(op.attrs.items()), *(("", ref.name) for ref in op.weights))
-        if key not in self._maps:
-            if op.kind == "hadamard":
-                # A linear multiplies by the transpose of its weight, and the transpose of a rotation is its inverse.
-                turned = rotation(op).matrix(width)
-                matrix = turned if op.attrs.get("inverse") else turned.T.contiguous()
-            elif op.kind == "block_affine":  # activations of 8 bits, or exact ones, need no clipping
-                matrix = block_affine(op, weights).matrix().T.contiguous()
-            else:
-                places = self.plan.constants[str(op.attrs["table"])].long()
-                matrix = torch.zeros(out, width)
-                if op.kind == "gather":
-                    matrix[torch.arange(out), places] = 1.0
-                else:
-                    matrix[places, torch.arange(width)] = float(op.attrs["factor"])
-            self._maps[key] = ops.prepack(matrix)
-        return "linear", [self._index[op.inputs[0]]], self._index[op.output], self._maps[key].handle, None, {"exact": 1}
+        """The engine has no operator for this linear map: it is a dense matrix, exact in float32."""
+        # activations of 8 bits, or exact ones, need no clipping
+        matrix = ops.prepack(block_affine(op, weights).matrix().T.contiguous())
+        return "linear", [self._index[op.inputs[0]]], self._index[op.output], matrix.handle, None, {"exact": 1}
 
     def _pack(self, ref: WeightRef, weights: Weights, progress: Progress | None) -> ops.Packed:
         if ref not in self._packed:

@@ -25,10 +25,9 @@ _TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 def quantize_absmax(x: Tensor, matrix: Tensor, fmt: TensorFormat, mode: Mode, key: Key | None) -> QTensor | None:
     """The QTensor of x, whose matrix view is `matrix` [rows, cols]; None where the kernels lack the format or refuse the values."""
-    settings = _settings(matrix, fmt, mode, key)
-    if settings is None:
+    cast = _cast(matrix, fmt, mode, key)
+    if cast is None:
         return None
-    module, seed, start = settings
     rows, cols = matrix.shape
     assert fmt.scale is not None, "formats without scales were refused"
     storage, span = scale_dtype(fmt.scale), span_of(fmt)
@@ -38,9 +37,9 @@ def quantize_absmax(x: Tensor, matrix: Tensor, fmt: TensorFormat, mode: Mode, ke
     scales = native.empty(rows * blocks * storage.itemsize, np.uint8)
     kind = "e8m0" if isinstance(fmt.scale, Exponent) else _TYPES.get(storage, "float8")
     source = matrix.contiguous()
-    status, factor = module.quantize_blocks(
-        native.grid(fmt.element),
-        module.CAST_MODES.index(mode),
+    status, factor = cast.module.quantize_blocks(
+        cast.grid,
+        cast.mode,
         source.reshape(-1).view(torch.uint8).numpy(),
         _SOURCES[source.dtype],
         rows,
@@ -54,8 +53,7 @@ def quantize_absmax(x: Tensor, matrix: Tensor, fmt: TensorFormat, mode: Mode, ke
         span * min(fmt.scale.max, LARGEST_BLOCK_SCALE) if fmt.tensor_scale else 0.0,
         codes,
         scales,
-        seed,
-        start,
+        *cast.chance,
     )
     if status != 0:
         return None
@@ -69,8 +67,8 @@ def quantize_absmax(x: Tensor, matrix: Tensor, fmt: TensorFormat, mode: Mode, ke
     )
 
 
-def _settings(matrix: Tensor, fmt: TensorFormat, mode: str, key: Any) -> tuple[Any, int, int] | None:
-    """(native module, seed, start) where the kernels take this, else None."""
+def _cast(matrix: Tensor, fmt: TensorFormat, mode: str, key: Any) -> native.Cast | None:
+    """The cast of the elements where the kernels take this, else None."""
     element, scale = fmt.element, fmt.scale
     if fmt.block[0] != 1 or fmt.zero is not None or element.bits > 8 or not isinstance(scale, Float | Exponent):
         return None
@@ -78,8 +76,6 @@ def _settings(matrix: Tensor, fmt: TensorFormat, mode: str, key: Any) -> tuple[A
         return None
     if type(matrix) is not Tensor or matrix.device.type != "cpu" or matrix.dtype not in _SOURCES:
         return None
-    found = native.prepare(element, mode, key)
-    if found is None or (isinstance(scale, Float) and scale.name != "fp32" and native.grid(scale) is None):
+    if isinstance(scale, Float) and scale.name != "fp32" and native.grid(scale) is None:
         return None
-    module, _, seed, start = found
-    return module, seed, start
+    return native.prepare(element, mode, key)

@@ -11,8 +11,13 @@ import functools
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from anybit.formats.native import empty
+from anybit.ops import native
 
 
 @dataclass(frozen=True)
@@ -63,13 +68,59 @@ def block_size(width: int) -> int:
     return best
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """What the compiled transform is given: the matrix of a small order [order, order] of 1 and -1, which it doubles up to `block`."""
+
+    order: int
+    block: int
+    inverse: bool
+    small: NDArray[np.float32]
+
+    def attributes(self) -> dict[str, int]:
+        """As the native engine takes them."""
+        return {"order": self.order, "block": self.block, "inverse": int(self.inverse)}
+
+
+@functools.cache
+def kernel(block: int, inverse: bool = False) -> Kernel:
+    """For blocks of an order; ValueError where no matrix of that order is known. The small order fills vectors of 16 where it can."""
+    base, doublings, block = _factor(block, block)
+    order = next((base << i for i in range(doublings + 1) if (base << i) % 16 == 0), block)
+    unit = torch.eye(order)
+    matrix = _inverse(unit, order) if inverse else _hadamard(unit, order)
+    return Kernel(order, block, inverse, np.ascontiguousarray((matrix * math.sqrt(order)).round().numpy()).reshape(-1))
+
+
+def _compiled(x: Tensor, block: int | None, inverse: bool, signs: Tensor | None) -> Tensor | None:
+    """The transform by the native module; None where it is missing, and for what it does not take."""
+    if x.dtype != torch.float32 or x.device.type != "cpu" or x.requires_grad or not x.numel():
+        return None
+    module = native.load()
+    if module is None:
+        return None
+    of = kernel(_factor(x.shape[-1], block)[2], inverse)
+    rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
+    out = torch.from_numpy(empty(rows.numel(), np.float32)).reshape(rows.shape)
+    module.hadamard(
+        rows.numpy(), of.small, of.order, of.block, inverse, None if signs is None else signs.numpy(), out.numpy()
+    )
+    return out.reshape(x.shape)
+
+
 def hadamard(x: Tensor, block: int | None = None) -> Tensor:
     """Multiply the last dimension by the block-diagonal orthonormal Hadamard matrix.
 
     x: [..., width], a floating dtype; block: order of each diagonal block, default `block_size(width)`. Returns the same shape and
     dtype. Symmetric for powers of two (so its own inverse); use `inverse` for the general case. Raises ValueError where
-    the block does not divide the width or no matrix of that order is known.
+    the block does not divide the width or no matrix of that order is known. float32 on the CPU runs compiled.
     """
+    found = _compiled(x, block, False, None)
+    return _hadamard(x, block) if found is None else found
+
+
+def _hadamard(x: Tensor, block: int | None) -> Tensor:
+    """The readable transform, of any dtype, device and with gradients."""
     base, doublings, block = _factor(x.shape[-1], block)
     y = x.reshape(-1, block)
     y = (y.reshape(-1, base) @ _paley(base).to(y)).reshape(y.shape) if base > 1 else y
@@ -82,6 +133,11 @@ def hadamard(x: Tensor, block: int | None = None) -> Tensor:
 
 def inverse(x: Tensor, block: int | None = None) -> Tensor:
     """The transpose of `hadamard`, which is its inverse; same arguments."""
+    found = _compiled(x, block, True, None)
+    return _inverse(x, block) if found is None else found
+
+
+def _inverse(x: Tensor, block: int | None) -> Tensor:
     base, doublings, block = _factor(x.shape[-1], block)
     y = x.reshape(-1, block)
     for level in range(doublings):
@@ -101,12 +157,18 @@ def signs(width: int, seed: int) -> Tensor:
 
 def rotate(x: Tensor, seed: int | None = None, block: int | None = None) -> Tensor:
     """x D H along the last dimension, D the diagonal of `signs(width, seed)` (identity where seed is None)."""
-    return hadamard(x if seed is None else x * signs(x.shape[-1], seed).to(x), block)
+    found = _compiled(x, block, False, None if seed is None else signs(x.shape[-1], seed))
+    if found is not None:
+        return found
+    return _hadamard(x if seed is None else x * signs(x.shape[-1], seed).to(x), block)
 
 
 def unrotate(x: Tensor, seed: int | None = None, block: int | None = None) -> Tensor:
     """The inverse of `rotate`: x Hᵀ D."""
-    y = inverse(x, block)
+    found = _compiled(x, block, True, None if seed is None else signs(x.shape[-1], seed))
+    if found is not None:
+        return found
+    y = _inverse(x, block)
     return y if seed is None else y * signs(x.shape[-1], seed).to(y)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from torch import nn
@@ -12,6 +11,7 @@ from anybit import models
 from anybit.errors import AnybitError, CheckpointError
 from anybit.models import Model, inject_outliers
 from anybit.models.outliers import KINDS, write
+from anybit.ops.costs import cache_folder
 from anybit.zoo.members import WEIGHTS, Member, find
 
 OUTLIERS = "lm-outliers"
@@ -59,7 +59,7 @@ def checked(member: Member) -> Path:
 def folder(name_or_path: str) -> Path:
     """The directory of a decoder: a path, the name of a bundled model, or of a member of the zoo.
 
-    `lm-outliers` is written to the user's cache (`XDG_CACHE_HOME`, else ~/.cache) the first time.  Raises AnybitError for a member
+    `lm-outliers` is written to the user's cache (`ops.costs.cache_folder`) the first time.  Raises AnybitError for a member
     that is no decoder, CheckpointError for what is neither.
     """
     try:
@@ -78,8 +78,7 @@ def folder(name_or_path: str) -> Path:
 
 def _written(member: Member) -> Path:
     assert member.sha256 is not None, "only trained members are written"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anybit" / "zoo"
-    out = cache / f"{member.name}-{OUTLIER_FRACTION:g}-{OUTLIER_SCALE:g}-{member.sha256[:12]}"
+    out = cache_folder() / "zoo" / f"{member.name}-{OUTLIER_FRACTION:g}-{OUTLIER_SCALE:g}-{member.sha256[:12]}"
     if not out.is_dir():
         model = load(member.name)
         assert isinstance(model, Model), "a decoder"

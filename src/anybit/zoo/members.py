@@ -87,7 +87,7 @@ MEMBERS: tuple[Member, ...] = (
     Member(
         "dllm", "masked-diffusion language model", 5_770_752, "as anybit-tiny, from which it starts", PROJECT,
         "nats a token (ELBO, 64 fixed draws)", "low", 4.92782, "dllm/model.safetensors",
-        "ef0d1220981a79c5f91a1ebe3e2a86767b1eac0314e93ae07f23c7328f0726a0", bundled=True, script="train_dllm",
+        "745bfc2567ad6aba1385fca55e0ad1de7077101c05c178ef5cec04fb6709ae23", bundled=True, script="train_dllm",
         training="300 steps of 16 samples, 15 min on a shared core", start=STARTED,
     ),
     Member(
@@ -101,6 +101,10 @@ MEMBERS: tuple[Member, ...] = (
         73.3, "mobilenet/model.safetensors",
         "7828b5b3d2bcfbba7f648c3c79e5d2b680e09a70505919fccda1703db139da61", bundled=True, script="train_mobilenet",
         training="1,200 steps of 128 samples, 60 min on a shared core",
+    ),
+    Member(
+        "mobilenet-v3", "convolutional (MobileNetV3-small)", 932_778, CIFAR, PROJECT, "% of 1,000 test images right", "high",
+        None, "mobilenet-v3/model.safetensors", None, bundled=True, script="train_mobilenet_v3",
     ),
     Member(
         "vit", "vision transformer", 2_693_194, CIFAR, PROJECT, "% of 1,000 test images right", "high",

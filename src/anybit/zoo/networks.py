@@ -19,6 +19,7 @@ from anybit.zoo.architectures.kwt import KWT1
 from anybit.zoo.architectures.masked_lm import MaskedLM
 from anybit.zoo.architectures.mlperf import DSCNN, ResNet8
 from anybit.zoo.architectures.mobilenet import MobileNetCifar, MobileNetV1, MobileNetV2
+from anybit.zoo.architectures.mobilenet_v3 import MobileNetV3Cifar
 from anybit.zoo.architectures.resnet import ResNet
 from anybit.zoo.architectures.silero import SileroVAD
 from anybit.zoo.architectures.unet import TextUNet
@@ -186,6 +187,7 @@ NETWORKS: dict[str, Network] = {
     "dllm": Network(MaskedLM, language.masked_score, calibration=language.masked_calibration),
     "moe": Network(ExpertsLM, language.perplexity, calibration=language.calibration),
     "mobilenet": Network(MobileNetCifar, cifar, calibration=cifar_calibration),
+    "mobilenet-v3": Network(MobileNetV3Cifar, cifar, calibration=cifar_calibration),
     "vit": Network(VisionTransformer, cifar, calibration=cifar_calibration),
     "unet": Network(TextUNet, agreement, compare=likeness),
     "resnet20": Network(lambda: ResNet(20), cifar, calibration=cifar_calibration),

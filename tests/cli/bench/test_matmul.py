@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from anybit.cli.bench import matmul
-from anybit.cli.bench.matmul import Line, Shape
+from anybit.cli.bench.matmul import Entrant, Line, Setting, Shape
 from anybit.cli.bench.rounds import Sample
 from anybit.errors import AnybitError
 
@@ -22,47 +24,136 @@ def test_bad_shape(text):
         Shape.parse(text)
 
 
-def test_copies_leave_the_cache():
-    assert matmul.copies(10, 100, cold=True) == 20
-    assert matmul.copies(1000, 100, cold=True) == 1
-    assert matmul.copies(1, 10**9, cold=True) == matmul.MOST_COPIES
-    assert matmul.copies(10, 100, cold=False) == 1
+def test_copies():
+    mebi = 1 << 20
+    assert matmul.copies(20 * mebi, 9, cold=True) == 4  # as many as fit into 96 MiB
+    assert matmul.copies(mebi, 9, cold=True) == 9
+    assert matmul.copies(500 * mebi, 9, cold=True) == 2  # one to wake the threads, one to count
+    assert matmul.copies(mebi, 9, cold=False) == 1
 
 
-def test_rotation():
-    seen = []
-    case = matmul.rotating([lambda: seen.append(0), lambda: seen.append(1)])
-    for _ in range(5):
-        case()
-    assert seen == [0, 1, 0, 1, 0]
+@pytest.mark.parametrize(("bits", "name"), [
+    (1.0, "1–1.7"), (1.69, "1–1.7"), (2.06, "2"), (2.25, "2"), (2.625, "2.6"), (3.44, "3.4"), (4.5, "4–4.5"), (5.5, "5–6.6"),
+    (8.5, "8"), (16, "16"), (32, "32"),
+])  # fmt: skip
+def test_classes(bits, name):
+    assert matmul.CLASSES[matmul.bits_class(bits)][1] == name
 
 
 def test_rates():
-    line = Line(Shape(1, 1000, 1000), "int4/row", 500_000, Sample((1e-3,)), None, None, None, None)
+    line = Line(Shape(1, 1000, 1000), "anybit", "int4/row", 500_000, "int8", Sample((1e-3,)))
     assert line.bandwidth == pytest.approx(5e8)
     assert line.rate == pytest.approx(2e9)
+    assert line.bits == 4
+    assert line.floor is None and line.compute_share is None
 
 
-def test_shares_of_made_up_times(monkeypatch):
-    times = {"int4/row": (0.001, 0.002), "torch fp32": (0.008, 0.016), "torch bf16": (0.004, 0.008)}
+class Fake:
+    """A library whose products take given seconds, one after the other."""
 
-    def timed(cases, rounds, progress, each_round):
-        for _ in range(rounds):
-            each_round()
-        return {name: Sample(times[name]) for name in cases}
+    def __init__(self, answers: dict[str, dict]) -> None:
+        self.about, self.answers, self.asked = {"formats": list(answers)}, answers, []
 
-    monkeypatch.setattr(matmul, "cases", lambda *_: (dict.fromkeys(times), dict.fromkeys(times, 600)))
-    monkeypatch.setattr(matmul, "time_cases", timed)
-    bandwidths = iter([1_200_000.0, 600_000.0])
-    lines = matmul.measure(Shape(1, 10, 10), ["int4/row"], None, 2, 0, True, lambda: next(bandwidths), 400_000.0)
-    ours = next(line for line in lines if line.name == "int4/row")
-    assert ours.read_share == pytest.approx(0.5)  # 600 bytes in 1 ms of 1.2 MB/s, in 2 ms of 0.6 MB/s
-    assert ours.peak_share == pytest.approx(200 / 0.0015 / 400_000)
-    assert ours.over_fp32 == pytest.approx(8)
-    assert ours.over_bf16 == pytest.approx(4)
-    assert ours.floor == pytest.approx(600 / 900_000)  # reading takes longer than 200 operations at 0.4 MOP/s
-    row = ours.as_dict()
-    assert (row["format"], row["best_peer"]) == ("int4/row", "torch bf16")
-    assert row["us"] == pytest.approx(1500)
-    assert row["floor_us"] == pytest.approx(1e6 * 600 / 900_000)
-    assert row["best_peer_us"] == pytest.approx(6000)
+    def ask(self, request: str) -> dict:
+        self.asked.append(json.loads(request))
+        answer = self.answers[self.asked[-1]["format"]]
+        return answer | {"seconds": answer["seconds"].pop(0)} if "seconds" in answer else answer
+
+
+def answer(*seconds: float, size: int = 50, error: float = 0.1) -> dict:
+    return {"seconds": list(seconds), "bytes": size, "arithmetic": "int8", "error": error}
+
+
+def test_libraries_are_asked_for_every_format():
+    library = Fake(
+        {"q4": answer(9.0, 6.0, 6.0, 5.0, 7.0), "q3": {"lacks": "no such width"}, "q2": answer(1.0, error=1.4)}
+    )
+    entrants, lacks, slow = matmul.theirs(Shape(2, 10, 20), {"ggml": library})
+    assert lacks == {"ggml q3": "no such width", "ggml q2": "its product is off by 1.4 of its size"}
+    (one,) = entrants
+    assert (one.engine, one.name, one.bytes, one.arithmetic) == ("ggml", "ggml q4", 50, "int8")
+    assert [one.sample(), one.sample()] == [5.0, 7.0]  # what it took to prepare is not counted
+    assert library.asked[-1] == {"m": 2, "n": 10, "k": 20, "format": "q4"}
+    assert slow == []
+
+
+def test_the_hopelessly_slow_are_not_measured():
+    # the first of three is lost to preparing, and the better of the other two counts
+    fast, slow = answer(*[1.0] * 9), answer(9.0, 50.0, 3.9, 0.1, 4.1, 4.2, size=60)
+    small = answer(*[3.0] * 9, size=40)
+    library = Fake({"fast": fast, "slow": slow, "small": small})
+    names = [one.name for one in matmul.theirs(Shape(1, 10, 20), {"x": library})[0]]
+    assert names == ["x fast", "x slow", "x small"]  # 3.9 times; and nothing has fewer bits than the smallest
+    found, lacks, hopeless = matmul.theirs(Shape(16, 10, 20), {"x": library})
+    assert [one.name for one in found] == ["x fast", "x small"] and hopeless == ["x slow"]
+    assert lacks == {"x slow": "4100000 us, 4 times as long as another with no more bits"}
+    asked = len(library.asked)
+    found, lacks, hopeless = matmul.theirs(Shape(64, 10, 20), {"x": library}, hopeless)
+    assert {one["format"] for one in library.asked[asked:]} == {"fast", "small"} and hopeless == ["x slow"]
+    assert lacks == {"x slow": "hopelessly slow with fewer rows already"}
+    matmul.theirs(
+        Shape(1, 10, 20), {"x": Fake({"slow": answer(1.0, 1.0, 1.0)})}, hopeless
+    )  # with few rows all are tried
+
+
+def entrant(engine: str, name: str, size: int, *seconds: float, arithmetic: str = "int8") -> Entrant:
+    values = list(seconds)
+    return Entrant(engine, name, size, arithmetic, lambda: values.pop(0))
+
+
+def test_shares_of_made_up_times():
+    bandwidths, cleared = iter([1_200_000.0, 600_000.0]), []
+    setting = Setting(None, 2, True, lambda: cleared.append(1), lambda: next(bandwidths), {"int8": 400_000.0})
+    shape = Shape(1, 10, 10)
+    entrants = [
+        entrant("anybit", "int4/row", 55, 0.001, 0.002),
+        entrant("torch", "torch fp32", 400, 0.008, 0.016, arithmetic="fp32"),
+        entrant("torch", "torch bf16", 200, 0.0004, 0.0008, arithmetic="bf16"),
+        entrant("ggml", "ggml q8_0", 100, 0.0001, 0.0002),
+        entrant("ggml", "ggml q4_0", 56, 0.003, 0.006),
+        entrant("openvino", "openvino u2", 25, 0.004, 0.008),
+    ]
+    lines = matmul.measure(shape, entrants, setting)
+    assert len(cleared) == 14  # ahead of each of the six and of reading
+    mine = lines[0]
+    assert mine.read_share == pytest.approx(55 / 1200)  # 55 bytes in 1 ms of 1.2 MB/s, in 2 ms of 0.6 MB/s
+    assert mine.compute_share == pytest.approx(200 / 0.0015 / 400_000)
+    assert mine.over_fp32 == pytest.approx(8)
+    assert mine.over_bf16 == pytest.approx(0.4)
+    assert mine.read_floor == pytest.approx(55 / 900_000) and mine.compute_floor == pytest.approx(0.0005)
+    assert mine.floor == mine.compute_floor  # 200 operations at 0.4 MOP/s take longer than reading
+    # the 8-bit product is faster but holds twice the bits; of those of 4 bits and fewer q4_0 is the fastest
+    assert mine.best_peer == ("ggml q4_0", pytest.approx(0.0045)) and mine.over_peer == pytest.approx(3)
+    assert all(line.best_peer is None for line in lines[1:])
+    assert lines[1].compute_floor is None  # no peak of fp32 was given
+    row = mine.as_dict()
+    assert (row["format"], row["engine"], row["best_peer"], row["class"]) == (
+        "int4/row",
+        "anybit",
+        "ggml q4_0",
+        "4–4.5",
+    )
+    assert row["us"] == pytest.approx(1500) and row["best_peer_us"] == pytest.approx(4500)
+    assert row["floor_us"] == pytest.approx(500)
+
+
+def test_no_peer_of_so_few_bits():
+    lines = matmul.measure(
+        Shape(1, 10, 10),
+        [entrant("anybit", "int2/row", 27, 1.0), entrant("torch", "torch bf16", 200, 0.5)],
+        Setting(None, 1, False),
+    )
+    assert lines[0].best_peer is None and lines[0].floor is None and lines[0].as_dict()["best_peer_us"] is None
+
+
+def test_our_side():
+    found = matmul.ours(Shape(2, 32, 64), ["int4/g32", "nf4/g32", "e4m3fn/row"], Setting("int8/row", 1, True, copies=3))
+    assert [(one.engine, one.name, one.arithmetic) for one in found] == [
+        ("anybit", "int4/g32", "int8"),
+        ("anybit", "nf4/g32", "int8"),
+        ("anybit", "e4m3fn/row", "fp32"),  # no integers to multiply
+        ("torch", "torch fp32", "fp32"),
+        ("torch", "torch bf16", "bf16"),
+    ]
+    assert found[0].bytes == 32 * 32 + 32 * 2 * 2
+    assert all(one.sample() > 0 for one in found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anybit.cli.bench.rounds import Sample, order, ratio, time_cases
+from anybit.cli.bench.rounds import Cold, Sample, interleave, order, ratio
 
 
 class Clock:
@@ -25,28 +25,54 @@ class Clock:
         return run
 
 
-def test_every_round_runs_every_case_in_rotated_order():
-    clock = Clock()
-    cases = {name: clock.case(name, 1.0) for name in "abc"}
-    time_cases(cases, rounds=3, least_seconds=0.5, clock=clock)
-    assert clock.calls[:6] == ["a", "a", "b", "b", "c", "c"]  # warm-up and calibration
-    assert clock.calls[6:] == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
+def test_every_round_runs_every_sampler_in_rotated_order():
+    calls: list[str] = []
 
+    def sampler(name: str):
+        def take() -> float:
+            calls.append(name)
+            return float(len(calls))
 
-def test_short_cases_repeat_and_report_seconds_a_call():
-    clock = Clock()
-    found = time_cases({"short": clock.case("short", 0.001), "long": clock.case("long", 2.0)}, 2, 0.01, clock=clock)
-    assert clock.calls.count("short") == 2 + 2 * 10
-    assert found["short"].median == pytest.approx(0.001)
-    assert found["long"].values == pytest.approx((2.0, 2.0))
+        return take
+
+    found = interleave(
+        {name: sampler(name) for name in "abc"},
+        3,
+        each_round=lambda: calls.append("|"),
+        before=lambda: calls.append("."),
+    )
+    assert "".join(calls) == "|.a.b.c|.b.c.a|.c.a.b"
+    assert found["a"].values == (3.0, 14.0, 19.0)
 
 
 def test_progress_counts_up_to_the_rounds():
-    clock, seen = Clock(), []
-    time_cases(
-        {"a": clock.case("a", 1.0)}, 2, progress=lambda what, done, total: seen.append((done, total)), clock=clock
-    )
+    seen = []
+    interleave({"a": lambda: 1.0}, 2, progress=lambda what, done, total: seen.append((done, total)))
     assert seen == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_cold_samples_call_every_counted_copy_once():
+    clock = Clock()
+    sample = Cold(
+        [clock.case(name, seconds) for name, seconds in (("a", 0.0015), ("b", 1.0), ("c", 3.0))], 100.0, clock
+    )
+    assert sample() == 2.0  # the mean of b and c; a was called until threads were awake
+    assert clock.calls == ["a", "b", "c", "a", "a", "b", "c"]  # all once at first use
+    assert sample() == 2.0 and clock.calls[7:] == ["a", "a", "b", "c"]
+
+
+def test_cold_samples_end_when_they_have_lasted_long_enough():
+    clock = Clock()
+    assert Cold([clock.case(name, 1.0) for name in "abcd"], 1.5, clock)() == 1.0
+    assert clock.calls == [*"abcd", "a", "b", "c"]
+
+
+def test_a_copy_alone_is_called_again_and_again():
+    clock = Clock()
+    assert Cold([clock.case("a", 0.25)], 1.0, clock)() == 0.25
+    assert len(clock.calls) == 1 + 1 + 4
+    with pytest.raises(ValueError, match="at least one copy"):
+        Cold([])
 
 
 def test_sample_statistics():
@@ -66,6 +92,7 @@ def test_ratio_pairs_rounds():
 
 def test_order_visits_all():
     assert [order(["a", "b"], n) for n in range(3)] == [["a", "b"], ["b", "a"], ["a", "b"]]
+    assert order([], 3) == []
 
 
 def test_empty_sample_is_refused():

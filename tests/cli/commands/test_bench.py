@@ -22,7 +22,7 @@ def test_matmul(anybit):
     )
     assert done.code == 0, done.err
     rows = done.json["results"]
-    assert [(row["m"], row["case"]) for row in rows] == [
+    assert [(row["m"], row["format"]) for row in rows] == [
         (m, case) for m in (1, 3) for case in ("int4/g64", "nf4/g64", "torch fp32", "torch bf16")
     ]
     for row in rows:
@@ -31,6 +31,41 @@ def test_matmul(anybit):
         assert row["share_of_read_bandwidth"] > 0
     # 64 rows of 128 four-bit codes, and a 16-bit scale for each half row
     assert rows[0]["bytes"] == 64 * 64 + 64 * 2 * 2
+
+
+def test_matmul_with_peers(anybit, tmp_path):
+    picture = tmp_path / "roofline.png"
+    done = anybit(
+        "bench", "matmul", "--shapes", "2x256x512", "--formats", "int8/row,int4/g128", "--peers", "torch", "--quick", "--threads", 1,
+        "--warm", "--picture", picture, "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert list(done.json["versions"]) == ["torch"] and done.json["absent"] == {}
+    rows = {row["format"]: row for row in done.json["results"]}
+    assert {row["engine"] for row in rows.values()} == {"anybit", "torch"}
+    assert rows["int8/row"]["best_peer"] in {
+        name for name, row in rows.items() if row["engine"] == "torch" and row["bits"] < 9
+    }
+    assert rows["int4/g128"]["best_peer"] == "torch int4pack g128 bf16"
+    assert rows["int4/g128"]["best_peer_us"] == rows["torch int4pack g128 bf16"]["us"]
+    for row in rows.values():
+        assert row["floor_us"] == max(row["read_floor_us"], row["compute_floor_us"])
+        assert row["threads"] == 1 and row["seconds"]["rounds"] == 3
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_missing_peers_are_told(anybit, monkeypatch, tmp_path):
+    from anybit.reproduce import runner
+
+    (tmp_path / "benchmarks" / "peers").mkdir(parents=True)
+    (tmp_path / "benchmarks" / "peers" / "run_matmul.py").touch()
+    monkeypatch.setattr(runner, "checkout", lambda: tmp_path)
+    done = anybit(
+        "bench", "matmul", "--shapes", "1x64x128", "--formats", "int8/row", "--peers", "openvino", "--rounds", 1,
+        "--warm", "--threads", 1,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "openvino is not installed; `make peers`" in " ".join(done.out.split())
 
 
 def test_model(anybit):
@@ -71,6 +106,8 @@ def test_real_model(tiny_folder, anybit):
         (["matmul", "--threads", "0"], "--threads"),
         (["matmul", "--threads", "two"], "'two' is not a number"),
         (["matmul", "--rounds", "0"], "--rounds"),
+        (["matmul", "--peers", "vim"], "unknown library 'vim'"),
+        (["matmul", "--picture", "a.gif"], ".png or .svg"),
         (["model"], "name one model"),
         (["model", "--synthetic", "70b"], "70b"),
         (["model", "--synthetic", "tiny", "--prefill", "0"], "--prefill"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 
 def test_json(anybit):
     done = anybit("doctor", "--quick", "--json")
@@ -34,3 +36,52 @@ def test_without_the_native_module(anybit, monkeypatch):
     assert done.code == 0
     assert done.json["native"]["error"] == "no module named _native"
     assert any("make native" in one["remedy"] for one in done.json["missing"])
+
+
+def made_up(threads: int):
+    """A table and three predictions, one of them wrong."""
+    from anybit.cli.bench.calibrate import Checked
+    from anybit.ops import costs
+    from anybit.ops.costs import Costs, Curve
+
+    module = pytest.importorskip("anybit._native")
+    curve = {"int8/integer4": Curve((1e-12,), (0.0,)), "exact/integer4": Curve((1e-11,), (0.0,))}
+    table = Costs(
+        costs.processor(), module.isa(), threads, 7e9, 0.25, 128, (1,), {"any": (2.0,)}, {}, curve, {"int8": 5e11}
+    )
+    times = ((None, 1e-3), ("bf16", 9e-4), ("int8/row", 2e-3))
+    return table, [Checked(1, 8, 8, "int4/g128", act, predicted, 1e-3) for act, predicted in times]
+
+
+def test_calibrate(anybit, monkeypatch, tmp_path):
+    from anybit import ops
+    from anybit.cli.bench import calibrate
+    from anybit.ops import costs
+
+    monkeypatch.setenv("ANYBIT_CACHE", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setattr(calibrate, "measure", lambda threads, tell: made_up(threads)[0])
+    monkeypatch.setattr(calibrate, "check", lambda shapes, tell: made_up(1)[1])
+    done = anybit("doctor", "--calibrate")
+    assert done.code == 0, done.err
+    assert "2 of 3 predictions are within 25 %" in done.out and "+100 % (missed)" in done.out and "7.0 GB/s" in done.out
+    document = anybit("doctor", "--calibrate", "--json").json["calibration"]
+    assert [row["threads"] for row in document] == sorted({1, len(os.sched_getaffinity(0))})
+    assert all(row["within"] == 2 and len(row["checked"]) == 3 for row in document)
+    # the next prediction is by the table
+    found = ops.explain("matmul", (1, 8, 8, "int4/row", None))
+    assert found["calibrated"] == (
+        pytest.importorskip("anybit._native").threads() in {row["threads"] for row in document}
+    )
+    assert found["predicted_seconds"] > 0.25 or not found["calibrated"]
+    monkeypatch.undo()
+    costs.forget()
+
+
+def test_calibrate_needs_kernels(anybit, monkeypatch):
+    from anybit.cli.commands import doctor
+
+    monkeypatch.setattr(doctor, "native", lambda: ([], "", 0, "no module named _native"))
+    done = anybit("doctor", "--calibrate")
+    assert (done.code, done.out) == (2, "") and "no kernels to measure" in done.err
+    assert anybit("doctor", "--calibrate", "--quick").code == 2

@@ -7,12 +7,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anybit.cli.bench.rounds import Progress, Sample, order, ratio, silent
+from anybit.cli.bench.rounds import Progress, Sample, interleave, ratio, silent
 from anybit.formats import MODES, TensorFormat, get
 
 FORMATS = ("fp16", "bf16", "e4m3fn", "e5m2", "e2m1", "posit8_1", "fixed8_8", "mxfp4", "nvfp4")
@@ -132,23 +133,22 @@ def measure_case(
     call()
     repeats = max(1, math.ceil(0.005 / max(clock() - started, 1e-9)))
     able = [name for name, library in libraries.items() if "lacks" not in library.ask(request)]
-    ours: list[float] = []
     floor = None if read_bandwidth is None else case.moved((x.shape[0], x.shape[1])) / read_bandwidth()
-    theirs: dict[str, list[float]] = {name: [] for name in able}
     measured: dict[str, int] = {}
-    for number in range(rounds):
-        for name in order(["", *able], number):
-            if name:
-                answer = libraries[name].ask(request)
-                measured[name] = int(answer["elements"])
-                theirs[name].append(float(answer["seconds"]) * x.size / measured[name])
-            else:
-                started = clock()
-                for _ in range(repeats):
-                    call()
-                ours.append((clock() - started) / repeats)
-    mine = Sample(tuple(ours))
-    samples = {name: Sample(tuple(values)) for name, values in theirs.items()}
+
+    def ours() -> float:
+        started = clock()
+        for _ in range(repeats):
+            call()
+        return (clock() - started) / repeats
+
+    def theirs(name: str) -> float:
+        answer = libraries[name].ask(request)
+        measured[name] = int(answer["elements"])
+        return float(answer["seconds"]) * x.size / measured[name]
+
+    samples = interleave({"": ours} | {name: partial(theirs, name) for name in able}, rounds)
+    mine = samples.pop("")
     return Line(
         case,
         x.size,

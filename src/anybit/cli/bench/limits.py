@@ -1,13 +1,20 @@
-"""The machine's limits, measured by the native probes: reading memory, and 8-bit integer arithmetic."""
+"""The machine's limits, measured by the native probes: reading memory, and arithmetic; and clearing its caches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from anybit.cli.bench.rounds import Cold
 from anybit.cli.machine import last_level_cache
 
 LEAST_READ = 128 << 20
+COPY_BYTES = 96 << 20
+"""As many copies of a weight are multiplied in turn as fit into this, each of them once after the caches were cleared."""
+READ_BYTES = 8 << 20
+FEWEST_COPIES, MOST_COPIES = 2, 9
+"""One that wakes the threads, and those that are counted."""
 
 
 @contextmanager
@@ -27,6 +34,38 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(theirs)
 
 
+def evictor() -> Callable[[], object]:
+    """A function that reads twice as many bytes as the largest cache holds, so that nothing of before is left in it.
+
+    It uses anybit's pool, whose threads sleep soon: those of torch would go on spinning beside what is measured next.
+    """
+    import numpy as np
+
+    from anybit import _native
+
+    buffer = np.full(max(LEAST_READ, 2 * last_level_cache()), 1, np.uint8)  # zeros would all be one page
+    return lambda: _native.read_through(buffer)
+
+
+def reader() -> Callable[[], float]:
+    """A function that measures bytes/s of reading memory as products read their weights: in the shared pool, 8 MiB a call, after the
+    caches were cleared (`evictor`). Lower than `read_bandwidth`, which is the best of many slices."""
+    import numpy as np
+
+    from anybit import _native
+
+    def read(buffer: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> Callable[[], object]:
+        return lambda: _native.read_through(buffer)
+
+    sample = Cold([read(np.full(READ_BYTES, 1, np.uint8)) for _ in range(MOST_COPIES)])
+    return lambda: READ_BYTES / sample()
+
+
+def pause() -> None:
+    """Long enough for the idle threads of a library to sleep instead of spinning beside the next."""
+    time.sleep(0.03)
+
+
 def read_bandwidth(count: int, rounds: int = 3) -> float:
     """Bytes a second of reading memory now with `count` threads, the best of `rounds`.
 
@@ -42,3 +81,13 @@ def int8_peak(count: int) -> float:
     from anybit import _native
 
     return float(_native.probe_int8_peak(count))
+
+
+def peaks(count: int) -> dict[str, float]:
+    """Operations a second on `count` threads of the vector instructions for int8, bf16 and fp32, and of the tile units for int8 and bf16;
+    without those that the machine lacks."""
+    from anybit import _native
+
+    found = {"int8": int8_peak(count)}
+    found |= {kind: float(_native.probe_peak(kind, count)) for kind in ("bf16", "fp32", "int8_tiles", "bf16_tiles")}
+    return {kind: rate for kind, rate in found.items() if rate > 0}

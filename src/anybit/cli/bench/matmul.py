@@ -1,22 +1,35 @@
-"""Matrix products of every format against torch in fp32 and bf16 and against the machine's limits, all in one interleaved run."""
+"""Matrix products of every format against other libraries and the machine's limits, all in one interleaved run."""
 
 from __future__ import annotations
 
-import itertools
+import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from anybit.cli.bench.rounds import Case, Progress, Sample, ratio, silent, time_cases
+from anybit.cli.bench.limits import COPY_BYTES, FEWEST_COPIES, MOST_COPIES
+from anybit.cli.bench.rounds import Cold, Progress, Sample, interleave, ratio, silent
 from anybit.errors import AnybitError
 
-COLD_BYTES = 2
-"""Copies of a weight that are multiplied in turn together exceed the last-level cache so many times, so that each is read from memory."""
-MOST_COPIES = 64
+OURS = "anybit"
+READ = "reading memory"
+CLASSES = (
+    (1.8, "1–1.7"), (2.4, "2"), (2.8, "2.6"), (3.6, "3.4"), (4.6, "4–4.5"), (6.7, "5–6.6"), (9.0, "8"), (16.5, "16"), (64.0, "32"),
+)  # fmt: skip
+"""Classes of bits a weight, everything stored counted: the largest number that belongs to one, and its name."""
+HOPELESS, TRIES = 4.0, 2
+"""So many times as long as the fastest with no more bits: a library that takes longer in all of a few tries is not measured again."""
+FROM_ROWS = 16
+"""Rows from which on a format that was hopeless is so with more rows, too."""
+WRONG = 0.9
+"""Relative error of a product from which on a library is taken to compute something else."""
 
 
-PEERS = ("torch fp32", "torch bf16")
+def bits_class(bits: float) -> int:
+    """The index in `CLASSES` of so many bits a weight."""
+    return next(index for index, (most, _) in enumerate(CLASSES) if bits <= most)
 
 
 @dataclass(frozen=True)
@@ -45,22 +58,41 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One case of one shape: seconds a call, the weight's bytes, and what that is of the limits and of torch."""
+class Entrant:
+    """One contestant of a shape. bytes: of the weight as stored.  arithmetic: int8, bf16 or fp32, of the products.
+    sample: seconds a call, measured now."""
 
-    shape: Shape
+    engine: str
     name: str
     bytes: int
+    arithmetic: str
+    sample: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One entrant of one shape, measured. read_floor and compute_floor: seconds of reading the weight at the read bandwidth, and of its
+    operations at the peak of the vector instructions for its arithmetic (tile units go beyond); None where that was not measured."""
+
+    shape: Shape
+    engine: str
+    name: str
+    bytes: int
+    arithmetic: str
     seconds: Sample
-    read_share: float | None
-    peak_share: float | None
-    over_fp32: float | None
-    over_bf16: float | None
-    floor: float | None = None
-    """Seconds that no kernel goes below: reading the weight, or its operations at the peak of the vector instructions (tile units go
-    beyond), whichever is longer; None where neither limit was measured."""
+    read_floor: float | None = None
+    compute_floor: float | None = None
+    read_share: float | None = None
+    over_fp32: float | None = None
+    over_bf16: float | None = None
     best_peer: tuple[str, float] | None = None
-    """The fastest case that is not ours, and its seconds."""
+    """The fastest of other engines with weights of this class of bits or fewer, and its seconds."""
+    over_peer: float | None = None
+
+    @property
+    def bits(self) -> float:
+        """Bits a weight, everything stored counted."""
+        return 8 * self.bytes / (self.shape.n * self.shape.k)
 
     @property
     def bandwidth(self) -> float:
@@ -72,46 +104,68 @@ class Line:
         """Operations a second."""
         return self.shape.operations / self.seconds.median
 
+    @property
+    def floor(self) -> float | None:
+        """Seconds that no kernel on vector instructions goes below: the longer of the two floors."""
+        return max((one for one in (self.read_floor, self.compute_floor) if one is not None), default=None)
+
+    @property
+    def compute_share(self) -> float | None:
+        """The part of the peak that was reached."""
+        return None if self.compute_floor is None else self.compute_floor / self.seconds.median
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain values; seconds, bytes/s and operations/s."""
+        """Plain values; seconds, bytes/s and operations/s, and microseconds where the name says us."""
         return {
             "m": self.shape.m,
             "n": self.shape.n,
             "k": self.shape.k,
-            "case": self.name,
+            "engine": self.engine,
+            "format": self.name,
+            "bits": self.bits,
+            "class": CLASSES[bits_class(self.bits)][1],
             "bytes": self.bytes,
+            "arithmetic": self.arithmetic,
+            "us": self.seconds.median * 1e6,
+            "spread": self.seconds.spread,
+            "floor_us": None if self.floor is None else self.floor * 1e6,
+            "read_floor_us": None if self.read_floor is None else self.read_floor * 1e6,
+            "compute_floor_us": None if self.compute_floor is None else self.compute_floor * 1e6,
+            "best_peer": None if self.best_peer is None else self.best_peer[0],
+            "best_peer_us": None if self.best_peer is None else self.best_peer[1] * 1e6,
+            "over_best_peer": self.over_peer,
             "seconds": self.seconds.as_dict(),
             "bytes_per_s": self.bandwidth,
             "operations_per_s": self.rate,
             "share_of_read_bandwidth": self.read_share,
-            "share_of_int8_peak": self.peak_share,
+            "share_of_peak": self.compute_share,
             "over_torch_fp32": self.over_fp32,
             "over_torch_bf16": self.over_bf16,
-            "format": self.name,
-            "us": self.seconds.median * 1e6,
-            "floor_us": None if self.floor is None else self.floor * 1e6,
-            "best_peer": None if self.best_peer is None else self.best_peer[0],
-            "best_peer_us": None if self.best_peer is None else self.best_peer[1] * 1e6,
         }
 
 
-def copies(stored: int, cache: int, cold: bool) -> int:
-    """How many copies of a weight of `stored` bytes it takes to leave the cache; 1 where it may stay in it."""
-    if not cold:
-        return 1
-    return min(max(1, -(-COLD_BYTES * cache // max(stored, 1))), MOST_COPIES)
+@dataclass(frozen=True)
+class Setting:
+    """How to measure. cold: weights are read from memory.  before: called ahead of each sample; clears the caches, or lets the threads of
+    others fall asleep.  read: bytes/s of reading memory, measured in turns with the products.  peaks: operations/s of int8, bf16 and
+    fp32 arithmetic; empty for no limit.  copies: the most copies of a weight."""
+
+    act: str | None
+    rounds: int
+    cold: bool
+    before: Callable[[], object] | None = None
+    read: Callable[[], float] | None = None
+    peaks: Mapping[str, float] = field(default_factory=dict)
+    copies: int = MOST_COPIES
 
 
-def rotating(calls: Sequence[Callable[[], object]]) -> Case:
-    """A case that makes the next of the calls each time."""
-    turn = itertools.cycle(calls)
-    return lambda: next(turn)()
+def copies(stored: int, most: int, cold: bool) -> int:
+    """How many copies of a weight of `stored` bytes are multiplied in turn, the first of them uncounted; 1 where it may stay in cache."""
+    return min(max(FEWEST_COPIES, COPY_BYTES // max(stored, 1)), most) if cold else 1
 
 
-def cases(
-    shape: Shape, specs: Sequence[str], act: str | None, cache: int, cold: bool
-) -> tuple[dict[str, Case], dict[str, int]]:
-    """The cases of a shape and the bytes of each one's weight: every format, and torch in fp32 and bf16."""
+def ours(shape: Shape, specs: Sequence[str], setting: Setting) -> list[Entrant]:
+    """anybit with every format, and torch in this process in fp32 and bf16."""
     import torch
 
     from anybit import ops
@@ -121,16 +175,15 @@ def cases(
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(shape.n, shape.k, generator=generator) / shape.k**0.5
     x = torch.randn(shape.m, shape.k, generator=generator)
-    activation = TensorFormat.parse(act) if act else None
-    made: dict[str, Case] = {}
-    stored: dict[str, int] = {}
+    activation = TensorFormat.parse(setting.act) if setting.act else None
 
-    def ours(packed: Any, rounded: TensorFormat | None) -> Callable[[], object]:
+    def product(packed: Any, rounded: TensorFormat | None) -> Callable[[], object]:
         return lambda: ops.matmul(x, packed, act=rounded)
 
-    def theirs(matrix: torch.Tensor, rows: torch.Tensor) -> Callable[[], object]:
+    def linear(matrix: torch.Tensor, rows: torch.Tensor) -> Callable[[], object]:
         return lambda: torch.nn.functional.linear(rows, matrix)
 
+    found = []
     for spec in specs:
         fmt = TensorFormat.parse(spec)
         w = (
@@ -139,57 +192,116 @@ def cases(
             else weight.to(torch.bfloat16 if spec == "bf16" else torch.float32)
         )
         size = int(w.nbytes)
-        stored[str(fmt)] = size
         rounded = activation if fmt.scale is not None else None
-        made[str(fmt)] = rotating([ours(ops.prepack(w), rounded) for _ in range(copies(size, cache, cold))])
+        packed = [ops.prepack(w) for _ in range(copies(size, setting.copies, setting.cold))]
+        integer = rounded is not None and rounded.element.name == "int8" and packed[0].integer
+        arithmetic = "int8" if integer else "bf16" if str(rounded) == "bf16" else "fp32"
+        found.append(Entrant(OURS, str(fmt), size, arithmetic, Cold([product(one, rounded) for one in packed])))
     for name, dtype in (("torch fp32", torch.float32), ("torch bf16", torch.bfloat16)):
         matrix, rows = weight.to(dtype), x.to(dtype)
-        size = matrix.numel() * matrix.element_size()
-        stored[name] = size
-        made[name] = rotating([theirs(matrix.clone(), rows) for _ in range(copies(size, cache, cold))])
-    return made, stored
+        size = int(matrix.nbytes)
+        clones = [matrix.clone() for _ in range(copies(size, setting.copies, setting.cold))]
+        found.append(Entrant("torch", name, size, name.split()[1], Cold([linear(one, rows) for one in clones])))
+    return found
 
 
-def measure(
+class Library(Protocol):
+    """Another library: answers {"seconds", "bytes", "arithmetic", "error"} or {"lacks"}; see benchmarks/README.md."""
+
+    @property
+    def about(self) -> dict[str, Any]: ...
+
+    def ask(self, request: str) -> dict[str, Any]: ...
+
+
+def theirs(
     shape: Shape,
-    specs: Sequence[str],
-    act: str | None,
-    rounds: int,
-    cache: int,
-    cold: bool,
-    read_bandwidth: Callable[[], float] | None,
-    int8_peak: float | None,
-    progress: Progress = silent,
-) -> list[Line]:
-    """All cases of one shape. `read_bandwidth` measures bytes/s, once a round; `int8_peak` in operations/s."""
-    timed, stored = cases(shape, specs, act, cache, cold)
-    floor: list[float] = []
+    libraries: Mapping[str, Library],
+    hopeless: Sequence[str] = (),
+    before: Callable[[], object] | None = None,
+) -> tuple[list[Entrant], dict[str, str], list[str]]:
+    """What the libraries can do of a shape; for the rest why not; and those of them that are hopelessly slow.
 
-    def read() -> None:
-        if read_bandwidth is not None:
-            floor.append(read_bandwidth())
+    They prepare their weights here, all libraries at a time, and are then tried one by one, `before` called ahead of each. hopeless: what
+    is not even tried, `FROM_ROWS` permitting.
+    """
+    skipped = set(hopeless) if shape.m >= FROM_ROWS else set()
 
-    found = time_cases(timed, rounds, progress=progress, each_round=read)
+    def request(fmt: str) -> str:
+        return json.dumps({"m": shape.m, "n": shape.n, "k": shape.k, "format": fmt})
+
+    def prepare(name: str) -> list[tuple[str, dict[str, Any]]]:
+        library = libraries[name]
+        wanted = [fmt for fmt in library.about["formats"] if f"{name} {fmt}" not in skipped]
+        return [(fmt, library.ask(request(fmt))) for fmt in wanted]
+
+    def sampler(library: Library, fmt: str) -> Callable[[], float]:
+        return lambda: float(library.ask(request(fmt))["seconds"])
+
+    able: list[Entrant] = []
+    lacks = dict.fromkeys(sorted(skipped), "hopelessly slow with fewer rows already")
+    with ThreadPoolExecutor(max(1, len(libraries))) as pool:
+        for name, answers in zip(libraries, pool.map(prepare, libraries), strict=True):
+            for fmt, answer in answers:
+                label = f"{name} {fmt}"
+                if "lacks" in answer:
+                    lacks[label] = str(answer["lacks"])
+                elif not float(answer["error"]) <= WRONG:
+                    lacks[label] = f"its product is off by {answer['error']:.2g} of its size"
+                else:
+                    entrant = Entrant(name, label, answer["bytes"], answer["arithmetic"], sampler(libraries[name], fmt))
+                    able.append(entrant)
+    first = interleave({one.name: one.sample for one in able}, TRIES, before=before)
+    tried = [(one, first[one.name].least) for one in able]
+    found, slow = [], []
+    for one, seconds in tried:
+        fastest = min(other for entrant, other in tried if entrant.bytes <= one.bytes)
+        if seconds > HOPELESS * fastest:
+            slow.append(one.name)
+            lacks[one.name] = (
+                f"{1e6 * seconds:.0f} us, {seconds / fastest:.0f} times as long as another with no more bits"
+            )
+        else:
+            found.append(one)
+    return found, lacks, [*sorted(skipped), *slow] if shape.m >= FROM_ROWS else []
+
+
+def measure(shape: Shape, entrants: Sequence[Entrant], setting: Setting, progress: Progress = silent) -> list[Line]:
+    """All entrants of one shape, interleaved."""
+    samplers = {one.name: one.sample for one in entrants}
+    found = interleave(
+        samplers | ({READ: setting.read} if setting.read else {}), setting.rounds, progress, before=setting.before
+    )
+    bandwidth = found.get(READ)
     lines = []
-    peer = min(PEERS, key=lambda name: found[name].median)
-    for name, seconds in found.items():
-        share = None
-        limits = [stored[name] / Sample(tuple(floor)).median] if floor else []
-        limits += [shape.operations / int8_peak] if int8_peak else []
-        if floor:
-            share = ratio(Sample(tuple(stored[name] / one for one in seconds.values)), Sample(tuple(floor)))
+    for one in entrants:
+        seconds, peak = found[one.name], setting.peaks.get(one.arithmetic)
+        best = best_peer(one, entrants, found, shape) if one.engine == OURS else None
         lines.append(
             Line(
                 shape,
-                name,
-                stored[name],
+                one.engine,
+                one.name,
+                one.bytes,
+                one.arithmetic,
                 seconds,
-                share,
-                shape.operations / seconds.median / int8_peak if int8_peak else None,
-                ratio(found["torch fp32"], seconds),
-                ratio(found["torch bf16"], seconds),
-                max(limits, default=None),
-                (peer, found[peer].median),
+                one.bytes / bandwidth.median if bandwidth else None,
+                shape.operations / peak if peak else None,
+                ratio(Sample(tuple(one.bytes / s for s in seconds.values)), bandwidth) if bandwidth else None,
+                ratio(found["torch fp32"], seconds) if "torch fp32" in found else None,
+                ratio(found["torch bf16"], seconds) if "torch bf16" in found else None,
+                (best, found[best].median) if best else None,
+                ratio(found[best], seconds) if best else None,
             )
         )
     return lines
+
+
+def best_peer(mine: Entrant, entrants: Sequence[Entrant], found: Mapping[str, Sample], shape: Shape) -> str | None:
+    """The fastest entrant of another engine with weights of at most the same class of bits; None where there is none."""
+
+    def rank(one: Entrant) -> int:
+        return bits_class(8 * one.bytes / (shape.n * shape.k))
+
+    rivals = [one.name for one in entrants if one.engine != mine.engine and rank(one) <= rank(mine)]
+    return min(rivals, key=lambda name: found[name].median, default=None)

@@ -50,23 +50,27 @@ class Round:
         return self.decode_tokens / self.decode_seconds
 
 
-def command(name: str, repository: Path | None) -> list[str]:
-    """The interpreter and script of a peer.
+def interpreter(name: str, script: str, own: bool, root: Path | None) -> list[str]:
+    """The interpreter (anybit's own, or that of .venv-peers) and the script of the peer `name` in the checkout `root`.
 
-    Raises AnybitError for an unknown peer, outside a checkout (the scripts are not installed), and where `make peers` has not run.
+    Raises AnybitError outside a checkout (the scripts are not installed), and where `make peers` has not run.
     """
+    path = root / "benchmarks" / "peers" / script if root else None
+    if root is None or path is None or not path.is_file():
+        raise AnybitError(f"{name} is measured from a checkout of the repository, which this is not")
+    if own:
+        return [sys.executable, str(path)]
+    python = root / ".venv-peers" / "bin" / "python"
+    if not python.exists():
+        raise AnybitError(f"{name} is not installed; `make peers` makes the environment .venv-peers with it")
+    return [str(python), str(path)]
+
+
+def command(name: str, repository: Path | None) -> list[str]:
+    """The interpreter and script of a peer; AnybitError for an unknown one and where it cannot be measured."""
     if name not in PEERS:
         raise AnybitError(f"unknown peer {name!r}; there are {', '.join(PEERS)}")
-    kind = PEERS[name]
-    script = repository / "benchmarks" / "peers" / kind.script if repository else None
-    if repository is None or script is None or not script.is_file():
-        raise AnybitError(f"the peer {name} is measured from a checkout of the repository, which this is not")
-    if not kind.own_environment:
-        return [sys.executable, str(script)]
-    interpreter = repository / ".venv-peers" / "bin" / "python"
-    if not interpreter.exists():
-        raise AnybitError(f"the peer {name} is not installed; `make peers` makes its environment .venv-peers")
-    return [str(interpreter), str(script)]
+    return interpreter(name, PEERS[name].script, not PEERS[name].own_environment, repository)
 
 
 class Peer:

@@ -5,7 +5,7 @@ Medians over rounds are compared as ratios within one run; a figure of one run s
 
 from __future__ import annotations
 
-import math
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 Case = Callable[[], object]
 Progress = Callable[[str, float, float], None]
+WAKE = 0.002
+"""Seconds of uncounted calls before a sample: threads that slept and what they compute with."""
 
 
 def silent(what: str, done: float, total: float) -> None:
@@ -69,38 +71,64 @@ def ratio(numerator: Sample, denominator: Sample) -> float:
 
 def order(names: Sequence[str], round_number: int) -> list[str]:
     """The order of a round: rotated by one each time, so that no case always follows the same other."""
-    start = round_number % len(names)
+    start = round_number % max(1, len(names))
     return [*names[start:], *names[:start]]
 
 
-def time_cases(
-    cases: Mapping[str, Case],
+class Cold:
+    """Samples of one piece of work on several copies of its data, whose caches were cleared before: seconds a call.
+
+    The first copy is called until threads are awake and code is warm, and not counted; the others are then called once each, until
+    `least_seconds` have passed.  With one copy alone it is called again and again: its data stay in cache.  Ahead of the first sample all
+    are called once, for libraries put off to the first use what they make of a weight.
+    """
+
+    def __init__(
+        self, calls: Sequence[Case], least_seconds: float = 0.005, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        if not calls:
+            raise ValueError("there must be at least one copy to call")
+        self.calls, self.least_seconds, self.clock = calls, least_seconds, clock
+        self.used = False
+
+    def __call__(self) -> float:
+        if not self.used:
+            self.used = True
+            for call in self.calls:
+                call()
+        begun = self.clock()
+        while True:
+            self.calls[0]()
+            if self.clock() - begun >= WAKE:
+                break
+        started = self.clock()
+        number = 0
+        for call in self.calls[1:] or itertools.repeat(self.calls[0]):
+            call()
+            number += 1
+            took = self.clock() - started
+            if took >= self.least_seconds:
+                break
+        return took / number
+
+
+def interleave(
+    samplers: Mapping[str, Callable[[], float]],
     rounds: int,
-    least_seconds: float = 0.005,
     progress: Progress = silent,
     each_round: Callable[[], object] | None = None,
-    clock: Callable[[], float] = time.perf_counter,
+    before: Callable[[], object] | None = None,
 ) -> dict[str, Sample]:
-    """Seconds a call of every case over `rounds` interleaved rounds; `each_round` is called at the start of each.
-
-    A case is called as often within a sample as lasts `least_seconds`, judged by a warm-up call that is not counted.
-    """
-    calls: dict[str, int] = {}
-    for name, case in cases.items():
-        case()  # first call: allocations, page faults, lazily made plans
-        started = clock()
-        case()
-        calls[name] = max(1, math.ceil(least_seconds / max(clock() - started, 1e-9)))
-    values: dict[str, list[float]] = {name: [] for name in cases}
+    """What every sampler gives over `rounds` rounds in rotated order; `each_round` is called at the start of each, `before` ahead of
+    every sampler."""
+    values: dict[str, list[float]] = {name: [] for name in samplers}
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}", number, rounds)
         if each_round is not None:
             each_round()
-        for name in order(list(cases), number):
-            case = cases[name]
-            started = clock()
-            for _ in range(calls[name]):
-                case()
-            values[name].append((clock() - started) / calls[name])
+        for name in order(list(samplers), number):
+            if before is not None:
+                before()
+            values[name].append(samplers[name]())
     progress("done", rounds, rounds)
     return {name: Sample(tuple(sample)) for name, sample in values.items()}

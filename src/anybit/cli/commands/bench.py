@@ -27,6 +27,7 @@ app = typer.Typer(
 
 SHAPES = "1x4096x4096,1x11008x4096,4x4096x4096,16x4096x4096,256x4096x4096"
 FORMATS = "int8/row,int4/g128,int3/g128,int2/g64,nf4/g64,ternary/row"
+QUICK_SHAPES, QUICK_ROUNDS, QUICK_COPIES = "1x4096x4096,64x4096x4096", 3, 4
 ThreadList = Annotated[
     str | None, typer.Option("--threads", help="Threads, or a list such as 1,2; all cores by default.")
 ]
@@ -51,58 +52,107 @@ def thread_counts(text: str | None) -> list[int]:
 
 @app.command("matmul")
 def matmul(
-    shapes: Annotated[str, typer.Option("--shapes", help="MxNxK, several with commas.")] = SHAPES,
+    shapes: Annotated[str | None, typer.Option("--shapes", help=f"MxNxK, several with commas; {SHAPES}.")] = None,
     formats: Annotated[str, typer.Option("--formats", help="Weight formats, several with commas.")] = FORMATS,
     act: engines.ActOption = engines.DEFAULT_ACTIVATION,
     threads: ThreadList = None,
     rounds: RoundsOption = 11,
+    peers: Annotated[
+        str,
+        typer.Option(
+            "--peers",
+            help="Libraries to measure in turns with ours: all, or ggml, onnxruntime, openvino, torch, torchao.",
+        ),
+    ] = "",
     warm: Annotated[
         bool, typer.Option("--warm", help="Let weights stay in cache; by default each is read from memory.")
     ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help=f"{QUICK_SHAPES} (or your own shapes) and at most {QUICK_ROUNDS} rounds.")
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Draw all of it under the machine's roofline: a PNG or SVG file.")
+    ] = None,
     json: engines.JsonOption = False,
 ) -> None:
-    """y = x W^T in every format, against torch in fp32 and bf16 and the machine's limits."""
-    from anybit.cli.bench.matmul import Shape
+    """y = x W^T in every format, against torch in fp32 and bf16, other libraries, and the machine's limits.
 
-    wanted = listed(shapes, "--shapes", Shape.parse)
+    "read" is the time of reading the weight at the bandwidth measured in the same run, "compute" that of the operations at the peak of
+    the vector instructions for int8, bf16 or fp32 (tile units go beyond it). The best peer of a row is the fastest other library
+    whose weights have at most as many bits (in the classes 1-1.7, 2, 2.6, 3.4, 4-4.5, 5-6.6, 8, 16, 32 bits a weight). Libraries run in
+    processes of their own, in .venv-peers (`make peers`).
+    """
+    from anybit.cli.bench import libraries, limits, roofline_picture
+    from anybit.cli.bench import matmul as bench
+    from anybit.reproduce.runner import checkout
+
+    wanted = listed(shapes or (QUICK_SHAPES if quick else SHAPES), "--shapes", bench.Shape.parse)
     specs = listed(formats, "--formats", str)
     counts = thread_counts(threads)
     positive(rounds, "--rounds")
     rounded = engines.activation(act)
     for spec in specs:
         engines.activation(spec)  # an unknown format is refused before anything is measured
-    from anybit.cli.bench import limits
-    from anybit.cli.bench import matmul as bench
-    from anybit.cli.machine import last_level_cache
-
+    chosen = libraries.MATMUL.wanted(peers)
+    if picture is not None:
+        roofline_picture.check(picture)
+    rounds, copies = (min(rounds, QUICK_ROUNDS), QUICK_COPIES) if quick else (rounds, limits.MOST_COPIES)
     console = Console(json)
     document: list[dict[str, Any]] = []
+    drawn: list[roofline_picture.Panel] = []
+    evict = limits.pause if warm else limits.evictor()
+    versions: dict[str, str] = {}
+    absent: dict[str, str] = {}
     for count in counts:
-        with limits.threads(count):
-            peak = limits.int8_peak(count)
+        with ExitStack() as stack, limits.threads(count):
+            job = {"threads": count, "copies": 1 if warm else copies, "copy_bytes": limits.COPY_BYTES, "quick": quick}
+            found = libraries.MATMUL.start(chosen, checkout(), job, stack)
+            versions |= found.versions
+            absent |= found.absent
+            peaks = limits.peaks(count)
+            read = partial(limits.read_bandwidth, count, 1) if warm else limits.reader()
+            setting = bench.Setting(rounded, rounds, not warm, evict, read, peaks, copies)
+            lines: list[Line] = []
+            hopeless: dict[tuple[int, int], list[str]] = {}
             for shape in wanted:
-                with console.progress(f"{shape}, {count} threads") as job:
-                    read = partial(limits.read_bandwidth, count)
-                    lines = bench.measure(shape, specs, rounded, rounds, last_level_cache(), not warm, read, peak, job)
+                with console.progress(f"{shape}, {count} threads") as tell:
+                    tell("preparing weights", 0, 0)
+                    entrants = bench.ours(shape, specs, setting)
+                    slow = hopeless.get((shape.n, shape.k), [])
+                    others, lacks, hopeless[shape.n, shape.k] = bench.theirs(shape, found.running, slow, evict)
+                    measured = bench.measure(shape, [*entrants, *others], setting, tell)
+                lines += measured
                 title = f"{shape} (m x n x k), {count} thread{'s' * (count > 1)}, activations {act}"
-                console.table(MATMUL_COLUMNS, [matmul_row(line) for line in lines], title=title)
+                console.table(MATMUL_COLUMNS, [matmul_row(line) for line in measured], title=title)
+                for label, reason in lacks.items():
+                    if "form of" not in reason:
+                        console.say(f"{label}: {reason}")
                 console.say()
-                document += [line.as_dict() | {"threads": count, "act": act} for line in lines]
-        console.say(f"int8 peak measured: {numbers.three(peak / 1e9)} GOP/s, {count} thread{'s' * (count > 1)}")
-    console.result({"results": document})
+                document += [line.as_dict() | {"threads": count, "act": act} for line in measured]
+            drawn.append(roofline_picture.Panel(count, tuple(lines), peaks))
+        limits_said = ", ".join(f"{kind} {numbers.three(rate / 1e9)}" for kind, rate in peaks.items())
+        console.say(f"peaks measured, {count} thread{'s' * (count > 1)}: {limits_said} GOP/s")
+    for reason in absent.values():
+        console.say(reason)
+    if picture is not None:
+        roofline_picture.draw(picture, drawn)
+        console.say(f"wrote {picture}")
+    console.result({"versions": versions, "absent": absent, "results": document})
 
 
 MATMUL_COLUMNS = (
     "weights",
+    "bits",
     "median",
-    "min",
-    "max",
-    "GB/s",
+    "spread",
+    "read",
     "of read",
-    "GOP/s",
+    "compute",
     "of peak",
-    "× torch fp32",
-    "× torch bf16",
+    "× fp32",
+    "× bf16",
+    "best peer",
+    "×",
 )
 
 
@@ -110,15 +160,17 @@ def matmul_row(line: Line) -> list[object]:
     """The cells of `MATMUL_COLUMNS`."""
     return [
         line.name,
+        f"{line.bits:.2f}",
         numbers.seconds(line.seconds.median),
-        numbers.seconds(line.seconds.least),
-        numbers.seconds(line.seconds.most),
-        numbers.three(line.bandwidth / 1e9),
+        f"{100 * line.seconds.spread:.0f} %",
+        None if line.read_floor is None else numbers.seconds(line.read_floor),
         percent(line.read_share),
-        numbers.three(line.rate / 1e9),
-        percent(line.peak_share),
+        None if line.compute_floor is None else numbers.seconds(line.compute_floor),
+        percent(line.compute_share),
         f"{line.over_fp32:.2f}" if line.over_fp32 else None,
         f"{line.over_bf16:.2f}" if line.over_bf16 else None,
+        f"{line.best_peer[0]} {numbers.seconds(line.best_peer[1])}" if line.best_peer else None,
+        f"{line.over_peer:.2f}" if line.over_peer else None,
     ]
 
 
@@ -274,8 +326,9 @@ def formats(
     up: "of 1/64" says which part. The floor is bytes read and written over the read bandwidth measured before each case.
     Libraries run in processes of their own, in .venv-peers (`make peers`); qtorch compiles its kernels when it is first started.
     """
-    from anybit.cli.bench import format_peers, limits
     from anybit.cli.bench import formats as bench
+    from anybit.cli.bench import libraries as other
+    from anybit.cli.bench import limits
     from anybit.formats import MODES, TensorFormat
     from anybit.formats.rounding import check_mode
     from anybit.reproduce.runner import checkout
@@ -287,7 +340,7 @@ def formats(
         TensorFormat.parse(name)
     for mode in chosen:
         check_mode(mode, 0)
-    libraries = format_peers.wanted(peers)
+    libraries = other.FORMATS.wanted(peers)
     side, rounds = (1024, min(rounds, 3)) if quick else (4096, rounds)
     console = Console(json)
     document: list[dict[str, Any]] = []
@@ -295,7 +348,7 @@ def formats(
         job = {"rows": side, "cols": side, "threads": count, "seconds": 0.15 if quick else 0.4}
         with ExitStack() as stack, limits.threads(count), console.progress(f"{count} threads") as tell:
             tell("starting the libraries", 0, 0)
-            found = format_peers.start(libraries, checkout(), job, stack)
+            found = other.FORMATS.start(libraries, checkout(), job, stack)
             read = partial(limits.read_bandwidth, count)
             lines = bench.measure(bench.cases(names, chosen), (side, side), rounds, found.running, read, tell)
         title = f"{side} x {side} float32, {count} thread{'s' * (count > 1)}, medians of {rounds} interleaved rounds"

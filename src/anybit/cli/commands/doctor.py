@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import asdict
 from importlib import metadata
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,10 @@ from anybit import __version__
 from anybit.cli import numbers
 from anybit.cli.console import Console
 from anybit.cli.engines import JsonOption
+from anybit.errors import AnybitError
+
+if TYPE_CHECKING:
+    from anybit.cli.bench.calibrate import Checked
 
 PACKAGES = ("torch", "numpy", "scipy", "safetensors", "transformers", "tokenizers")
 
@@ -31,14 +35,30 @@ PROBLEMS = (
 
 def doctor(
     quick: Annotated[bool, typer.Option("--quick", help="Leave out the measurements.")] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Measure bandwidth, peaks and kernels with one thread and all (under a minute), and predict by that from now on.",
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """What this machine can do, which kernels are active, what is missing and how to get it."""
+    """What this machine can do, which kernels are active, what is missing and how to get it.
+
+    --calibrate stores a table of costs for the active instruction set in the user's cache ($ANYBIT_CACHE, else $XDG_CACHE_HOME/anybit, else
+    ~/.cache/anybit); ANYBIT_ISA=avx512 anybit doctor --calibrate measures another. Leave the machine alone meanwhile.
+    """
     from anybit.cli.advice import advice
     from anybit.cli.machine import machine
     from anybit.reproduce.runner import checkout
 
     console = Console(json)
+    if calibrate:
+        if quick:
+            raise AnybitError("--quick leaves out what --calibrate measures; give one of them")
+        console.result({"anybit": __version__, "calibration": calibration(console)})
+        return
     found = machine()
     sets, active, threads, native_error = native()
     measured = {} if quick or native_error else measure(found.cores)
@@ -113,6 +133,67 @@ def doctor(
             "missing": [asdict(one) for one in lacks],
         }
     )
+
+
+def calibration(console: Console) -> list[dict[str, Any]]:
+    """Measure, store and check a table of costs for one thread and for all; what is printed as plain values."""
+    from anybit.cli.bench import calibrate, limits
+    from anybit.cli.machine import cores
+    from anybit.ops import costs
+
+    _, active, _, error = native()
+    if error:
+        raise AnybitError(f"there are no kernels to measure: the native module could not be loaded ({error})")
+    document = []
+    for count in sorted({1, cores()}):
+        shapes = calibrate.CHECK if count == cores() else calibrate.CHECK_ONE
+        with limits.threads(count):
+            with console.progress("measuring") as tell:
+                measured = calibrate.measure(count, tell)
+            file = costs.store(measured)
+            with console.progress("checking") as tell:
+                checked = calibrate.check(shapes, tell)
+        several = "s" * (count > 1)
+        rates = ", ".join(f"{kind} {numbers.three(rate / 1e9)}" for kind, rate in measured.peaks.items())
+        console.say(
+            f"{active}, {count} thread{several}: reads {measured.bandwidth / 1e9:.1f} GB/s; peaks {rates} GOP/s; written to {file}"
+        )
+        title = f"predicted against measured, {count} thread{several}, shapes that were not fitted to"
+        console.table(CHECK_COLUMNS, [check_row(one) for one in checked], title=title)
+        within = sum(one.holds for one in checked)
+        console.say(f"{within} of {len(checked)} predictions are within {100 * calibrate.TOLERANCE:.0f} %")
+        console.say()
+        document.append(
+            {
+                "file": str(file),
+                "isa": active,
+                "threads": count,
+                "bandwidth": measured.bandwidth,
+                "peaks": dict(measured.peaks),
+                "tolerance": calibrate.TOLERANCE,
+                "within": within,
+                "checked": [asdict(one) | {"error": one.error} for one in checked],
+            }
+        )
+    return document
+
+
+CHECK_COLUMNS = ("m", "n", "k", "weights", "activations", "predicted", "measured", "error")
+
+
+def check_row(one: Checked) -> list[object]:
+    """The cells of `CHECK_COLUMNS`."""
+    error = f"{100 * one.error:+.0f} %{'' if one.holds else ' (missed)'}"
+    return [
+        one.m,
+        one.n,
+        one.k,
+        one.weights,
+        one.act or "exact",
+        numbers.seconds(one.predicted),
+        numbers.seconds(one.measured),
+        error,
+    ]
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,112 @@
+// Python's view of weights in planes of bits.
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <stdexcept>
+#include <string>
+
+#include "bindings/module.hpp"
+#include "generic/planes.hpp"
+
+namespace nb = nanobind;
+using namespace anybit;
+
+namespace {
+
+template <class T, int Rank> using In = nb::ndarray<const T, nb::ndim<Rank>, nb::c_contig, nb::device::cpu>;
+template <class T, int Rank> using Out = nb::ndarray<T, nb::ndim<Rank>, nb::c_contig, nb::device::cpu>;
+
+PlaneWeightPtr planes_of(const WeightPtr& w, const std::string& order) {
+  if (order != "bits" && order != "nibbles") throw std::invalid_argument("planes lie in the order of bits or nibbles; got '" + order + "'");
+  nb::gil_scoped_release release;
+  return to_planes(*default_pool(), *w, order == "bits" ? PlaneOrder::bits : PlaneOrder::nibbles);
+}
+
+// How x [m, k] is to be prepared for all of some weights.
+PlaneSpec spec_of(const std::vector<PlaneWeightPtr>& weights, int64_t k, int64_t act_group, int act_bits) {
+  if (weights.empty()) throw std::invalid_argument("a product needs a weight");
+  const PlaneWeight& first = *weights.front();
+  for (const auto& w : weights) {
+    if (k != w->grid.k) throw std::invalid_argument("x has " + std::to_string(k) + " columns, the weight " + std::to_string(w->grid.k));
+    if (w->order != first.order || w->grid.geometry != first.grid.geometry) {
+      throw std::invalid_argument("weights that share activations lie in the same order with the same padding");
+    }
+  }
+  if (act_bits < 2 || act_bits > 8) throw std::invalid_argument("activations have 2 to 8 bits; got " + std::to_string(act_bits));
+  const Geometry& geometry = first.grid.geometry;
+  const bool fits = geometry.group ? act_group == geometry.group : act_group % 32 == 0;
+  if (act_group < 0 || (act_group && !fits)) {
+    throw std::invalid_argument("activation groups must be a multiple of 32 (or the weight's group); got " + std::to_string(act_group));
+  }
+  return {first.order, act_group < k ? act_group : 0, act_bits, geometry};
+}
+
+PlaneActivations& buffers() {
+  static thread_local PlaneActivations kept;  // nothing is allocated once it is large enough
+  return kept;
+}
+
+void multiply(const std::vector<PlaneWeightPtr>& weights, In<float, 2> x, int64_t act_group, int act_bits, std::vector<Out<float, 2>> outs,
+              std::optional<In<float, 1>> bias) {
+  const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
+  const PlaneSpec spec = spec_of(weights, k, act_group, act_bits);
+  if (outs.size() != weights.size()) throw std::invalid_argument("every weight needs an output");
+  for (size_t i = 0; i < outs.size(); ++i) {
+    const int64_t n = weights[i]->grid.n;
+    if (outs[i].shape(0) != x.shape(0) || static_cast<int64_t>(outs[i].shape(1)) != n) throw std::invalid_argument("the output has the wrong shape");
+    if (bias && static_cast<int64_t>(bias->shape(0)) != n) throw std::invalid_argument("the bias has the wrong length");
+  }
+  if (m == 0) return;
+  const Epilogue epilogue{bias ? bias->data() : nullptr, false, false};
+  nb::gil_scoped_release release;
+  const auto pool = default_pool();
+  PlaneActivations& kept = buffers();
+  kept.reserve(m, k, weights.front()->grid.slots, pool->size());
+  pool->run([&](Team& team) {
+    const PreparedPlanes prepared = prepare_planes(team, kept, spec, x.data(), m, k);
+    for (size_t i = 0; i < outs.size(); ++i) plane_matmul(team, *weights[i], prepared, outs[i].data(), weights[i]->grid.n, epilogue);
+  });
+}
+
+// Seconds of each of `rounds` products, the weights visited in turn.
+std::vector<double> time_planes(const std::vector<PlaneWeightPtr>& weights, In<float, 2> x, int64_t act_group, int act_bits, int rounds) {
+  const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
+  const PlaneSpec spec = spec_of(weights, k, act_group, act_bits);
+  if (rounds < 1) throw std::invalid_argument("timing needs at least one round");
+  int64_t most = 0;
+  for (const auto& w : weights) most = w->grid.n > most ? w->grid.n : most;
+  std::vector<float> y(static_cast<size_t>(m * most));
+  nb::gil_scoped_release release;
+  const auto pool = default_pool();
+  PlaneActivations kept;
+  kept.reserve(m, k, weights.front()->grid.slots, pool->size());
+  std::vector<double> seconds;
+  for (int round = 0; round < rounds; ++round) {
+    const PlaneWeight& w = *weights[static_cast<size_t>(round) % weights.size()];
+    const auto start = std::chrono::steady_clock::now();
+    pool->run([&](Team& team) { plane_matmul(team, w, prepare_planes(team, kept, spec, x.data(), m, k), y.data(), w.grid.n); });
+    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return seconds;
+}
+
+}  // namespace
+
+void bind_planes(nb::module_& m) {
+  nb::class_<PlaneWeight>(m, "PlaneWeight", "A matrix of integers as planes of bits; read-only.")
+      .def_prop_ro("n", [](const PlaneWeight& w) { return w.grid.n; })
+      .def_prop_ro("k", [](const PlaneWeight& w) { return w.grid.k; })
+      .def_prop_ro("bits", [](const PlaneWeight& w) { return w.grid.bits; })
+      .def_prop_ro("order", [](const PlaneWeight& w) { return std::string(w.order == PlaneOrder::bits ? "bits" : "nibbles"); })
+      .def_prop_ro("nbytes", [](const PlaneWeight& w) { return w.grid.nbytes(); })
+      .def_prop_ro("group", [](const PlaneWeight& w) { return w.grid.geometry.group ? w.grid.geometry.group : w.grid.group; })
+      .def_prop_ro("padded_groups", [](const PlaneWeight& w) { return w.grid.geometry.group != 0; });
+  m.def("planes", planes_of, nb::arg("weight"), nb::arg("order"));
+  m.def("plane_matmul", multiply, nb::arg("weights"), nb::arg("x"), nb::arg("act_group"), nb::arg("act_bits"), nb::arg("outs"),
+        nb::arg("bias").none());
+  m.def("time_planes", time_planes, nb::arg("weights"), nb::arg("x"), nb::arg("act_group"), nb::arg("act_bits"), nb::arg("rounds"));
+}

@@ -1,0 +1,146 @@
+// Products of weights in planes of bits (planes.hpp).  Compiled once per instruction set, inside its namespace.
+//
+// Both give sum u x of a block as an exact integer and scale it as int8.inl does, so their results are bit for bit those of the
+// integer kernels.
+
+constexpr int kBitRows = 8;           // planes of x against which a line of weights is counted while it is in a register
+constexpr int64_t kCountedTiles = 31; // whose counts of up to 8 a byte still fit it
+constexpr int kTableRows = 4;
+constexpr int64_t kTableTiles = 8;    // 64 lookups of up to 4 * 127 stay below 2^15
+
+// out[t] += (sum over tiles of popcount(plane & x_t)) << shift for T planes of x, `ldp` words apart; lines of the plane `stride` apart.
+template <int T>
+ANYBIT_INLINE void count_plane(const uint8_t* plane, int64_t stride, int64_t tiles, const uint32_t* x, int64_t ldp, int shift, I* out) {
+  const B ones = splat_b(1);
+  for (int64_t from = 0; from < tiles; from += kCountedTiles) {
+    const int64_t to = from + kCountedTiles < tiles ? from + kCountedTiles : tiles;
+    B counts[T];
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) counts[t] = splat_b(0);
+    for (int64_t tile = from; tile < to; ++tile) {
+      const uint8_t* at = plane + tile * stride;
+      prefetch(at + kPrefetch);
+      const B line = load(at);
+#pragma GCC unroll 8
+      for (int t = 0; t < T; ++t) {
+        const B bits = broadcast4(reinterpret_cast<const int8_t*>(x + t * ldp + tile));
+        counts[t] = add_b(counts[t], count_b(and_b(line, bits)));
+      }
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) {
+      Acc<255> sum;
+      sum.start(splat_i(4 * kByteOffset));
+      sum.add(counts[t], ones);
+      sum.flush();
+      out[t] = add_i(out[t], shl_i(sum.result(), shift));
+    }
+  }
+}
+
+// sums[i][16] of `rows` planes of x over the tiles of a block.
+template <int T>
+ANYBIT_INLINE void count_block(const Problem& p, const uint8_t* tile, int64_t tiles, const uint32_t* x, int64_t rows, int32_t* sums) {
+  const int64_t stride = 64 * p.bits;
+  for (; rows >= T; rows -= T, x += T * p.ldp, sums += 16 * T) {
+    I out[T];
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) out[t] = zero_i();
+    for (int b = 0; b < p.bits; ++b) count_plane<T>(tile + 64 * b, stride, tiles, x, p.ldp, b, out);
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) store_i(sums + 16 * t, out[t]);
+  }
+  if constexpr (T > 1) {
+    if (rows > 0) count_block<T / 2>(p, tile, tiles, x, rows, sums);
+  }
+}
+
+// acc + the scaled integer sum of a block, which lacks its correction.
+ANYBIT_INLINE F scaled(const Problem& p, int64_t panel, const Block& block, int64_t row, I total, F acc) {
+  total = add_i(shl_i(total, p.step_shift), zero_term<0>(p, panel, block.group, block.sum(static_cast<int>(row))));
+  return fma_f(mul_f(to_f(total), splat_f(block.xscale[row * block.xscale_row])), load_scales(p, panel, block.group), acc);
+}
+
+// Planes of weights times planes of x: n m one-bit products, counted.
+void bit_serial(const Problem& p, int64_t first, int64_t last) {
+  constexpr int64_t kRows = 16;
+  alignas(64) int32_t sums[kRows * 8 * 16];
+  for (int64_t panel = first; panel < last; ++panel) {
+    for (int64_t row = 0; row < p.m; row += kRows) {
+      const int64_t rows = row + kRows < p.m ? kRows : p.m - row;
+      alignas(64) float acc[kRows * 16] = {};
+      const uint8_t* codes = p.codes + panel * p.panel_bytes;
+      each_block(p, 0, p.slots, row, [&](const Block& block) ANYBIT_UNROLLED {
+        const int64_t tiles = (block.end - block.begin) / 32;
+        count_block<kBitRows>(p, codes + block.begin / 32 * 64 * p.bits, tiles, p.xplanes + row * p.xbits * p.ldp + block.begin / 32,
+                              rows * p.xbits, sums);
+        for (int64_t m = 0; m < rows; ++m) {
+          const int32_t* of = sums + m * p.xbits * 16;
+          I total = shl_i(load_i(of + 16 * (p.xbits - 1)), p.xbits - 1);  // the sign of two's complement
+          total = sub_i(zero_i(), total);
+          for (int b = 0; b < p.xbits - 1; ++b) total = add_i(total, shl_i(load_i(of + 16 * b), b));
+          store_f(acc + 16 * m, scaled(p, panel, block, m, total, load_f(acc + 16 * m)));
+        }
+      });
+      for (int64_t m = 0; m < rows; ++m) write_row(p, panel, row + m, load_f(acc + 16 * m), int8_factor(p, row + m));
+    }
+  }
+}
+
+// Sums of one plane over up to kTableTiles tiles for MR rows of x, by lookup of four bits at a time.
+template <int MR>
+ANYBIT_INLINE void look_up_plane(const Problem& p, const uint8_t* plane, int64_t stride, int64_t tiles, const uint8_t* tables, int shift, I* total) {
+  B even[MR], odd[MR], high[MR];
+#pragma GCC unroll 4
+  for (int m = 0; m < MR; ++m) even[m] = odd[m] = high[m] = splat_b(0);
+  const B mask = splat_b(15);
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    prefetch(plane + tile * stride + kPrefetch);
+    const B line = load(plane + tile * stride), low = and_b(line, mask), up = and_b(shr_b<4>(line), mask);
+#pragma GCC unroll 4
+    for (int m = 0; m < MR; ++m) {
+      const uint8_t* of = tables + m * p.ldt + tile * 256;
+      const B one = lookup(load(of), low), two = lookup(load(of + 64), up);
+      even[m] = add_h(add_h(even[m], low_h(one)), low_h(two));
+      odd[m] = add_h(add_h(odd[m], high_h(one)), high_h(two));
+      high[m] = add_b(add_b(high[m], lookup(load(of + 128), low)), lookup(load(of + 192), up));
+    }
+  }
+#pragma GCC unroll 4
+  for (int m = 0; m < MR; ++m) {  // modulo 2^16, of which the sum is a signed number
+    const I sum = rows_h(add_h(even[m], low_up_h(high[m])), add_h(odd[m], high_stay_h(high[m])));
+    total[m] = add_i(total[m], shl_i(sum, shift));
+  }
+}
+
+template <int MR> __attribute__((noinline)) void look_up_rows(const Problem& p, int64_t panel, int64_t row) {
+  F acc[MR];
+#pragma GCC unroll 4
+  for (int m = 0; m < MR; ++m) acc[m] = zero_f();
+  const int64_t stride = 64 * p.bits;
+  const uint8_t* codes = p.codes + panel * p.panel_bytes;
+  each_block(p, 0, p.slots, row, [&](const Block& block) ANYBIT_UNROLLED {
+    I total[MR];
+#pragma GCC unroll 4
+    for (int m = 0; m < MR; ++m) total[m] = zero_i();
+    for (int64_t tile = block.begin / 32; tile < block.end / 32; tile += kTableTiles) {
+      const int64_t tiles = tile + kTableTiles < block.end / 32 ? kTableTiles : block.end / 32 - tile;
+      for (int b = 0; b < p.bits; ++b) {
+        look_up_plane<MR>(p, codes + tile * stride + 64 * b, stride, tiles, p.tables + row * p.ldt + tile * 256, b, total);
+      }
+    }
+#pragma GCC unroll 4
+    for (int m = 0; m < MR; ++m) acc[m] = scaled(p, panel, block, m, total[m], acc[m]);
+  });
+#pragma GCC unroll 4
+  for (int m = 0; m < MR; ++m) write_row(p, panel, row + m, acc[m], int8_factor(p, row + m));
+}
+
+// Four weight bits choose among 16 sums of four activations: no product but by scales.
+void look_up(const Problem& p, int64_t first, int64_t last) {
+  for (int64_t panel = first; panel < last; ++panel) {
+    int64_t row = 0;
+    for (; row + kTableRows <= p.m; row += kTableRows) look_up_rows<kTableRows>(p, panel, row);
+    for (; row < p.m; ++row) look_up_rows<1>(p, panel, row);
+  }
+}

@@ -1,0 +1,129 @@
+"""Tables are made of times that the test makes up; where real kernels run, only that a whole table comes out is checked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from anybit.cli.bench import calibrate, limits
+from anybit.cli.bench.calibrate import Checked
+from anybit.ops import costs
+from anybit.ops.costs import Costs, Curve
+from anybit.ops.matmul import predicted
+
+ROWS = (1, 4, 16)
+
+
+def table() -> Costs:
+    curve = Curve((2e-11, 3e-11, 9e-11), (1e-11,) * 3)
+    elements = ("integer2", "integer4", "integer8", "word4", "bf16")
+    kernels = {f"{family}/{element}": curve for family in ("int8", "exact", "bf16") for element in elements}
+    overlap = {"any": (4.0,) * 3}
+    return Costs("toy", "avx2", 1, 1e10, 0.0, 128, ROWS, overlap, {"int8": (1e-9,) * 3}, kernels, {})
+
+
+def test_the_quicker_of_two_stretches_counts():
+    now, calls = [0.0], []
+    durations = iter([9.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0])  # the first call is lost; then 2 calls of 2 s, then 4 of 1 s
+
+    def call() -> None:
+        calls.append(1)
+        now[0] += next(durations)
+
+    def clock() -> float:
+        return now[0]
+
+    calibrate_limit = calibrate.LIMIT
+    try:
+        calibrate.LIMIT = 100.0
+        assert calibrate.spent(call, 4.0, clock) == 1.0
+    finally:
+        calibrate.LIMIT = calibrate_limit
+    assert len(calls) == 7
+
+
+def test_long_calls_are_measured_once_and_more_rows_not_at_all():
+    asked = []
+
+    def measured(m: int) -> float:
+        asked.append(m)
+        return m * calibrate.LIMIT / 3
+
+    found = calibrate.curve(measured, (1, 2, 4, 8, 16))
+    assert asked == [1, 2, 4]
+    assert found == pytest.approx([m * calibrate.LIMIT / 3 for m in (1, 2, 4, 8, 16)])
+
+
+def test_scales_are_solved_for():
+    weight, scale = 3e-12, 64e-12
+    assert calibrate.solve_scales(weight + scale / 128, weight + scale / 32) == pytest.approx((weight, scale))
+    assert calibrate.solve_scales(5.0, 4.0) == (5.0, 0.0)  # noise: finer scales cannot be cheaper
+    assert calibrate.solve_scales(1.0, 100.0) == (1.0, 0.0)  # nor can weights come for nothing
+
+
+def test_overlap_and_call_are_found_again():
+    """From predictions of a known table, for each family its own."""
+    rows = table().rows
+    truth = replace(
+        table(),
+        call=25e-6,
+        overlap={"any": (2.0,) * 3, "int8": (3.0, 1.5, 1.0), "exact": (1.2, 1.2, 0.8), "bf16": (5.0, 2.0, 2.0)},
+    )
+    problems = [(m, 2560, 3072, *fmt) for m in rows for fmt in calibrate.FIT_FORMATS]
+    found = calibrate.fitted(table(), [(problem, predicted(problem, truth)) for problem in problems])
+    assert found.call == pytest.approx(25e-6)
+    for family in ("int8", "exact", "bf16"):
+        assert found.overlap[family] == truth.overlap[family]
+    between = calibrate.fitted(
+        table(), [(problem, predicted(problem, truth)) for problem in problems if problem[0] != 4]
+    )
+    assert between.overlap["int8"][1] in (3.0, 1.0)  # that of the nearest rows which were measured
+
+
+def test_what_takes_long_is_left_out():
+    one = table()
+    shapes = [(1, 64, 64), (16, 64, 64), (4096, 1 << 17, 4096)]
+    assert calibrate.short(shapes, (("int4/g128", "int8/g128"),), one) == shapes[:2]
+    assert calibrate.short(shapes[2:], (("int4/g128", "int8/g128"),), one) == shapes[2:]
+
+
+def test_tolerance():
+    def one(predicted: float) -> Checked:
+        return Checked(1, 2, 3, "int4/row", None, predicted, 4.0)
+
+    assert one(5.0).holds and one(5.0).error == 0.25 and one(3.0).holds
+    assert not one(5.1).holds and not one(2.9).holds
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(limits, "LEAST_READ", 1 << 20)
+    monkeypatch.setattr(limits, "last_level_cache", lambda: 1 << 18)
+    monkeypatch.setattr(calibrate, "SIDE_N", 32)
+    monkeypatch.setattr(calibrate, "SIDE_K", 128)
+    monkeypatch.setattr(calibrate, "FIT", ((1, 32, 256), (4, 32, 256)))
+
+
+def test_a_whole_table_is_measured(small, tmp_path, monkeypatch):
+    module = pytest.importorskip("anybit._native")
+    told = []
+    with limits.threads(1):
+        found = calibrate.measure(1, lambda what, done, total: told.append((done, total)), rows=(1, 4))
+    assert (found.isa, found.threads, found.rows) == (module.isa(), 1, (1, 4))
+    shipped = costs.shipped()[found.isa]
+    assert set(found.kernels) == set(shipped.kernels) and set(found.prepare) == set(shipped.prepare)
+    assert [done for done, _ in told] == list(range(told[-1][1]))
+    monkeypatch.setenv("ANYBIT_CACHE", str(tmp_path))
+    try:
+        assert costs.as_dict(costs.read(costs.store(found), found.isa, 1)) == costs.as_dict(found)
+    finally:
+        monkeypatch.undo()
+        costs.forget()
+
+
+def test_predictions_are_compared(small):
+    pytest.importorskip("anybit._native")
+    found = calibrate.check(((1, 32, 256), (3, 32, 256)))
+    assert [(one.weights, one.act) for one in found[::2]] == list(calibrate.CHECK_FORMATS)
+    assert all(one.predicted > 0 and one.measured > 0 for one in found)
