@@ -35,6 +35,24 @@ def test_cache_default():
     assert engines.cache("torch", "int8") == "int8"
 
 
+def test_formats_of_a_cache(tiny_folder):
+    keys, values = engines.cache_formats("int4/g8:e8m0,fp32")
+    assert str(keys) == "int4/g8:e8m0" and values is None
+    assert engines.cache_formats("int8/g4")[0] == engines.cache_formats("int8/g4")[1]
+    engines.check("torch", "none", "int4/g8:e8m0,fp32", None)
+    for executor, kv, message in (
+        ("torch", "a,b,c", "one of keys"),
+        ("torch", "int99/g8", "int99"),
+        ("native", "int4/g8", "--kv is"),
+    ):
+        with pytest.raises(AnybitError, match=message):
+            engines.check(executor, "none", kv, None)
+    model = models.load(tiny_folder)
+    rounded = engines.build(model, "torch", "none", "int4/g4:e8m0,fp32").forward([256, 1, 2, 3], "all")
+    exact = engines.build(model, "torch", "none").forward([256, 1, 2, 3], "all")
+    assert not torch.equal(rounded, exact) and (rounded - exact).norm() < exact.norm()
+
+
 def test_prompt_begins_with_the_begin_token(tiny_folder):
     model = models.load(tiny_folder)
     assert engines.prompt_ids(model, "ab") == [256, *model.tokenizer.encode("ab")]

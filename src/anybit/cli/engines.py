@@ -10,6 +10,7 @@ from anybit.cli.bench.rounds import Progress, silent
 from anybit.errors import AnybitError
 
 if TYPE_CHECKING:
+    from anybit.formats import TensorFormat
     from anybit.models import Model, Plan
 
 DEFAULT_ACTIVATION = "int8/g128"
@@ -23,7 +24,12 @@ ActOption = Annotated[
     ),
 ]
 CacheOption = Annotated[
-    str | None, typer.Option("--kv", help="What the KV cache holds: fp16 (the default), fp32 or int8.")
+    str | None,
+    typer.Option(
+        "--kv",
+        help="What the KV cache holds: fp16 (the default), fp32 or int8; with --executor torch fp32 or formats of keys and values, "
+        "such as int4/g32:e8m0,fp32.",
+    ),
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Threads; all cores by default.")]
 EngineOption = Annotated[
@@ -49,13 +55,31 @@ def cache(engine: str, wanted: str | None) -> str:
     return wanted or ("fp16" if engine == "native" else "fp32")
 
 
+def cache_formats(kv: str) -> tuple[TensorFormat | None, TensorFormat | None]:
+    """Formats of keys and values for the torch executor, None for fp32; FormatError or AnybitError for what is none."""
+    from anybit.formats import TensorFormat
+
+    parts = kv.split(",")
+    if len(parts) > 2:
+        raise AnybitError(f"--kv names one format, or one of keys and one of values; got {kv!r}")
+    keys, values = (None if part in ("fp32", "none") else TensorFormat.parse(part) for part in (parts[0], parts[-1]))
+    for fmt in (keys, values):
+        if fmt is not None and fmt.scale is None:
+            raise AnybitError(
+                f"the torch executor keeps its cache in fp32 or in formats with scales, such as int8/g32; got {kv!r}"
+            )
+    return keys, values
+
+
 def check(executor: str, act: str, kv: str, threads: int | None) -> None:
     """Raises AnybitError for an option that no executor has, before a model is loaded."""
     if executor not in ENGINES:
         raise AnybitError(f"--executor is {', '.join(ENGINES[:-1])} or {ENGINES[-1]}; got {executor!r}")
-    if kv not in CACHES:
+    if executor == "torch":
+        cache_formats(kv)
+    elif kv not in CACHES:
         raise AnybitError(f"--kv is {', '.join(CACHES)}; got {kv!r}")
-    if executor != "native" and kv != "fp32":
+    if executor == "transformers" and kv != "fp32":
         raise AnybitError(
             f"the {executor} executor keeps its cache in fp32; leave --kv out or choose --executor native (got --kv {kv})"
         )
@@ -104,7 +128,9 @@ def build(
 
         return TransformersExecutor(model.path)
     rounded = activation(act)
-    return TorchExecutor(model.plan, model.weights, act=TensorFormat.parse(rounded) if rounded else None)
+    keys, values = cache_formats("fp32" if kv == "fp16" else kv)
+    act_format = TensorFormat.parse(rounded) if rounded else None
+    return TorchExecutor(model.plan, model.weights, act=act_format, keys=keys, values=values)
 
 
 def prompt_ids(model: Model, prompt: str) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from anybit.errors import AnybitError
+
 
 def size(count: float) -> str:
     """Bytes in decimal units, three digits: 11.5 MB, 532 kB, 17 B."""
@@ -11,6 +13,20 @@ def size(count: float) -> str:
         if count >= scale * 0.9995:
             return f"{three(count / scale)} {unit}"
     return f"{count:.0f} B"
+
+
+def parse_size(text: str) -> float:
+    """Bytes of "2.5 MB", "800kB", "1 GB" or a plain number of bytes; AnybitError otherwise."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0), ("", 1.0)):
+        if text.strip().lower().endswith(unit.lower()):
+            try:
+                value = float(text.strip()[: len(text.strip()) - len(unit)]) * scale
+            except ValueError:
+                break
+            if 0 < value < math.inf:
+                return value
+            break
+    raise AnybitError(f"a size is a number of bytes above 0 such as 2.5MB or 800kB; got {text!r}")
 
 
 def count(number: float) -> str:

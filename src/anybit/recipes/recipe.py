@@ -93,6 +93,15 @@ class Step(_Strict):
         return self
 
 
+class Tried(_Strict):
+    """What `recipes.auto` tried before it chose: the candidate in words, bits a weight, KL divergence in nats a token (None: refused)."""
+
+    candidate: str
+    bits_per_weight: float | None = None
+    kl: float | None = None
+    refused: str | None = None
+
+
 class Recipe(_Strict):
     """Either `weights`, one format for every linear layer, or `bits`, a budget of bits a weight over the whole model.
 
@@ -103,6 +112,7 @@ class Recipe(_Strict):
     uniform recipe (int8/row where None); with a budget, a format here fixes them instead of letting the budget decide.
     cost: what an allocation measures its candidates with; "rtn" is much quicker for large models. None: the method
     itself. activations, kv: hints a runtime reads from the checkpoint (formats of activations and of the KV cache).
+    tried: what `--method auto` compared, for the record.
     """
 
     weights: str | None = None
@@ -118,6 +128,7 @@ class Recipe(_Strict):
     lm_head: str | None = None
     activations: str | None = None
     kv: str | None = None
+    tried: tuple[Tried, ...] = ()
 
     @field_validator("weights", "embeddings", "lm_head")
     @classmethod
@@ -180,8 +191,9 @@ class Recipe(_Strict):
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Canonical JSON: every field, sorted keys."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """Canonical JSON: every field but an empty `tried`, sorted keys."""
+        document = self.model_dump(mode="json", exclude=None if self.tried else {"tried"})
+        return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def parse(cls, data: Any, *, source: str = "recipe") -> Recipe:

@@ -13,6 +13,7 @@ EXPERIMENTS: dict[str, str] = {
     "arcquant": "anybit.reproduce.arcquant",
     "ascend_w4a16": "anybit.reproduce.ascend_w4a16",
     "batquant": "anybit.reproduce.batquant",
+    "block_quant_outliers": "anybit.reproduce.block_quant_outliers",
     "direction_preserving": "anybit.reproduce.direction_preserving",
     "flexq": "anybit.reproduce.flexq",
     "fp32_or_death": "anybit.reproduce.fp32_or_death",

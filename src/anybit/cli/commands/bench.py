@@ -401,3 +401,81 @@ def format_row(line: FormatLine, libraries: list[str]) -> list[object]:
         part = round(line.elements / one.elements) if one else 1
         cells.append(f"{one.ratio:.3g}{f' of 1/{part}' if part > 1 else ''}" if one else None)
     return cells
+
+
+@app.command("quality")
+def quality(
+    subjects: Annotated[
+        str, typer.Option("--models", help="Decoders of the zoo and stories260k, several with commas.")
+    ] = "anybit-tiny,stories260k,lm-outliers",
+    peers: Annotated[
+        str | None,
+        typer.Option(
+            "--peers", help="Libraries to compare with: llama.cpp, torchao, quanto, hqq, bitsandbytes, or all."
+        ),
+    ] = None,
+    budgets: Annotated[
+        str, typer.Option("--bits", help="Budgets of ours, bits a weight, several with commas.")
+    ] = "2.5,3,3.5,4,4.5,5,6,8.5",
+    tokens: Annotated[int, typer.Option("--tokens", help="Tokens that are scored, about.")] = 4096,
+    work: Annotated[Path, typer.Option("--work", help="Where ours are kept, so that a second run goes on.")] = Path(
+        "quality-work"
+    ),
+    picture: Annotated[Path | None, typer.Option("--picture", help="A .png or .svg of all figures.")] = None,
+    json: engines.JsonOption = False,
+) -> None:
+    """Perplexity and KL divergence against bits a weight: the same model, text and accounting for ours and other libraries."""
+    from anybit.cli.bench import quality as bench
+
+    names = listed(subjects, "--models", str)
+    libraries = bench.selected(peers)
+    wanted = listed(budgets, "--bits", float)
+    positive(tokens, "--tokens")
+    if picture is not None:
+        bench.check_picture(picture)
+    from anybit.reproduce.experiment import Context
+    from anybit.reproduce.subject import Subject
+    from anybit.zoo.data import data_folder
+
+    console = Console(json)
+    opened = [Subject.open(Context(data_folder(), work / name), name, tokens) for name in names]
+    found = []
+    for name, subject in zip(names, opened, strict=True):
+        with console.progress(name) as job:
+            found.append(bench.compare(subject, libraries, wanted, work / name, thread_counts(None)[0], job))
+        each = found[-1]
+        ordered = sorted(each.points, key=lambda point: (point.bits, point.kl))
+        rows = [
+            [
+                p.library,
+                p.format,
+                f"{p.bits:.3f}",
+                f"{p.kl:.4f}",
+                f"{p.stderr:.4f}",
+                f"{p.perplexity:.3f}",
+                percent(p.agreement),
+            ]
+            for p in ordered
+        ]
+        title = f"{name}, {each.tokens:,} tokens, perplexity {each.perplexity:.3f} unquantized"
+        console.table(QUALITY_COLUMNS, rows, title=title)
+        for verdict in bench.verdicts(each.points):
+            theirs, ours = verdict.theirs, verdict.ours
+            beside = f"{theirs.library} {theirs.format} ({theirs.bits:.3f} bits, KL {theirs.kl:.4f})"
+            if ours is None or verdict.ratio is None:
+                console.say(f"{beside}: nothing of ours is as small")
+                continue
+            word = "less" if verdict.ratio < 1 else "MORE"
+            console.say(
+                f"{beside}: {ours.format} diverges {verdict.ratio:.2f} times as much at {ours.bits:.3f} bits, {word}"
+            )
+        for what, why in each.absent.items():
+            console.say(f"not measured: {what}: {why}")
+        console.say()
+    if picture is not None:
+        bench.draw(picture, found)
+        console.say(f"drawn: {picture}")
+    console.result({"results": [each.as_dict() for each in found]})
+
+
+QUALITY_COLUMNS = ("library", "format", "bits a weight", "KL divergence", "±", "perplexity", "same choice")

@@ -11,18 +11,20 @@ import typer
 
 from anybit.cli import numbers
 from anybit.cli.arguments import model_folder
+from anybit.cli.commands.quantize_auto import quantize_auto
 from anybit.cli.commands.quantize_network import is_network, quantize_network
 from anybit.cli.console import Console
 from anybit.cli.engines import JsonOption
 from anybit.cli.recipe_options import recipe as to_recipe
+from anybit.errors import RecipeError
 
 if TYPE_CHECKING:
     from anybit.recipes import Preflight, Result
 
-METHODS_HELP = (
-    "gptq (the default), gradient_ptq, rtn, awq, smoothquant, llm_int8, arcquant, batquant, nf4, matgptq, itq3_s"
-)
-TRANSFORMS_HELP = "smooth, awq, permute, split, residual, hadamard, block_affine, rotate_inputs"
+AUTO = "auto"
+METHODS = ("gptq (the default)", "gradient_ptq", "rtn", "awq", "smoothquant", "llm_int8", "arcquant", "batquant")
+METHODS_HELP = ", ".join((*METHODS, "block_quant_outliers", "nf4", "matgptq", "itq3_s"))
+TRANSFORMS_HELP = "smooth, awq, permute, split, residual, sort_keys, hadamard, block_affine, rotate_inputs"
 """Spelled out, as the tables would load torch before the help is printed; a test compares."""
 
 
@@ -36,11 +38,15 @@ def quantize(
         float | None,
         typer.Option("--bits", help="A budget: average bits a weight over everything stored, such as 3.5."),
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", help="A budget as the size of everything stored, such as 2.5MB, instead of --bits."),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(
             "--method",
-            help=f"{METHODS_HELP}.",
+            help=f"{METHODS_HELP}; auto tries several on a sample and keeps the best.",
         ),
     ] = None,
     scale_rule: Annotated[
@@ -82,16 +88,34 @@ def quantize(
     (gptq where they have data to calibrate on).
     """
     if is_network(model):
-        others = {"--bits": bits, "--embeddings": embeddings, "--recipe": recipe, "--calibration": calibration}
+        if method == AUTO:
+            raise RecipeError(f"--method {AUTO} is for decoders; {model} takes the name of a method")
+        others = {
+            "--bits": bits,
+            "--size": size,
+            "--embeddings": embeddings,
+            "--recipe": recipe,
+            "--calibration": calibration,
+        }
         others |= {"--scale-rule": scale_rule, "--transforms": transforms}
         others |= {"--samples": samples, "--length": length, "--dry-run": dry_run}
         quantize_network(model, out, weights, method, overwrite, others, json)
         return
-    wanted = to_recipe(recipe, weights, bits, method, embeddings, calibration, samples, length, scale_rule, transforms)
-    folder = model_folder(model)
+    if method == AUTO and recipe is not None:
+        raise RecipeError(
+            f"--method {AUTO} and --recipe cannot stand together; give the budget with --bits, --size or --weights"
+        )
+    folder = model_folder(model) if size is not None else None
+    bits = bits if size is None or folder is None else bits_of(folder, size, bits, weights, recipe)
+    named = None if method == AUTO else method
+    wanted = to_recipe(recipe, weights, bits, named, embeddings, calibration, samples, length, scale_rule, transforms)
+    folder = folder or model_folder(model)
     from anybit import recipes
 
     console = Console(json)
+    if method == AUTO:
+        quantize_auto(console, folder, wanted, out, overwrite, dry_run)
+        return
     plan = recipes.preflight(folder, wanted, out, overwrite=overwrite)
     announce(console, plan)
     if dry_run:
@@ -121,6 +145,16 @@ def quantize(
     if result.expected_loss is not None:
         console.say(f"the allocation expects to lose {result.expected_loss:.4f} nats a token")
     console.result({"plan": planned(plan), "result": finished(result, seconds)})
+
+
+def bits_of(folder: Path, size: str, bits: float | None, weights: str | None, recipe: Path | None) -> float:
+    """The budget in bits a weight that a size in bytes is; RecipeError beside another budget."""
+    others = {"--bits": bits, "--weights": weights, "--recipe": recipe}
+    if clash := [option for option, value in others.items() if value is not None]:
+        raise RecipeError(f"--size and {clash[0]} cannot stand together; give one of them")
+    from anybit import models
+
+    return 8 * numbers.parse_size(size) / models.load(folder).parameters
 
 
 def by_format(plan: Preflight, formats: Mapping[str, str]) -> list[list[object]]:
