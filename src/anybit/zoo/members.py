@@ -101,7 +101,9 @@ MEMBERS: tuple[Member, ...] = (
     ),
     Member(
         "mobilenet-v3", "convolutional (MobileNetV3-small)", 932_778, CIFAR, PROJECT, "% of 1,000 test images right", "high",
-        None, "mobilenet-v3/model.safetensors", None, bundled=True, script="train_mobilenet_v3",
+        85.1, "mobilenet-v3/model.safetensors",
+        "85e0a9d63f92dc085efb60984145b8df0256defa6a3140c224a072a63e6b8855", bundled=True, script="train_mobilenet_v3",
+        training="2,400 steps of 128 samples, 96 min on half a core",
     ),
     Member(
         "vit", "vision transformer", 2_693_194, CIFAR, PROJECT, "% of 1,000 test images right", "high",
