@@ -8,8 +8,13 @@
 
 #include "generic/number.inl"
 
+#ifdef ANYBIT_SANITIZE  // every load is checked: plain calls compile in seconds instead of minutes
+#define ANYBIT_INLINE __attribute__((noinline))
+#define ANYBIT_UNROLLED
+#else
 #define ANYBIT_INLINE inline __attribute__((always_inline))
 #define ANYBIT_UNROLLED __attribute__((always_inline))
+#endif
 
 namespace anybit::avx2 {
 namespace {

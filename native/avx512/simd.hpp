@@ -12,7 +12,7 @@
 
 #include "generic/number.inl"
 
-#ifdef ANYBIT_SIMDE  // every instruction is a loop: plain calls compile in seconds instead of minutes
+#if defined(ANYBIT_SIMDE) || defined(ANYBIT_SANITIZE)  // every instruction is many: plain calls compile in seconds instead of minutes
 #define ANYBIT_INLINE __attribute__((noinline))
 #define ANYBIT_UNROLLED
 #else
