@@ -25,9 +25,10 @@ def test_tensors_are_those_of_transformers(name):
 
 def test_sizes_are_as_named():
     assert shapes.parameters(shapes.config("135m")) == pytest.approx(135e6, rel=0.01)
+    assert shapes.parameters(shapes.config("0.5b")) == pytest.approx(492e6, rel=0.01)
     assert shapes.parameters(shapes.config("1.1b")) == pytest.approx(1.1e9, rel=0.01)
 
 
 def test_unknown_shape():
-    with pytest.raises(AnybitError, match=r"unknown synthetic model '7b'; there are tiny, 135m, 1\.1b"):
+    with pytest.raises(AnybitError, match=r"unknown synthetic model '7b'; there are tiny, 135m, 0\.5b, 1\.1b"):
         shapes.config("7b")

@@ -178,7 +178,7 @@ def matmul_row(line: Line) -> list[object]:
 def model(
     model: Annotated[str | None, typer.Argument(help="A model directory or the name of a bundled model.")] = None,
     synthetic: Annotated[
-        str | None, typer.Option("--synthetic", help="Random weights of a shape: tiny, 135m or 1.1b.")
+        str | None, typer.Option("--synthetic", help="Random weights of a shape: tiny, 135m, 0.5b or 1.1b.")
     ] = None,
     format: Annotated[str, typer.Option("--format", help="Weight format of a synthetic model.")] = "int4/g128",
     head: Annotated[
@@ -200,7 +200,7 @@ def model(
     from anybit.cli.bench import peers as other
 
     if (model is None) == (synthetic is None):
-        raise AnybitError("name one model: a directory or bundled model, or --synthetic with tiny, 135m or 1.1b")
+        raise AnybitError("name one model: a directory or bundled model, or --synthetic with tiny, 135m, 0.5b or 1.1b")
     for option, value in (("--prefill", prefill), ("--decode", decode), ("--rounds", rounds)):
         positive(value, option)
     cache = engines.cache("native", kv)
