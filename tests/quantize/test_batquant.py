@@ -63,9 +63,20 @@ def test_learned_transforms_beat_hadamard_and_rounding_on_fresh_tokens(clip: boo
 
 
 def test_no_steps_leave_hadamard_matrices() -> None:
-    done = Layer().learn(steps=0, clip=False)
+    done = Layer().learn(steps=0, clip=False, start="hadamard")
     assert done.before == done.after
     torch.testing.assert_close(done.transforms["w"].matrix(), hadamard(torch.eye(64), 32), rtol=1e-3, atol=1e-3)
+
+
+def test_auto_begins_at_no_transform_where_that_errs_less() -> None:
+    layer = Layer()
+    layer.x[..., [3, 17]] *= 20
+    layer.w[:, [3, 17]] /= 400  # outliers that a rotation would spread, weights that the layer hardly needs
+    errors = {start: layer.learn(steps=0, clip=False, start=start) for start in ("auto", "hadamard", "identity")}
+    assert errors["identity"].after < errors["hadamard"].after
+    torch.testing.assert_close(errors["auto"].transforms["w"].matrix(), torch.eye(64))
+    even = Layer()
+    assert even.learn(steps=0, clip=False).after == even.learn(steps=0, clip=False, start="hadamard").after
 
 
 def test_the_same_bits_again() -> None:

@@ -54,6 +54,7 @@ def test_starts_are_orthogonal() -> None:
     for options in (Options(start="orthogonal"), Options(block=12, shared=3), Options(block=24, shared=24)):
         p = start(96, options).matrix()
         torch.testing.assert_close(p @ p.T, torch.eye(96), rtol=0, atol=1e-5)
+    assert torch.equal(start(96, Options(start="identity")).matrix(), torch.eye(96))
     one, other = (start(96, Options(start="orthogonal"), number).own for number in (0, 1))
     assert not torch.equal(one, other)
 
@@ -84,7 +85,7 @@ def test_bounds_are_shares_of_each_tokens_extremes_and_never_collapse() -> None:
 
 
 def test_refusals() -> None:
-    for wrong in ({"block": 0}, {"shared": 5}, {"start": "identity"}, {"condition": 1.0}, {"act": "mxfp5"}):
+    for wrong in ({"block": 0}, {"shared": 5}, {"start": "best"}, {"condition": 1.0}, {"act": "mxfp5"}):
         with pytest.raises(ValueError):
             Options(**wrong)
     with pytest.raises(RecipeError, match="blocks of 32 do not divide the 172 inputs of down"):

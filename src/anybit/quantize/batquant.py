@@ -3,9 +3,9 @@
 The transforms (`transforms.block_affine`) are learned one block of the model after the other, on the float model's inputs and outputs,
 as FlatQuant does (arXiv 2410.09426), with weights and activations rounded on the way and gradients straight through; then they are frozen
 and folded into the weights, whose codes GPTQ chooses with the statistics of the transformed inputs.
-Differs from the paper: learning starts at Hadamard matrices of the blocks rather than at random orthogonal ones (`start`), and the best
-transforms on held-out windows are kept; weights are not clipped by learned bounds, because GPTQ's scales are searched, which allows
-every block of every row its own; the rates fall linearly.
+Differs from the paper: learning starts at Hadamard matrices of the blocks, or at no transform where that errs less, rather than at random
+orthogonal matrices (`start`), and the best transforms on held-out windows are kept; weights are not clipped by learned bounds, because
+GPTQ's scales are searched, which allows every block of every row its own; the rates fall linearly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from anybit import tensors
 from anybit.formats import TensorFormat
 from anybit.quantize import gptq, obs
-from anybit.quantize.reconstruct import Settings, Targets, descend, straight
+from anybit.quantize.reconstruct import Settings, Targets, descend, error_of, split, straight
 from anybit.quantize.result import Quantized
 from anybit.quantize.statistics import Statistics
 from anybit.transforms import block_affine
@@ -85,6 +85,8 @@ def learn(
             options.fits(weight.shape[1], matrix)
     learner = _Learner(groups, forward, options)
     settings = Settings(options.steps, batch=options.batch, held_out=options.held_out, seed=options.seed)
+    if options.start == "auto":
+        learner.choose_starts(targets, split(windows, options.held_out)[1])
     done = descend(learner, learner.state(), targets, windows, settings, name)
     return Learned(done.state, done.before, done.after)
 
@@ -122,6 +124,22 @@ class _Learner:
             if options.clip:
                 self._bounds.append(logit)
             self._transforms[key] = BlockAffine(shared, own, logit if options.clip else None)
+
+    def choose_starts(self, targets: Targets, windows: Sequence[int]) -> None:
+        """Begin at the identity wherever that errs less than Hadamard matrices, one value after the other."""
+        plain = replace(self._options, start="identity")
+        lowest = error_of(self, self.state(), targets, windows)
+        for each in self._transforms.values():
+            turned = each.shared.detach().clone(), each.own.detach().clone()
+            begin = block_affine.start(each.width, plain)
+            each.shared.data.copy_(begin.shared)
+            each.own.data.copy_(begin.own)
+            error = error_of(self, self.state(), targets, windows)
+            if error < lowest:
+                lowest = error
+            else:
+                each.shared.data.copy_(turned[0])
+                each.own.data.copy_(turned[1])
 
     def groups(self) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = [{"params": self._factors, "lr": self._options.rate}]

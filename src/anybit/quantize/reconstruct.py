@@ -177,10 +177,9 @@ def descend(
     Equal arguments on equal threads give equal bits.  RecipeError where the block's first outputs are NaN or infinite; where they become
     so, learning ends with the best state until then.
     """
-    last = max(1, round(settings.held_out * windows)) if windows > 1 and settings.held_out > 0 else 0
-    train, held = list(range(windows - last)), list(range(windows - last, windows))
+    train, held = split(windows, settings.held_out)
     best = start
-    before = lowest = _error(learner, best, targets, held or train)
+    before = lowest = error_of(learner, best, targets, held)
     if not before < float("inf"):
         raise RecipeError(f"{name}: the outputs of the block are NaN or infinite on the calibration text")
     groups = learner.groups()
@@ -215,7 +214,7 @@ def descend(
             schedule.step()
             if step % every == 0 or step == settings.steps:
                 now = learner.state()
-                error = _error(learner, now, targets, held or train)
+                error = error_of(learner, now, targets, held)
                 if error < lowest:
                     best, lowest = now, error
     return Descended(best, before, lowest)
@@ -261,8 +260,16 @@ def reconstruct(
     return Reconstructed(done.state, done.before, done.after, done.after < done.before)
 
 
+def split(windows: int, held_out: float) -> tuple[list[int], list[int]]:
+    """Numbers of the windows that are learned from, and of those that decide; the same ones where none are held out."""
+    last = max(1, round(held_out * windows)) if windows > 1 and held_out > 0 else 0
+    train = list(range(windows - last))
+    return train, list(range(windows - last, windows)) or train
+
+
 @torch.no_grad()
-def _error(learner: Learner[State], state: State, targets: Targets, windows: Sequence[int]) -> float:
+def error_of(learner: Learner[State], state: State, targets: Targets, windows: Sequence[int]) -> float:
+    """Squared error of a state's outputs over the targets' square, on these windows."""
     wrong = total = 0.0
     for window in windows:
         wanted = targets([window])

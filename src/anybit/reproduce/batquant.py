@@ -1,9 +1,9 @@
 """BATQuant (arXiv 2603.16590) in miniature: weights and activations in MXFP4 behind affine transforms of every block of 32 channels.
 
-Single layers with outlier channels of two kinds, many of 20 times the usual size and two of 300 times; `lm-outliers`, a language model with
-2 % of the channels between linear steps made 32 times larger; and a vision transformer as it is.  Everywhere: no transform, rotations over
-the whole width, Hadamard matrices of the blocks (where learning starts), and learned transforms.  Codes of the language model are chosen by
-GPTQ, except in the first row; those of the others are the nearest.
+Single layers with outlier channels of two kinds, many of 20 times the usual size and two of 300 times (their weights as much smaller);
+`lm-outliers`, a language model with 2 % of the channels between linear steps made 32 times larger; and a vision transformer as it is.
+Everywhere: no transform, rotations over the whole width, Hadamard matrices of the blocks, and learned transforms.  Codes of the language
+model are chosen by GPTQ, except in the first row; those of the others are the nearest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from anybit.transforms.hadamard import rotate
 from anybit.zoo.images import images
 
 FOUR = TensorFormat.parse("mxfp4")
-LAYERS = {"many": (12, 20.0), "few": (2, 300.0)}
+LAYERS = {"many": (12, 20.0, False), "few": (2, 300.0, True)}
+"""Outlier channels, how much larger they are, and whether their weights are as much smaller."""
 READERS = (("q", "k", "v"), ("o",), ("fc1",), ("fc2",))
 """Layers of a block of the vision transformer that read one value."""
 
@@ -33,9 +34,9 @@ READERS = (("q", "k", "v"), ("o",), ("fc1",), ("fc2",))
 def run(context: Context, quick: bool) -> Mapping[str, Any]:
     """The figures; quick learns for fewer steps and scores fewer tokens and images."""
     figures: dict[str, Any] = {}
-    for done, (kind, (count, scale)) in enumerate(LAYERS.items()):
+    for done, (kind, (count, scale, inverse)) in enumerate(LAYERS.items()):
         context.progress("one layer", done, len(LAYERS))
-        figures[kind] = _layer(count, scale, 60 if quick else 300)
+        figures[kind] = _layer(count, scale, inverse, 60 if quick else 300)
     figures["vit"] = _vision(context, 8 if quick else 32, 100 if quick else 500, 20 if quick else 100)
     subject = Subject.open(context, "lm-outliers", 1000 if quick else 4000, 8 if quick else 32)
     figures["lm"] = {"perplexity": subject.perplexity()}
@@ -54,7 +55,7 @@ def _recipes(steps: int) -> dict[str, dict[str, Any]]:
     return {
         "nearest": {"weights": "mxfp4", "method": "rtn"},
         "rotated": {"weights": "mxfp4", "transforms": ["hadamard"]},
-        "blocks": {"weights": "mxfp4", "transforms": affine(steps=0, clip=False)},
+        "blocks": {"weights": "mxfp4", "transforms": affine(steps=0, clip=False, start="hadamard")},
         "learned": {"method": "batquant", "transforms": affine(steps=steps)},
         "smoothed": {"method": "batquant", "transforms": ["smooth", *affine(steps=steps)]},
     }
@@ -64,11 +65,14 @@ def _four(x: Tensor) -> Tensor:
     return quantize(x.reshape(-1, x.shape[-1]), FOUR).dequantize().reshape(x.shape)
 
 
-def _layer(count: int, scale: float, steps: int) -> dict[str, float]:
+def _layer(count: int, scale: float, inverse: bool, steps: int) -> dict[str, float]:
     """Relative output errors of a layer of 512 inputs and outputs on tokens that learning has not seen."""
     g = torch.Generator().manual_seed(0)
     x, w = torch.randn(16, 64, 512, generator=g), torch.randn(512, 512, generator=g)
-    x[..., torch.randperm(512, generator=g)[:count]] *= scale
+    outliers = torch.randperm(512, generator=g)[:count]
+    x[..., outliers] *= scale
+    if inverse:
+        w[:, outliers] /= scale
     exact = x @ w.T
 
     def error(y: Tensor) -> float:
@@ -126,7 +130,9 @@ def _vision(context: Context, shown: int, scored: int, steps: int) -> dict[str, 
                 affine = None
                 if count is not None:
                     affine = _learned(
-                        layers, inputs[f"blocks.{number}.{names[0]}"], Options(steps=count, clip=count > 0)
+                        layers,
+                        inputs[f"blocks.{number}.{names[0]}"],
+                        Options(steps=count, clip=count > 0, start="auto" if count else "hadamard"),
                     )
                 for name, layer in layers.items():
                     assert isinstance(layer, nn.Linear), "a layer of the table"

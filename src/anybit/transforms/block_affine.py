@@ -17,7 +17,7 @@ from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
 from anybit.transforms.hadamard import block_size, hadamard
 
-STARTS = ("hadamard", "orthogonal")
+STARTS = ("auto", "hadamard", "identity", "orthogonal")
 LEAST_KEPT = 0.3
 """Share of a block's extremes below which a clipping bound would be a collapse."""
 
@@ -27,7 +27,8 @@ class Options:
     """block, shared: sizes of a block and of its shared factor A.  act: format of the activations that the transform is learned for.
 
     clip: learn bounds for the activations of each block too.  steps, rate, clip_rate, batch, held_out: of the trainer
-    (`quantize.reconstruct`); no steps leave the start.  start: "hadamard" (H ⊗ H) or "orthogonal" (random, the paper's).
+    (`quantize.reconstruct`); no steps leave the start.  start: "hadamard" (H ⊗ H), "identity", "orthogonal" (random, the paper's), or
+    "auto": for every value the one of the first two with which its block errs less on held-out windows.
     condition: largest condition number of a factor; one above is replaced by its nearest orthogonal matrix.  seed: of batches and start.
     """
 
@@ -40,7 +41,7 @@ class Options:
     clip_rate: float = 0.02
     batch: int = 4
     held_out: float = 0.125
-    start: str = "hadamard"
+    start: str = "auto"
     condition: float = 30.0
     seed: int = 0
 
@@ -48,7 +49,7 @@ class Options:
         if self.block < 1 or self.shared < 1 or self.block % self.shared:
             raise ValueError(f"the shared factor's size divides the block's; got {self.shared} and {self.block}")
         if self.start not in STARTS:
-            raise ValueError(f"a start is {' or '.join(STARTS)}; got {self.start!r}")
+            raise ValueError(f"a start is {', '.join(STARTS[:-1])} or {STARTS[-1]}; got {self.start!r}")
         if not 1 < self.condition < float("inf"):
             raise ValueError(f"the largest condition number is a number above 1; got {self.condition:g}")
         TensorFormat.parse(self.act)
@@ -125,13 +126,16 @@ class BlockAffine:
 
 
 def start(width: int, options: Options, number: int = 0) -> BlockAffine:
-    """Where learning begins, orthogonal: Hadamard matrices, or random ones that depend on the seed, the width and `number`.
+    """Where learning begins, orthogonal: Hadamard matrices ("auto" too), the identity, or random ones that depend on the seed, the width
+    and `number`.
 
     RecipeError where blocks do not divide the width.
     """
     options.fits(width, "a layer")
     size, count = options.block // options.shared, width // options.block
-    if options.start == "hadamard":
+    if options.start == "identity":
+        return BlockAffine(torch.eye(options.shared), torch.eye(size).repeat(count, 1, 1))
+    if options.start in ("auto", "hadamard"):
         one = hadamard(torch.eye(size), block_size(size))
         return BlockAffine(hadamard(torch.eye(options.shared), block_size(options.shared)), one.repeat(count, 1, 1))
     g = torch.Generator().manual_seed((options.seed * 1_000_003 + width) * 1_009 + number)

@@ -238,7 +238,9 @@ def test_auto_says_what_it_tried(tiny_folder, tmp_path, anybit):
 
 
 def test_a_size_is_a_budget(tiny_folder, tmp_path, anybit):
-    done = anybit("quantize", tiny_folder, tmp_path / "out", "--size", "250kB", "--samples", 4, "--length", 64, "--json")
+    done = anybit(
+        "quantize", tiny_folder, tmp_path / "out", "--size", "250kB", "--samples", 4, "--length", 64, "--json"
+    )
     assert done.code == 0, done.err
     assert 220_000 < done.json["result"]["bytes"] <= 250_000
     for options, sentence in (
