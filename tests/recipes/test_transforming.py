@@ -208,7 +208,7 @@ def test_norms_stay_as_small_as_they_were(model: Path, text: Path, tmp_path: Pat
             made = recipes.run(model, recipe_of([step], text), tmp_path / "affine")
             assert made.bytes == plain.bytes + extra and made.parameters == plain.parameters
             continue
-        assert recipes.run(model, recipe_of([step], text), tmp_path / step).bytes == plain.bytes
+        assert recipes.run(model, recipe_of([step], text), tmp_path / f"{EVERY.index(step)}").bytes == plain.bytes
 
 
 def test_a_written_split_loads_and_transformers_is_refused(model: Path, text: Path, tmp_path: Path) -> None:
@@ -255,7 +255,10 @@ def test_learned_transforms_lower_the_divergence_with_rounded_activations(
     ids = start.tokenizer.encode(text.read_text())[-100:]
     wanted = TorchExecutor(start.plan, start.weights).forward(ids, "all")
     for steps in (0, 60):
-        step = {"name": "block_affine", "options": {**AFFINE["options"], "steps": steps, "rate": 0.01}}
+        step = {
+            "name": "block_affine",
+            "options": {**AFFINE["options"], "steps": steps, "rate": 0.01, "start": "hadamard"},
+        }
         recipe = recipe_of([step], text, "batquant")
         recipe = recipe.model_copy(update={"overrides": (recipes.Override(pattern="*.1.mlp.down*", weights="keep"),)})
         recipes.run(tmp_path / "outlying", recipe, tmp_path / str(steps))
