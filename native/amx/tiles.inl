@@ -29,6 +29,7 @@ class Tiles {
     config.rows[2] = config.rows[3] = config.rows[5] = second;
     config.bytes[4] = config.bytes[5] = static_cast<uint16_t>(depth);
     config.rows[6] = config.rows[7] = static_cast<uint8_t>(depth / 4);
+    asm volatile("" ::"r"(&config) : "memory");  // GCC 12 takes the stores before ldtilecfg for dead
     _tile_loadconfig(&config);
   }
 

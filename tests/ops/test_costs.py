@@ -165,11 +165,12 @@ def use(monkeypatch, one: Costs) -> None:
     monkeypatch.setattr(costs, "of", lambda isa, threads: (one, True))
 
 
-def test_dispatch_picks_by_the_table(monkeypatch):
+def test_predictions_follow_the_table_and_bits_do_not(monkeypatch):
+    """Where integers can be multiplied they are, whatever a machine is predicted to take: results do not depend on calibration."""
     pytest.importorskip("anybit._native")
     cheap, dear = Curve((1e-12,) * 3, (0.0,) * 3), Curve((1e-8,) * 3, (0.0,) * 3)
     problem = (4, 64, 128, "int4/g32", "int8/g32")
-    for int8, exact, expected in ((cheap, dear, "native int8"), (dear, cheap, "native exact")):
+    for int8, exact, expected in ((cheap, dear, "native int8"), (dear, cheap, "native int8")):
         one = table(kernels={"int8/integer4": int8, "exact/integer4": exact, "reference/integer4": dear})
         use(monkeypatch, one)
         assert dispatch.choose(KERNELS, described(problem)).kernel.name == expected
@@ -194,8 +195,8 @@ def test_a_packed_weight_follows_the_table(monkeypatch):
     first = ops.matmul(x, packed, act=act)
     assert torch.equal(first, ops.matmul(x, packed, act=act)) and len(packed.kernels) == 1
     use(monkeypatch, table(kernels={"int8/integer4": dear, "exact/integer4": cheap}))
-    assert torch.allclose(ops.matmul(x, packed, act=act), first, atol=1e-4)
-    assert {kernel.name for kernel in packed.kernels.values()} == {"native int8", "native exact"}
+    assert torch.equal(ops.matmul(x, packed, act=act), first)
+    assert len(packed.kernels) == 2
 
 
 def test_explain_says_whether_the_machine_was_measured():

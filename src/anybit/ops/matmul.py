@@ -178,7 +178,10 @@ def _integers(p: Problem, order: str) -> str | None:
 def _native_exact(p: Problem) -> str | None:
     if not p.packed:
         return "the weight is not packed (or the native module is missing)"
-    return None if p.order == "tiles" else f"the weight is packed as {p.order}"
+    if p.order != "tiles":
+        return f"the weight is packed as {p.order}"
+    # bits must not depend on what a machine is predicted to take, so where integers can be multiplied they are
+    return "integers multiply these" if _native_int8(p) is None else None
 
 
 def _bit_serial(p: Problem) -> str | None:
