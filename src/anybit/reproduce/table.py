@@ -9,11 +9,13 @@ from anybit.reproduce.catalogue import find
 from anybit.reproduce.experiment import Experiment
 
 EXPERIMENTS: dict[str, str] = {
+    "abq_llm": "anybit.reproduce.abq_llm",
     "apmm": "anybit.reproduce.apmm",
     "arcquant": "anybit.reproduce.arcquant",
     "ascend_w4a16": "anybit.reproduce.ascend_w4a16",
     "batquant": "anybit.reproduce.batquant",
     "block_quant_outliers": "anybit.reproduce.block_quant_outliers",
+    "comet": "anybit.reproduce.comet",
     "direction_preserving": "anybit.reproduce.direction_preserving",
     "flexq": "anybit.reproduce.flexq",
     "fp32_or_death": "anybit.reproduce.fp32_or_death",
@@ -25,6 +27,7 @@ EXPERIMENTS: dict[str, str] = {
     "matgptq": "anybit.reproduce.matgptq",
     "mixllm": "anybit.reproduce.mixllm",
     "pychop": "anybit.reproduce.pychop",
+    "t_mac": "anybit.reproduce.t_mac",
     "tilus": "anybit.reproduce.tilus",
 }
 
