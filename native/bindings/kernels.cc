@@ -78,12 +78,17 @@ WeightPtr pack_plain(Bytes values, int64_t n, int64_t k, const std::string& type
   return pack_dense(*default_pool(), s);
 }
 
+// Kept between calls: nothing is allocated once it is large enough.
+Activations& activations_for(const ThreadPool& pool, int64_t m, int64_t k, double stretch = 1.0) {
+  static thread_local Activations kept;
+  kept.reserve(m, k, pool.size(), stretch);
+  return kept;
+}
+
 void product(const Weight& w, const float* x, int64_t m, int64_t k, const ActSpec& spec, float* y, const Epilogue& epilogue) {
   nb::gil_scoped_release release;
   const auto pool = default_pool();
-  static thread_local Activations activations;  // kept between calls: nothing is allocated once it is large enough
-  activations.reserve(m, k, pool->size(), static_cast<double>(w.slots) / static_cast<double>(k));
-  Activations& prepared = activations;
+  Activations& prepared = activations_for(*pool, m, k, static_cast<double>(w.slots) / static_cast<double>(k));
   pool->run([&](Team& team) {
     const Activations& a = prepare(team, prepared, x, m, k, k, spec);
     matmul(team, w, a, y, w.n, epilogue);
@@ -119,7 +124,7 @@ void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<floa
   require(wide >= 0, "the number of groups with 127 levels is not negative; got " + std::to_string(wide));
   spec.levels = levels, spec.wide = wide;
   spec.values = act_group >= 0 && !has_integer_form(*w);
-  require(spec.group == 0 || (spec.geometry.group ? spec.group == spec.geometry.group : spec.group % 32 == 0),
+  require(spec.group == 0 || spec.geometry.takes(spec.group),
           "activation groups must be a multiple of 32 (or the weight's group); got " + std::to_string(act_group));
   if (m == 0) return;
   Epilogue epilogue;
@@ -145,11 +150,9 @@ void matmul_parts(const std::vector<WeightPtr>& parts, In<float, 2> x, int64_t a
   spec.act = Act::int8, spec.group = act_group < k ? act_group : 0, spec.levels = levels;
   nb::gil_scoped_release release;
   const auto pool = default_pool();
-  static thread_local Activations activations;
   static thread_local std::vector<float> parted;  // results in the order of the parts
-  activations.reserve(m, k, pool->size());
   if (parted.size() < static_cast<size_t>(m * n)) parted.resize(static_cast<size_t>(m * n));
-  Activations& prepared = activations;
+  Activations& prepared = activations_for(*pool, m, k);
   float* const between = parted.data();
   pool->run([&](Team& team) {
     const Activations& a = prepare(team, prepared, x.data(), m, k, k, spec);

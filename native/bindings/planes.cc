@@ -38,8 +38,7 @@ PlaneSpec spec_of(const std::vector<PlaneWeightPtr>& weights, int64_t k, int64_t
   }
   if (act_bits < 2 || act_bits > 8) throw std::invalid_argument("activations have 2 to 8 bits; got " + std::to_string(act_bits));
   const Geometry& geometry = first.grid.geometry;
-  const bool fits = geometry.group ? act_group == geometry.group : act_group % 32 == 0;
-  if (act_group < 0 || (act_group && !fits)) {
+  if (act_group < 0 || (act_group && !geometry.takes(act_group))) {
     throw std::invalid_argument("activation groups must be a multiple of 32 (or the weight's group); got " + std::to_string(act_group));
   }
   return {first.order, act_group < k ? act_group : 0, act_bits, geometry};

@@ -41,6 +41,8 @@ enum class Act : uint8_t {
 struct Geometry {
   int64_t group = 0, padded = 0;
   bool operator==(const Geometry&) const = default;
+  // Whether x may share a scale over so many k's: what a padded group holds, else a multiple of 32.
+  bool takes(int64_t act_group) const { return group ? act_group == group : act_group % 32 == 0; }
   int64_t slots(int64_t k) const {  // a multiple of 32
     if (group == 0) return (k + 31) / 32 * 32;
     return (k + group - 1) / group * padded;

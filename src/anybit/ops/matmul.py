@@ -245,13 +245,18 @@ def run_native(x: Tensor, w: Packed, bias: Tensor | None, group: int, levels: in
     """
     module = native.load()
     assert module is not None, "packed weights come from the native module"
-    rows = x
-    # every operation of torch that is left out is a tenth of the shortest products
-    if x.requires_grad or x.dtype is not torch.float32 or x.dim() != 2 or not x.is_contiguous():
-        rows = x.detach().to(torch.float32).reshape(-1, w.k).contiguous()
+    rows = as_rows(x)
     out = torch.empty(rows.shape[0], w.n)
     module.matmul(w.handle, rows.numpy(), group, out.numpy(), _bias(bias), levels=levels, wide=wide)
     return out if rows is x else out.reshape(*x.shape[:-1], w.n)
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """x [..., k] as compiled products take it: float32 [m, k], contiguous, without gradient; x itself where it is that."""
+    # every operation of torch that is left out is a tenth of the shortest products
+    if x.requires_grad or x.dtype is not torch.float32 or x.dim() != 2 or not x.is_contiguous():
+        return x.detach().to(torch.float32).reshape(-1, x.shape[-1]).contiguous()
+    return x
 
 
 def _bias(bias: Tensor | None) -> Any:
@@ -279,7 +284,7 @@ def plane_matmul(
     if of is None or any(w.order == "tiles" or w.handle is None for w in weights):
         raise ValueError(f"planes of bits multiply signed integer activations with a scale a row or group; got {act}")
     assert module is not None, "packed weights come from the native module"
-    rows = x.detach().to(torch.float32).reshape(-1, x.shape[-1]).contiguous()
+    rows = as_rows(x)
     outs = [torch.empty(rows.shape[0], w.n) for w in weights]
     module.plane_matmul(
         [w.handle for w in weights], rows.numpy(), of.group, of.bits, [y.numpy() for y in outs], _bias(bias)

@@ -11,7 +11,7 @@ from torch import Tensor
 from anybit.errors import FormatError
 from anybit.formats import TensorFormat
 from anybit.ops import native, reference
-from anybit.ops.matmul import Weight, matmul, run_native
+from anybit.ops.matmul import Weight, as_rows, matmul, run_native
 from anybit.ops.packed import Packed, prepack
 from anybit.tensors.mixed import MixedTensor
 
@@ -52,10 +52,10 @@ def mixed_matmul(
         raise FormatError(f"{len(acts)} formats of activations cannot serve {len(parts)} parts")
     if w.axis == 0:
         together = _rows_together(x, w, acts)
-        if together is not None:
-            return together.to(x.dtype) if bias is None else (together + bias.float()).to(x.dtype)
-        results = [matmul(x, part, act=rounded) for part, rounded in zip(parts, acts, strict=True)]
-        y = torch.cat(results, -1).index_select(-1, w.places)
+        if together is None:
+            results = [matmul(x, part, act=rounded) for part, rounded in zip(parts, acts, strict=True)]
+            together = torch.cat(results, -1).index_select(-1, w.places)
+        y = together.to(x.dtype)
     else:
         y = torch.zeros(*x.shape[:-1], n, dtype=x.dtype)
         for part, which, rounded in zip(parts, w.members, acts, strict=True):
@@ -75,7 +75,7 @@ def _rows_together(x: Tensor, w: MixedTensor | MixedPacked, acts: Sequence[Tenso
     ]
     if len(handles) < len(w.parts):
         return None
-    rows = x.detach().to(torch.float32).reshape(-1, x.shape[-1]).contiguous()
+    rows = as_rows(x)
     out = torch.empty(rows.shape[0], w.shape[0])
     module.matmul_parts(handles, rows.numpy(), integers.group, w.places.numpy(), out.numpy(), integers.levels)
     return out.reshape(*x.shape[:-1], w.shape[0])

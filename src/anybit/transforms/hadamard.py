@@ -115,8 +115,7 @@ def hadamard(x: Tensor, block: int | None = None) -> Tensor:
     dtype. Symmetric for powers of two (so its own inverse); use `inverse` for the general case. Raises ValueError where
     the block does not divide the width or no matrix of that order is known. float32 on the CPU runs compiled.
     """
-    found = _compiled(x, block, False, None)
-    return _hadamard(x, block) if found is None else found
+    return rotate(x, None, block)
 
 
 def _hadamard(x: Tensor, block: int | None) -> Tensor:
@@ -133,8 +132,7 @@ def _hadamard(x: Tensor, block: int | None) -> Tensor:
 
 def inverse(x: Tensor, block: int | None = None) -> Tensor:
     """The transpose of `hadamard`, which is its inverse; same arguments."""
-    found = _compiled(x, block, True, None)
-    return _inverse(x, block) if found is None else found
+    return unrotate(x, None, block)
 
 
 def _inverse(x: Tensor, block: int | None) -> Tensor:
@@ -157,19 +155,21 @@ def signs(width: int, seed: int) -> Tensor:
 
 def rotate(x: Tensor, seed: int | None = None, block: int | None = None) -> Tensor:
     """x D H along the last dimension, D the diagonal of `signs(width, seed)` (identity where seed is None)."""
-    found = _compiled(x, block, False, None if seed is None else signs(x.shape[-1], seed))
+    turned = None if seed is None else signs(x.shape[-1], seed)
+    found = _compiled(x, block, False, turned)
     if found is not None:
         return found
-    return _hadamard(x if seed is None else x * signs(x.shape[-1], seed).to(x), block)
+    return _hadamard(x if turned is None else x * turned.to(x), block)
 
 
 def unrotate(x: Tensor, seed: int | None = None, block: int | None = None) -> Tensor:
     """The inverse of `rotate`: x Hᵀ D."""
-    found = _compiled(x, block, True, None if seed is None else signs(x.shape[-1], seed))
+    turned = None if seed is None else signs(x.shape[-1], seed)
+    found = _compiled(x, block, True, turned)
     if found is not None:
         return found
     y = _inverse(x, block)
-    return y if seed is None else y * signs(x.shape[-1], seed).to(y)
+    return y if turned is None else y * turned.to(y)
 
 
 @dataclass(frozen=True)
