@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from anybit.errors import AnybitError
-from anybit.models.evaluation import cut, divergence, perplexity
+from anybit.models.evaluation import Remembering, cut, divergence, perplexity
 
 
 class Bigram:
@@ -81,3 +81,18 @@ def test_refusals():
         cut([1, 2, 3], 1, bos=None)
     with pytest.raises(AnybitError, match="vocabularies of 5 and 11"):
         divergence(Bigram(random_table(0)), Bigram(torch.zeros(5, 5)), [[1, 2]])
+
+
+def test_sequences_are_run_once():
+    calls = []
+
+    class Counting:
+        def reset(self) -> None:
+            pass
+
+        def forward(self, ids, logits="last"):
+            calls.append(tuple(ids))
+            return len(calls)
+
+    executor = Remembering(Counting())  # type: ignore[arg-type]
+    assert executor.forward([1, 2]) == executor.forward([1, 2]) != executor.forward([1, 3]) and len(calls) == 2

@@ -8,7 +8,7 @@ from tests.recipes.conftest import write_model
 from anybit import models
 from anybit.models import TorchExecutor
 from anybit.models.evaluation import divergence, perplexity
-from anybit.reproduce.subject import Remembering, Subject
+from anybit.reproduce.subject import Subject
 
 
 @pytest.fixture
@@ -34,18 +34,3 @@ def test_a_tried_recipe_scores_as_the_model_it_makes(subject: Subject, tmp_path:
     assert not made.path.exists()
     same = subject.score(original.plan, original.weights)
     assert abs(same["kl"]) < 1e-9 and same["agreement"] == 1 and same["perplexity"] == subject.perplexity()
-
-
-def test_sequences_are_run_once(subject: Subject) -> None:
-    calls = []
-
-    class Counting:
-        def reset(self) -> None:
-            pass
-
-        def forward(self, ids, logits="last"):
-            calls.append(tuple(ids))
-            return len(calls)
-
-    executor = Remembering(Counting())  # type: ignore[arg-type]
-    assert executor.forward([1, 2]) == executor.forward([1, 2]) != executor.forward([1, 3]) and len(calls) == 2

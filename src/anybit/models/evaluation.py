@@ -37,6 +37,25 @@ class Executor(Protocol):
         """Append tokens; float32 logits [1, vocab] or [len(ids), vocab]."""
 
 
+class Remembering:
+    """An executor that runs each sequence once and keeps the logits."""
+
+    def __init__(self, inner: Executor) -> None:
+        self.inner = inner
+        self.seen: dict[tuple[int, ...], Tensor] = {}
+
+    def reset(self) -> None:
+        """Forget the sequence."""
+        self.inner.reset()
+
+    def forward(self, ids: Sequence[int], logits: Literal["last", "all"] = "last") -> Tensor:
+        """As of the executor inside."""
+        key = tuple(ids)
+        if key not in self.seen:
+            self.seen[key] = self.inner.forward(ids, logits)
+        return self.seen[key]
+
+
 @dataclass(frozen=True)
 class Score:
     """Mean negative log-likelihood in nats a token with its standard error, over `tokens` scored tokens."""

@@ -11,15 +11,14 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from anybit import models
 from anybit.errors import AnybitError, RecipeError
 from anybit.models import Model, TorchExecutor
-from anybit.models.evaluation import cut, divergence
+from anybit.models.evaluation import Remembering, cut, divergence
 from anybit.quantize import table
 from anybit.recipes import calibration, journal, output, pipeline
 from anybit.recipes.job import check, predicted_item_bytes
@@ -160,7 +159,7 @@ def _chosen(
     seen.write_text(text[:middle], encoding="utf-8")
     window = min(LENGTH, model.plan.max_positions)
     windows = cut(model.tokenizer.encode(text[middle:]), window, model.tokenizer.bos, SCORED)
-    reference = _Remembered(TorchExecutor(model.plan, model.weights))
+    reference = Remembering(TorchExecutor(model.plan, model.weights))
     sample = recipe.calibration.model_copy(
         update={
             "text": seen,
@@ -198,7 +197,7 @@ def _trial(
     sample: Any,
     out: Path,
     windows: Sequence[Sequence[int]],
-    reference: _Remembered,
+    reference: Remembering,
     told: Progress,
 ) -> dict[str, Any]:
     quick = candidate.recipe.model_copy(update={"calibration": sample})
@@ -214,20 +213,3 @@ def _trial(
     kl = far.kl if far.kl == far.kl else float("inf")
     shutil.rmtree(out)
     return {"candidate": candidate.label, "bits_per_weight": made.bits_per_weight, "kl": kl}
-
-
-class _Remembered:
-    """An executor whose logits of a sequence are computed once."""
-
-    def __init__(self, inner: TorchExecutor) -> None:
-        self._inner = inner
-        self._seen: dict[tuple[int, ...], Tensor] = {}
-
-    def reset(self) -> None:
-        self._inner.reset()
-
-    def forward(self, ids: Sequence[int], logits: Literal["last", "all"] = "last") -> Tensor:
-        key = tuple(ids)
-        if key not in self._seen:
-            self._seen[key] = self._inner.forward(ids, logits)
-        return self._seen[key]

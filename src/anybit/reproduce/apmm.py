@@ -18,11 +18,12 @@ import torch
 from anybit import formats, models, ops
 from anybit.formats import TensorFormat
 from anybit.models import TorchExecutor
-from anybit.models.evaluation import cut, perplexity
+from anybit.models.evaluation import perplexity
 from anybit.models.weights import Overlay
 from anybit.ops.bitserial import bitserial_matmul, plane_products
 from anybit.reproduce.clock import medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
+from anybit.reproduce.subject import windows
 from anybit.tensors import BitPlanes, SignRule, bit_planes, quantize
 from anybit.tensors.bitplanes import as_bipolar
 from anybit.tensors.scale_statistics import gaussian_error
@@ -92,17 +93,16 @@ def _best_db(levels: np.ndarray) -> float:
 def _perplexities(context: Context, tokens: int) -> dict[str, float]:
     """Of anybit-tiny on held-out text with the matrices of its blocks at 2 and 3 bits, groups of 64, scales of least squared error."""
     model = models.load("anybit-tiny")
-    text = (model.path / "heldout.txt").read_text(encoding="utf-8")
-    windows = cut(model.tokenizer.encode(text), 256, model.tokenizer.bos)[: max(1, tokens // 255)]
+    scored = windows(model, limit=tokens)
     names = [name for name in model.plan.weight_names() if ".layers." in name and len(model.weights.shape(name)) == 2]
-    found = {"original": perplexity(TorchExecutor(model.plan, model.weights), windows).perplexity}
+    found = {"original": perplexity(TorchExecutor(model.plan, model.weights), scored).perplexity}
     for bits in (2, 3):
         for kind in ("int", "bipolar"):
             context.progress(f"perplexity of {kind}{bits}", bits - 2, 2)
             fmt = TensorFormat.parse(f"{kind}{bits}/g64")
             rounded = {name: quantize(_dense(model, name), fmt, "mse").dequantize() for name in names}
             executor = TorchExecutor(model.plan, Overlay(model.weights, rounded))
-            found[f"{kind}{bits}"] = perplexity(executor, windows).perplexity
+            found[f"{kind}{bits}"] = perplexity(executor, scored).perplexity
     return found
 
 

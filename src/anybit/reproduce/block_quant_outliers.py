@@ -16,11 +16,11 @@ from torch import Tensor
 
 from anybit.formats import TensorFormat
 from anybit.models import Model, TorchExecutor, inject_outliers, online
-from anybit.models.evaluation import divergence, perplexity
+from anybit.models.evaluation import Remembering, divergence, perplexity
 from anybit.models.rewriting import Rewrite
 from anybit.recipes.keys import sorted_keys
 from anybit.reproduce.experiment import Check, Context, Experiment
-from anybit.reproduce.subject import Remembering, Subject
+from anybit.reproduce.subject import Subject
 from anybit.tensors import quantize
 from anybit.transforms.key_order import Options, sorted_channels
 from anybit.transforms.order import descending

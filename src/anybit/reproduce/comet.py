@@ -21,14 +21,15 @@ from torch import Tensor
 
 from anybit import models, ops
 from anybit.formats import TensorFormat
-from anybit.models import Model, TorchExecutor
-from anybit.models.evaluation import cut, perplexity
+from anybit.models import TorchExecutor
+from anybit.models.evaluation import perplexity
 from anybit.models.weights import Overlay
 from anybit.ops.mixed import round_two_widths, two_width_matmul
 from anybit.ops.partition import longest_first, longest_first_cut
 from anybit.ops.reference import round_activations
 from anybit.reproduce.clock import medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
+from anybit.reproduce.subject import windows
 from anybit.tensors import quantize
 
 THRESHOLD = 6.0
@@ -129,11 +130,6 @@ def _rounded_cache(site: str, w: Tensor) -> Tensor:
     return rounded.T if site.startswith("scores") else rounded
 
 
-def _windows(model: Model, file: str, count: int) -> list[list[int]]:
-    text = (models.load("anybit-tiny").path / file).read_text(encoding="utf-8")
-    return cut(model.tokenizer.encode(text), 256, model.tokenizer.bos)[:count]
-
-
 def _model(context: Context, tokens: int) -> dict[str, float]:
     """Perplexities of anybit-tiny with outlier channels; rises over the 4-bit weights alone."""
     model = models.inject_outliers(models.load("anybit-tiny"), 0.01, 30.0, ("norm",), 0)
@@ -145,7 +141,7 @@ def _model(context: Context, tokens: int) -> dict[str, float]:
         largest[name] = torch.maximum(largest[name], x.abs().amax(0))
         return x @ w.T
 
-    perplexity(TorchExecutor(model.plan, model.weights, multiply=watch), _windows(model, "calibration.txt", 4))
+    perplexity(TorchExecutor(model.plan, model.weights, multiply=watch), windows(model, "calibration.txt")[:4])
     orders = {name: outliers_first(largest[name], BLOCK) for name in names}
     plain = {name: (order, 0) for name, (order, _) in orders.items()}
     unmoved = {name: (torch.arange(len(order)), 0) for name, (order, _) in orders.items()}
@@ -160,7 +156,7 @@ def _model(context: Context, tokens: int) -> dict[str, float]:
             rounded[name] = w
         return Overlay(model.weights, rounded)
 
-    windows = _windows(model, "heldout.txt", max(1, tokens // 255))
+    scored = windows(model, limit=tokens)
     moved, still = weights(orders), weights(unmoved)
     cases = {
         "w4": (still, _Activations(0, {})),
@@ -172,7 +168,7 @@ def _model(context: Context, tokens: int) -> dict[str, float]:
     scores = {}
     for number, (case, (store, product)) in enumerate(cases.items()):
         context.progress("perplexity", number, len(cases))
-        scores[case] = perplexity(TorchExecutor(model.plan, store, multiply=product), windows).perplexity
+        scores[case] = perplexity(TorchExecutor(model.plan, store, multiply=product), scored).perplexity
     blocks = sum(-(-len(order) // BLOCK) for order, _ in orders.values())
     return {
         **scores,

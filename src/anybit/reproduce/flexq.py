@@ -21,11 +21,12 @@ from torch import Tensor
 from anybit import models, ops
 from anybit.formats import TensorFormat
 from anybit.models import Model, TorchExecutor
-from anybit.models.evaluation import cut, perplexity
+from anybit.models.evaluation import perplexity
 from anybit.models.weights import Overlay
 from anybit.ops.bitserial import bitserial_linear, grouped_product
 from anybit.reproduce.clock import medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
+from anybit.reproduce.subject import windows
 from anybit.tensors import quantize
 from anybit.tensors.bitplanes import from_qtensor
 from anybit.tensors.known_packings import flexq
@@ -93,8 +94,7 @@ class _Rounded:
 def _perplexities(context: Context, model: Model, what: str, tokens: int) -> dict[str, Any]:
     """Relative rise of perplexity on held-out text: weights and activations by group or row, down projections at 8 bits, and one type
     of layer at a time."""
-    text = (models.load("anybit-tiny").path / "heldout.txt").read_text(encoding="utf-8")
-    windows = cut(model.tokenizer.encode(text), 256, model.tokenizer.bos)[: max(1, tokens // 255)]
+    scored = windows(model, limit=tokens)
     names = [n for n in model.plan.weight_names() if n.rpartition(".")[0].endswith(TYPES)]
     rounded = {
         block: Overlay(model.weights, {n: _rounded_weight(model, n, f"int6n/{block}") for n in names})
@@ -111,7 +111,7 @@ def _perplexities(context: Context, model: Model, what: str, tokens: int) -> dic
     scores = {}
     for number, (name, (weights, product)) in enumerate(cases.items()):
         context.progress(f"perplexity, {what}", number, len(cases))
-        scores[name] = perplexity(TorchExecutor(model.plan, weights, multiply=product), windows).perplexity
+        scores[name] = perplexity(TorchExecutor(model.plan, weights, multiply=product), scored).perplexity
     rise = {name: value / scores["exact"] - 1 for name, value in scores.items()}
     most = max(TYPES, key=lambda kind: rise[kind])
     return rise | {"perplexity": scores["exact"], "down_is_most_sensitive": int(most == "down_proj")}

@@ -20,12 +20,13 @@ import torch
 from anybit import models, ops, recipes
 from anybit.formats import TensorFormat
 from anybit.models import TorchExecutor
-from anybit.models.evaluation import cut, perplexity
+from anybit.models.evaluation import perplexity
 from anybit.ops.native import load
 from anybit.ops.partition import loads, output_tiles, stripes
 from anybit.reproduce.ascend_w4a16 import Halves
 from anybit.reproduce.clock import medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
+from anybit.reproduce.subject import windows
 from anybit.reproduce.tilus import marlin_mismatches
 from anybit.tensors import quantize
 
@@ -153,9 +154,8 @@ def _speed(context: Context, rounds: int) -> dict[str, Any]:
 def _perplexities(context: Context, tokens: int, samples: int) -> dict[str, float]:
     """Of anybit-tiny on held-out text, and the rise with the matrices of its blocks at int4/g128 by three methods."""
     model = models.load("anybit-tiny")
-    text = (model.path / "heldout.txt").read_text(encoding="utf-8")
-    windows = cut(model.tokenizer.encode(text), 256, model.tokenizer.bos)[: max(1, tokens // 255)]
-    base = perplexity(TorchExecutor(model.plan, model.weights), windows).perplexity
+    scored = windows(model, limit=tokens)
+    base = perplexity(TorchExecutor(model.plan, model.weights), scored).perplexity
     found = {"original": base}
     for number, (label, (method, rule)) in enumerate(METHODS.items()):
         context.progress(f"quantizing: {label}", number, len(METHODS))
@@ -170,7 +170,7 @@ def _perplexities(context: Context, tokens: int, samples: int) -> dict[str, floa
         out = context.work / f"marlin-{label}"
         recipes.run(model.path, recipe, out, overwrite=True)
         small = models.load(out)
-        found[label] = perplexity(TorchExecutor(small.plan, small.weights), windows).perplexity / base - 1
+        found[label] = perplexity(TorchExecutor(small.plan, small.weights), scored).perplexity / base - 1
     return found
 
 

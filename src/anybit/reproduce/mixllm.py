@@ -23,7 +23,7 @@ from anybit import models, ops
 from anybit.allocate.metrics.row_taylor import RowTaylor, choose
 from anybit.formats import TensorFormat
 from anybit.models import Model, TorchExecutor
-from anybit.models.evaluation import cut, perplexity
+from anybit.models.evaluation import perplexity
 from anybit.models.interpreter import Setting
 from anybit.models.interpreter import run as run_ops
 from anybit.models.plan import WeightRef
@@ -31,6 +31,7 @@ from anybit.models.weights import Overlay
 from anybit.ops.mixed import MixedPacked, mixed_matmul
 from anybit.reproduce.clock import medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
+from anybit.reproduce.subject import windows
 from anybit.tensors import quantize
 from anybit.tensors.mixed import quantize_mixed
 
@@ -68,10 +69,9 @@ def _conversion() -> int:
 
 def _windows(model: Model, file: str, count: int, seed: int) -> list[list[int]]:
     """Windows of 256 tokens of a text of the model's, drawn without repetition."""
-    text = (model.path / file).read_text(encoding="utf-8")
-    windows = cut(model.tokenizer.encode(text), 256, model.tokenizer.bos)
-    chosen = np.random.default_rng(seed).permutation(len(windows))[:count]
-    return [list(windows[i]) for i in sorted(chosen.tolist())]
+    all_of_it = windows(model, file)
+    chosen = np.random.default_rng(seed).permutation(len(all_of_it))[:count]
+    return [list(all_of_it[i]) for i in sorted(chosen.tolist())]
 
 
 def _dense(model: Model, name: str) -> Tensor:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import Any
 
 from anybit import models, recipes
 from anybit.formats import TensorFormat
 from anybit.models import Model, TorchExecutor
-from anybit.models.evaluation import cut, divergence, perplexity
+from anybit.models.evaluation import Remembering, cut, divergence, perplexity
 from anybit.models.plan import Plan
 from anybit.models.weights import Weights
 from anybit.reproduce.experiment import Context
@@ -23,23 +21,10 @@ WINDOW = 256
 """Tokens of a window, of calibration and of scoring."""
 
 
-class Remembering:
-    """An executor that runs each sequence once and keeps the logits."""
-
-    def __init__(self, inner: TorchExecutor) -> None:
-        self.inner = inner
-        self.seen: dict[tuple[int, ...], Tensor] = {}
-
-    def reset(self) -> None:
-        """Forget the sequence."""
-        self.inner.reset()
-
-    def forward(self, ids: Sequence[int], logits: Literal["last", "all"] = "last") -> Tensor:
-        """As of the executor inside."""
-        key = tuple(ids)
-        if key not in self.seen:
-            self.seen[key] = self.inner.forward(ids, logits)
-        return self.seen[key]
+def windows(model: Model, file: str = "heldout.txt", limit: int | None = None) -> list[list[int]]:
+    """Windows of a text that lies beside a bundled model: those to score, or of `calibration.txt`. limit: tokens, about."""
+    text = (model.path / file).read_text(encoding="utf-8")
+    return cut(model.tokenizer.encode(text), WINDOW, model.tokenizer.bos, limit)
 
 
 class Subject:

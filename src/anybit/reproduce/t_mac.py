@@ -19,12 +19,13 @@ import torch
 from anybit import models, ops
 from anybit.formats import TensorFormat
 from anybit.models import TorchExecutor
-from anybit.models.evaluation import cut, perplexity
+from anybit.models.evaluation import perplexity
 from anybit.models.weights import Overlay
 from anybit.ops import native
 from anybit.ops.lookup import lookup_linear
 from anybit.reproduce.clock import medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
+from anybit.reproduce.subject import windows
 from anybit.tensors import QTensor, quantize
 
 ACT = TensorFormat.parse("int8/g128")
@@ -93,13 +94,12 @@ def _model(context: Context, tokens: int) -> dict[str, float]:
     names = [name for name in model.weights.names() if name.endswith("proj.weight")]
     made = {name: quantize(model.weights.get(name, False).float(), fmt, "mse") for name in names}  # type: ignore[union-attr]
     weights = Overlay(model.weights, dict(made))
-    text = (model.path / "heldout.txt").read_text(encoding="utf-8")
-    windows = cut(model.tokenizer.encode(text), 256, model.tokenizer.bos)[: max(1, tokens // 255)]
+    scored = windows(model, limit=tokens)
     act = TensorFormat.parse("int8/row")
     context.progress("perplexity", 0, 1)
     found = {
-        "exact": perplexity(TorchExecutor(model.plan, weights), windows).perplexity,
-        "lookup": perplexity(TorchExecutor(model.plan, weights, act=act), windows).perplexity,
+        "exact": perplexity(TorchExecutor(model.plan, weights), scored).perplexity,
+        "lookup": perplexity(TorchExecutor(model.plan, weights, act=act), scored).perplexity,
     }
     generator = torch.Generator().manual_seed(0)
     x = {k: torch.randn(1, k, generator=generator) for k in {w.shape[1] for w in made.values()}}
