@@ -7,6 +7,7 @@ integers with a 16-bit scale; what a library stores for the other layers is coun
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,7 @@ def rows_of_int8(weight: Tensor) -> Tensor:
     return (weight / scale).round().clamp(-127, 127) * scale
 
 
-class Modules:
+class Modules(ABC):
     """A float32 transformers model; `layers` changes the linear layers of its blocks and says how many bytes they take."""
 
     formats: list[str]
@@ -40,9 +41,9 @@ class Modules:
             }.values():
                 table.weight.copy_(rows_of_int8(table.weight))
 
+    @abstractmethod
     def layers(self, model: nn.Module, name: str) -> int:
         """Quantize the linear layers of the blocks in place; bytes as packed."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def run(self, name: str, windows: list[list[int]]) -> tuple[int, np.ndarray]:

@@ -7,32 +7,13 @@ where activations are exact, nothing is left over and the residual channels are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from torch import Tensor
-
-from anybit.formats import TensorFormat
-from anybit.quantize import gptq, obs
-from anybit.quantize.result import Quantized
-from anybit.quantize.statistics import Statistics
+from anybit.quantize import gptq
 
 FORMAT = "nvfp4"
 
 
-@dataclass(frozen=True)
-class Options(gptq.Options):
-    """Those of GPTQ."""
+Options = gptq.Options
+"""Those of GPTQ."""
 
-
-def quantize(
-    weight: Tensor,
-    fmt: TensorFormat,
-    stats: Statistics | None,
-    options: Options | None = None,
-    *,
-    name: str = "layer",
-    factor: obs.Factor | None = None,
-) -> Quantized:
-    """Quantize weight [N, K]; errors as `gptq.quantize`."""
-    done = gptq.quantize(weight, fmt, stats, options or Options(), name=name, factor=factor)
-    return done.by("arcquant")
+quantize = gptq.under("arcquant")
+"""Quantize weight [N, K]; errors as `gptq.quantize`."""

@@ -19,10 +19,8 @@ from torch import Tensor
 
 from anybit import tensors
 from anybit.formats import TensorFormat
-from anybit.quantize import gptq, obs
+from anybit.quantize import gptq
 from anybit.quantize.reconstruct import Settings, Targets, descend, error_of, split, straight
-from anybit.quantize.result import Quantized
-from anybit.quantize.statistics import Statistics
 from anybit.transforms import block_affine
 from anybit.transforms.block_affine import BlockAffine
 
@@ -38,23 +36,11 @@ Forward = Callable[[Mapping[str, Tensor], Transforms, Sequence[int]], Tensor]
 rounded on the way (`round_activations`)."""
 
 
-@dataclass(frozen=True)
-class Options(gptq.Options):
-    """Those of GPTQ, which chooses the codes behind the transforms."""
+Options = gptq.Options
+"""Those of GPTQ, which chooses the codes behind the transforms."""
 
-
-def quantize(
-    weight: Tensor,
-    fmt: TensorFormat,
-    stats: Statistics | None,
-    options: Options | None = None,
-    *,
-    name: str = "layer",
-    factor: obs.Factor | None = None,
-) -> Quantized:
-    """Quantize a transformed weight [N, K] with the statistics of its transformed inputs; errors as `gptq.quantize`."""
-    done = gptq.quantize(weight, fmt, stats, options or Options(), name=name, factor=factor)
-    return done.by("batquant")
+quantize = gptq.under("batquant")
+"""Quantize a transformed weight [N, K] with the statistics of its transformed inputs; errors as `gptq.quantize`."""
 
 
 @dataclass(frozen=True)

@@ -8,35 +8,11 @@ order of key channels (`transforms.key_order`); the rounding is plain, and no ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from torch import Tensor
-
-from anybit import tensors
-from anybit.formats import TensorFormat
 from anybit.quantize import rtn
-from anybit.quantize.result import Quantized
-from anybit.quantize.statistics import Statistics
 
 FORMAT = "int8/g32:e8m0"
 
+Options = rtn.Absmax
 
-@dataclass(frozen=True)
-class Options:
-    """scale_rule: as of `rtn.Options`; the paper's is absmax."""
-
-    scale_rule: tensors.ScaleRule = "absmax"
-
-
-def quantize(
-    weight: Tensor,
-    fmt: TensorFormat,
-    stats: Statistics | None = None,
-    options: Options | None = None,
-    *,
-    name: str = "layer",
-) -> Quantized:
-    """Round weight [N, K] to nearest. Raises RecipeError for NaN."""
-    options = options or Options()
-    done = rtn.quantize(weight, fmt, stats, rtn.Options(options.scale_rule), name=name)
-    return done.by("block_quant_outliers")
+quantize = rtn.under("block_quant_outliers")
+"""Round weight [N, K] to nearest. Raises RecipeError for NaN."""

@@ -7,6 +7,7 @@ original weight, then the columns are visited by descending Hessian diagonal, so
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -131,3 +132,20 @@ def _dynamic(
 
     done = obs.propagate(start, factor, round_column, block=options.block, group=group, start_group=fit)
     return done, scale, zero, None
+
+
+def under(method: str) -> Callable[..., Quantized]:
+    """`quantize` as the last step of a method whose transforms come before it, and which the report names."""
+
+    def quantize_under(
+        weight: Tensor,
+        fmt: TensorFormat,
+        stats: Statistics | None,
+        options: Options | None = None,
+        *,
+        name: str = "layer",
+        factor: obs.Factor | None = None,
+    ) -> Quantized:
+        return quantize(weight, fmt, stats, options, name=name, factor=factor).by(method)
+
+    return quantize_under

@@ -10,14 +10,7 @@ no worst case; codes are chosen by GPTQ in the rotated basis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from torch import Tensor
-
-from anybit.formats import TensorFormat
-from anybit.quantize import gptq, obs
-from anybit.quantize.result import Quantized
-from anybit.quantize.statistics import Statistics
+from anybit.quantize import gptq
 
 LLOYD_MAX = (0.2451, 0.7560, 1.3440, 2.1520)
 """Magnitudes of the 8 levels of least squared error for N(0, 1) (Max, 1960, table I)."""
@@ -25,20 +18,8 @@ LLOYD_MAX = (0.2451, 0.7560, 1.3440, 2.1520)
 FORMAT = f"levels({','.join(repr(v) for v in (*(-x for x in reversed(LLOYD_MAX)), *LLOYD_MAX))})/g256"
 
 
-@dataclass(frozen=True)
-class Options(gptq.Options):
-    """Those of GPTQ, which works in the rotated basis."""
+Options = gptq.Options
+"""Those of GPTQ, which works in the rotated basis."""
 
-
-def quantize(
-    weight: Tensor,
-    fmt: TensorFormat,
-    stats: Statistics | None,
-    options: Options | None = None,
-    *,
-    name: str = "layer",
-    factor: obs.Factor | None = None,
-) -> Quantized:
-    """Quantize a rotated weight [N, K] with the statistics of its rotated inputs; errors as `gptq.quantize`."""
-    done = gptq.quantize(weight, fmt, stats, options or Options(), name=name, factor=factor)
-    return done.by("itq3_s")
+quantize = gptq.under("itq3_s")
+"""Quantize a rotated weight [N, K] with the statistics of its rotated inputs; errors as `gptq.quantize`."""

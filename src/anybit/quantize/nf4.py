@@ -7,11 +7,8 @@ uses a dynamic map under a scale for every 256 of them: 4.125 bits a weight in p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
-from anybit import tensors
 from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
 from anybit.quantize import rtn
@@ -21,11 +18,9 @@ from anybit.quantize.statistics import Statistics
 FORMAT = "nf4/g64:e4m3fn+t"
 
 
-@dataclass(frozen=True)
-class Options:
-    """scale_rule: absmax as the paper; the others search the scale."""
+Options = rtn.Absmax
 
-    scale_rule: tensors.ScaleRule = "absmax"
+_rounded = rtn.under("nf4")
 
 
 def quantize(
@@ -39,6 +34,4 @@ def quantize(
     """Round weight [N, K] to nearest. Raises RecipeError for another element format than nf4, or NaN."""
     if fmt.element.name != "nf4":
         raise RecipeError(f"{name}: the method nf4 quantizes to nf4, such as {FORMAT}; got {fmt}")
-    options = options or Options()
-    done = rtn.quantize(weight, fmt, stats, rtn.Options(options.scale_rule), name=name)
-    return done.by("nf4")
+    return _rounded(weight, fmt, stats, options, name=name)

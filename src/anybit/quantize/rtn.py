@@ -4,6 +4,7 @@ weight alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -84,3 +85,27 @@ def squared_output(weight: Tensor, stats: Statistics) -> float:
         w = weight[start : start + ROWS].to(stats.hessian.dtype)
         total += float((w @ stats.hessian).mul_(w).sum(1, dtype=torch.float64).sum())
     return total
+
+
+@dataclass(frozen=True)
+class Absmax:
+    """scale_rule: as of `Options`; absmax is what papers round with."""
+
+    scale_rule: tensors.ScaleRule = "absmax"
+
+
+def under(method: str) -> Callable[..., Quantized]:
+    """`quantize` as the last step of a method with the options `Absmax`, and which the report names."""
+
+    def quantize_under(
+        weight: Tensor,
+        fmt: TensorFormat,
+        stats: Statistics | None = None,
+        options: Absmax | None = None,
+        *,
+        name: str = "layer",
+    ) -> Quantized:
+        rule = (options or Absmax()).scale_rule
+        return quantize(weight, fmt, stats, Options(rule), name=name).by(method)
+
+    return quantize_under

@@ -114,9 +114,7 @@ def task(options: Options) -> Task:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    args = training.parser(__doc__, DEFAULTS).parse_args(arguments)
-    options = training.options(args)
-    training.run(task(options), options, args.out)
+    training.command(__doc__, DEFAULTS, task, arguments)
 
 
 if __name__ == "__main__":

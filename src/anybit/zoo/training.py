@@ -237,6 +237,15 @@ def options(args: argparse.Namespace) -> Options:
     )
 
 
+def command(
+    description: str | None, defaults: Options, task: Callable[[Options], Task], arguments: list[str] | None
+) -> None:
+    """What a script that needs nothing but the shared options does on the command line."""
+    args = parser(description, defaults).parse_args(arguments)
+    given = options(args)
+    run(task(given), given, args.out)
+
+
 def read_log(path: Path) -> list[dict[str, float]]:
     """The rows of a training log."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

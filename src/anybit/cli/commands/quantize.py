@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,11 +14,12 @@ from anybit.cli.commands.quantize_auto import quantize_auto
 from anybit.cli.commands.quantize_network import is_network, quantize_network
 from anybit.cli.console import Console
 from anybit.cli.engines import JsonOption
+from anybit.cli.quantizing import finished, timed
 from anybit.cli.recipe_options import recipe as to_recipe
 from anybit.errors import RecipeError
 
 if TYPE_CHECKING:
-    from anybit.recipes import Preflight, Result
+    from anybit.recipes import Preflight
 
 AUTO = "auto"
 METHODS = ("gptq (the default)", "gradient_ptq", "rtn", "awq", "smoothquant", "llm_int8", "arcquant", "batquant")
@@ -122,18 +122,12 @@ def quantize(
         console.say("nothing was written (--dry-run)")
         console.result({"plan": planned(plan)})
         return
-    try:
-        with console.progress("quantizing") as job:
-            started = time.perf_counter()
-            result = recipes.run(
-                folder, wanted, out, overwrite=overwrite, progress=lambda share, what: job(what, share, 1.0)
-            )
-            seconds = time.perf_counter() - started
-    except KeyboardInterrupt:
-        console.say(
-            f"interrupted; the same command goes on from here (finished pieces are kept beside {out})", style="bold"
-        )
-        raise
+    result, seconds = timed(
+        console,
+        "quantizing",
+        lambda progress: recipes.run(folder, wanted, out, overwrite=overwrite, progress=progress),
+        f"finished pieces are kept beside {out}",
+    )
     rows = by_format(plan, result.formats)
     console.table(["format", "matrices", "parameters", "bits a weight", "size"], rows)
     console.say()
@@ -174,21 +168,6 @@ def by_format(plan: Preflight, formats: Mapping[str, str]) -> list[list[object]]
         stored = sum(TensorFormat.parse(spec).nbytes(shape) for shape in shapes[spec])
         rows.append([*row, f"{8 * stored / parameters:.3f}", numbers.size(stored)])
     return rows
-
-
-def finished(result: Result, seconds: float) -> dict[str, Any]:
-    """The result as plain values."""
-    return {
-        "out": str(result.out),
-        "parameters": result.parameters,
-        "bytes": result.bytes,
-        "bits_per_weight": result.bits_per_weight,
-        "formats": dict(result.formats),
-        "reports": {name: dict(report) for name, report in result.reports.items()},
-        "expected_loss": result.expected_loss,
-        "resumed_pieces": result.resumed,
-        "seconds": seconds,
-    }
 
 
 def announce(console: Console, plan: Preflight) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anybit.cli import numbers
 from anybit.cli.console import Console
+from anybit.cli.quantizing import finished, timed
 
 if TYPE_CHECKING:
     from anybit.recipes import Recipe
@@ -35,16 +35,12 @@ def quantize_auto(console: Console, folder: Path, wanted: Recipe, out: Path, ove
         console.say("nothing was written (--dry-run)")
         console.result({"plan": plan})
         return
-    try:
-        with console.progress("choosing") as job:
-            started = time.perf_counter()
-            chosen = auto.run(
-                folder, wanted, out, overwrite=overwrite, progress=lambda share, what: job(what, share, 1.0)
-            )
-            seconds = time.perf_counter() - started
-    except KeyboardInterrupt:
-        console.say(f"interrupted; the same command goes on from here (trials are kept beside {out})", style="bold")
-        raise
+    chosen, seconds = timed(
+        console,
+        "choosing",
+        lambda progress: auto.run(folder, wanted, out, overwrite=overwrite, progress=progress),
+        f"trials are kept beside {out}",
+    )
     rows = [
         [
             each.candidate,
@@ -61,7 +57,5 @@ def quantize_auto(console: Console, folder: Path, wanted: Recipe, out: Path, ove
         f"{out}: {chosen.best}, {numbers.size(result.bytes)}, {result.bits_per_weight:.3f} bits a weight, {numbers.seconds(seconds)}",
         style="bold",
     )
-    from anybit.cli.commands.quantize import finished
-
     tried = [each.model_dump(mode="json") for each in chosen.tried]
     console.result({"plan": plan, "tried": tried, "best": chosen.best, "result": finished(result, seconds)})
