@@ -81,6 +81,13 @@ def test_folder(tmp_path, shared_data):
         loading.folder("no-such-model")
 
 
+def test_a_decoder_without_a_calibration_text_takes_that_of_anybit_tiny(tmp_path, shared_data):
+    assert loading.calibration("stories260k") == WEIGHTS / "anybit-tiny" / "calibration.txt"
+    assert loading.calibration("anybit-tiny") is None
+    assert loading.calibration(str(shared_data / "stories260k")) is None
+    assert loading.calibration("no-such-model") is None
+
+
 def test_a_network_is_ready_to_be_used(shared_data):
     module = zoo.load("dscnn-kws")
     assert not module.training and not any(p.requires_grad for p in module.parameters())

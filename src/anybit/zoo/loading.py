@@ -12,7 +12,7 @@ from anybit.errors import AnybitError, CheckpointError
 from anybit.models import Model, inject_outliers
 from anybit.models.outliers import KINDS, write
 from anybit.ops.costs import cache_folder
-from anybit.zoo.members import WEIGHTS, Member, find
+from anybit.zoo.members import MEMBERS, WEIGHTS, Member, find
 
 OUTLIERS = "lm-outliers"
 OUTLIER_FRACTION, OUTLIER_SCALE = 0.02, 32.0
@@ -74,6 +74,15 @@ def folder(name_or_path: str) -> Path:
         )
     path = checked(member)
     return _written(member) if name_or_path == OUTLIERS else path.parent
+
+
+def calibration(name_or_path: str) -> Path | None:
+    """The text of `anybit-tiny` for a decoder of the zoo without a calibration text of its own; None for any other model."""
+    if Path(name_or_path).exists() or name_or_path not in {member.name for member in MEMBERS}:
+        return None
+    if (folder(name_or_path) / "calibration.txt").is_file():
+        return None
+    return WEIGHTS / "anybit-tiny" / "calibration.txt"
 
 
 def _written(member: Member) -> Path:
