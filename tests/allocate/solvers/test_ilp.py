@@ -1,3 +1,4 @@
+import ctypes
 import itertools
 
 import numpy as np
@@ -93,3 +94,12 @@ def test_refusals_name_both_limits() -> None:
         solve(costs, np.ones((2, 3)), 5)
     with pytest.raises(RecipeError, match="item 7"):
         solve(costs, sizes, 60, [[0, 7]])
+
+
+def test_the_solver_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(15)  # a problem that HiGHS 1.12 prints about, on stdout
+    costs = np.abs(rng.normal(size=(30, 5))).cumsum(1)[:, ::-1] ** 2
+    sizes = rng.integers(100, 4000, size=(30, 1)) * np.arange(2, 7)
+    solve(costs, sizes, int(sizes[:, 2].sum() * 0.9))
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr().out == ""

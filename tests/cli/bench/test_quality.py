@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,12 @@ def test_a_verdict_takes_the_best_of_ours_that_is_no_larger() -> None:
     assert found[4.0].ours == points[4] and found[4.0].ratio == pytest.approx(0.5)
     assert found[3.0].ratio == pytest.approx(2.0)
     assert found[2.0].ours is None and found[2.0].ratio is None
+
+
+def test_formats_that_came_to_the_same_are_one_point() -> None:
+    points = [point("other", 4.0, 0.1), replace(point("other", 4.0, 0.1), format="B"), point("other", 3.0, 0.1)]
+    assert [(p.format, p.bits) for p in quality.merged(points)] == [("4.0, B", 4.0), ("3.0", 3.0)]
+    assert quality.reasons({"a": "no", "b": "yes", "c": "no"}) == {"no": ["a", "c"], "yes": ["b"]}
 
 
 def test_logits_from_elsewhere_score_like_the_executor_that_made_them(tiny_folder) -> None:

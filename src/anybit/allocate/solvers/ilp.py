@@ -5,7 +5,10 @@ Source: the formulation of HAWQ-V3 (Yao et al., arXiv 2011.10680, section 3.4) w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import ctypes
+import os
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -53,13 +56,14 @@ def _milp(problem: Problem, unit: str, time_limit: float) -> Choices:
     rows, limits = _rows(problem)
     constraints = [LinearConstraint(one_each, 1, 1), LinearConstraint(rows, -np.inf, limits)]
     for _ in range(_CUTS):
-        result = milp(
-            objective,
-            integrality=np.ones(objective.size),
-            bounds=Bounds(0, open_.ravel().astype(np.float64)),
-            constraints=constraints,
-            options={"mip_rel_gap": 0.0, "time_limit": time_limit},
-        )
+        with _silenced():
+            result = milp(
+                objective,
+                integrality=np.ones(objective.size),
+                bounds=Bounds(0, open_.ravel().astype(np.float64)),
+                constraints=constraints,
+                options={"mip_rel_gap": 0.0, "time_limit": time_limit},
+            )
         if result.status == 2:
             raise RecipeError(f"no allocation keeps every budget of {problem.limits.tolist()} {unit} at once")
         if result.x is None or result.status != 0:
@@ -75,6 +79,25 @@ def _milp(problem: Problem, unit: str, time_limit: float) -> Choices:
         cut[np.arange(items), picked] = 1.0
         constraints.append(LinearConstraint(cut.reshape(1, -1), -np.inf, items - 1))
     raise RecipeError("the budget lies within the solver's tolerance of too many allocations; change it slightly")
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Nothing compiled prints meanwhile: HiGHS 1.12 has a line that goes to stdout, where a JSON document may stand."""
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    if libc is None:
+        yield
+        return
+    libc.fflush(None)
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        libc.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _rows(problem: Problem) -> tuple[Floats, Floats]:

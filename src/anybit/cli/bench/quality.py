@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,6 +95,22 @@ def verdicts(points: Sequence[Point]) -> list[Verdict]:
     return sorted(found, key=lambda each: -each.theirs.bits)
 
 
+def merged(points: Sequence[Point]) -> list[Point]:
+    """Formats of one library that came to the same bytes and the same logits (a library fell back to another format) as one point."""
+    same: dict[tuple[str, float, float, float], list[Point]] = {}
+    for point in points:
+        same.setdefault((point.library, point.bits, point.kl, point.perplexity), []).append(point)
+    return [replace(those[0], format=", ".join(p.format for p in those)) for those in same.values()]
+
+
+def reasons(absent: Mapping[str, str]) -> dict[str, list[str]]:
+    """Reason -> what is absent for it."""
+    found: dict[str, list[str]] = {}
+    for what, why in absent.items():
+        found.setdefault(why, []).append(what)
+    return found
+
+
 def selected(text: str | None) -> tuple[str, ...]:
     """The libraries asked for: `all`, or names with commas; none where None. AnybitError for an unknown one."""
     if text is None:
@@ -153,8 +169,7 @@ def compare(
     versions: dict[str, str] = {}
     for library in libraries:
         try:
-            for point in _theirs(subject, library, work, threads, versions, absent, job):
-                points.append(point)
+            points += merged(tuple(_theirs(subject, library, work, threads, versions, absent, job)))
         except (AnybitError, RuntimeError) as error:
             absent[library] = str(error)
     total = len(METHODS) * len(budgets)

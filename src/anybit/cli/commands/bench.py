@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from anybit.cli.bench.formats import Line as FormatLine
     from anybit.cli.bench.matmul import Line
     from anybit.cli.bench.model import Measured
+    from anybit.cli.bench.quality import Verdict
 
 app = typer.Typer(
     help="Measure speed: matrix products, roundings to number formats, or whole models, against other libraries and engines.",
@@ -459,18 +460,9 @@ def quality(
         ]
         title = f"{name}, {each.tokens:,} tokens, perplexity {each.perplexity:.3f} unquantized"
         console.table(QUALITY_COLUMNS, rows, title=title)
-        for verdict in bench.verdicts(each.points):
-            theirs, ours = verdict.theirs, verdict.ours
-            beside = f"{theirs.library} {theirs.format} ({theirs.bits:.3f} bits, KL {theirs.kl:.4f})"
-            if ours is None or verdict.ratio is None:
-                console.say(f"{beside}: nothing of ours is as small")
-                continue
-            word = "less" if verdict.ratio < 1 else "MORE"
-            console.say(
-                f"{beside}: {ours.format} diverges {verdict.ratio:.2f} times as much at {ours.bits:.3f} bits, {word}"
-            )
-        for what, why in each.absent.items():
-            console.say(f"not measured: {what}: {why}")
+        console.table(VERDICT_COLUMNS, [_beside(verdict) for verdict in bench.verdicts(each.points)])
+        for why, what in bench.reasons(each.absent).items():
+            console.say(f"not measured: {'; '.join(what)}: {why}")
         console.say()
     if picture is not None:
         bench.draw(picture, found)
@@ -478,4 +470,15 @@ def quality(
     console.result({"results": [each.as_dict() for each in found]})
 
 
+VERDICT_COLUMNS = ("against", "format", "bits a weight", "KL divergence", "ours", "bits a weight", "KL divergence", "×")
 QUALITY_COLUMNS = ("library", "format", "bits a weight", "KL divergence", "±", "perplexity", "same choice")
+
+
+def _beside(verdict: Verdict) -> list[object]:
+    """A row of VERDICT_COLUMNS: how many times as much the best of ours that is no larger diverges."""
+    theirs, ours = verdict.theirs, verdict.ours
+    row: list[object] = [theirs.library, theirs.format, f"{theirs.bits:.3f}", f"{theirs.kl:.4f}"]
+    if ours is None:
+        return [*row, "none is as small", "–", "–", "–"]
+    ratio = "–" if verdict.ratio is None else f"{verdict.ratio:.2f}"
+    return [*row, ours.format, f"{ours.bits:.3f}", f"{ours.kl:.4f}", ratio]
