@@ -23,7 +23,7 @@ def test_a_layer_learned_on_its_own_errs_less_than_rounding_on_inputs_it_did_not
     seen, fresh = x[:16], x[16:]
     fmt = TensorFormat.parse("int3/g32")
     start = rtn.quantize(w, fmt).qtensor
-    options = gradient_ptq.Options(steps=150)
+    options = gradient_ptq.Options(steps=150, rate=0.003)
     done = gradient_ptq.refine(
         {"w": (w, start)},
         lambda weights, windows: seen[list(windows)] @ weights["w"].T,

@@ -19,6 +19,21 @@ def problem(rows: int, columns: int, seed: int, tokens: int = 200) -> tuple[Tens
     return torch.from_numpy(rng.standard_normal((rows, columns))), torch.from_numpy(2 * x.T @ x / tokens)
 
 
+def test_what_is_rounded_is_given_back_too() -> None:
+    weight, hessian = problem(5, 24, 3)
+    seen: dict[int, Tensor] = {}
+
+    def rounded(column: int, w: Tensor) -> Tensor:
+        seen[column] = w.clone()
+        return torch.round(w / 0.4) * 0.4
+
+    done = propagate(weight, factorize(hessian), rounded, block=7)
+    assert torch.equal(done.unrounded, torch.stack([seen[k] for k in range(24)], 1))
+    assert torch.equal(torch.round(done.unrounded / 0.4) * 0.4, done.values)
+    first = int(factorize(hessian).order[0])
+    assert torch.equal(done.unrounded[:, first], weight[:, first])
+
+
 def grid(scale: float, low: int, high: int):
     return lambda column, w: torch.round(w / scale).clamp(low, high) * scale
 

@@ -1,8 +1,11 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
+import pytest
 import torch
 
+from anybit.errors import RecipeError
 from anybit.recipes import estimates
 from anybit.recipes.job import Job, check
 from anybit.recipes.recipe import Recipe
@@ -27,6 +30,25 @@ def test_nothing_to_quantize_costs_reading_alone_and_threads_are_restored(model:
     assert estimates.seconds(job) == 2 * job.accounting.source_bytes / estimates.READING
     estimates.seconds(check(model, Recipe.parse({"weights": "int4/g16", "method": "rtn"}), tmp_path / "out"))
     assert torch.get_num_threads() == before
+
+
+def test_what_learns_a_whole_model_is_refused_where_that_is_too_large(
+    model: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibration = {"text": str(text), "samples": 10, "length": 64}
+    jobs = [
+        check(
+            model, Recipe.parse({"weights": "int4/g16", "calibration": calibration, "method": name}), tmp_path / "out"
+        )
+        for name in ("gradient_ptq", "distill")
+    ]
+    assert estimates._learning(jobs[1], jobs[1].items) > estimates._learning(jobs[0], jobs[0].items)
+    for job in jobs:
+        estimates.fits(job)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=1 << 20))
+    estimates.fits(jobs[0])
+    with pytest.raises(RecipeError, match=r"distill learns the whole model at once.*gradient_ptq learns one block"):
+        estimates.fits(jobs[1])
 
 
 def test_learning_and_searching_are_counted(model: Path, text: Path, tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ def quantize(
     error = max(0.0, float(done.loss.sum(dtype=torch.float64) - added))
     total = squared_output(start, stats)
     details = {"damping": factor.damping, "escalations": factor.escalations, "dead_columns": int(factor.dead.sum())}
-    return Quantized(q, Report("gptq", str(fmt), error / total if total > 0 else 0.0, details))
+    report = Report("gptq", str(fmt), error / total if total > 0 else 0.0, details)
+    return Quantized(q, report, done.unrounded.float())
 
 
 def _scales(

@@ -30,6 +30,8 @@ class Options(gptq.Options, Settings):
         super().__post_init__()
         if self.start not in ("gptq", "rtn"):
             raise ValueError(f"start is gptq or rtn; got {self.start!r}")
+        if self.loss == "kl":
+            raise ValueError("a block's outputs are no logits: the loss is mse or l1 (the method distill has kl)")
 
 
 def quantize(

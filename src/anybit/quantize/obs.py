@@ -45,11 +45,12 @@ class Factor:
 
 @dataclass(frozen=True)
 class Propagated:
-    """values: [N, K] what stands in place of the weight, original column order.  loss: [N] (w - ŵ) H (w - ŵ)ᵀ, H
-    damped.
+    """values: [N, K] what stands in place of the weight, original column order.  unrounded: [N, K] the compensated weights that they
+    were rounded from.  loss: [N] (w - ŵ) H (w - ŵ)ᵀ, H damped.
     """
 
     values: Tensor
+    unrounded: Tensor
     loss: Tensor
 
 
@@ -117,7 +118,7 @@ def propagate(
     upper, order = factor.upper, factor.order.tolist()
     # One weight column is one contiguous row here: everything below reads and writes whole rows.
     current = weight.T[factor.order].to(upper.dtype).contiguous()
-    values = torch.empty_like(current)
+    values, unrounded = torch.empty_like(current), torch.empty_like(current)
     loss = torch.zeros(weight.shape[0], dtype=upper.dtype)
     for begin, end in _blocks(columns, block, group if start_group else 0):
         errors = torch.empty_like(current[begin:end])
@@ -135,12 +136,12 @@ def propagate(
                 now = torch.addmv(now, errors[:i].T, inner[:i, i], alpha=-1)
             rounded = round_column(order[column], now)
             values[column] = rounded
+            unrounded[column] = now
             torch.div(now - rounded, inner[i, i], out=errors[i])
         loss += (errors * errors).sum(0)
         current[end:].addmm_(upper[begin:end, end:].T, errors, alpha=-1)
-    restored = torch.empty_like(values)
-    restored[factor.order] = values
-    return Propagated(restored.T, loss)
+    back = torch.argsort(factor.order)
+    return Propagated(values[back].T, unrounded[back].T, loss)
 
 
 def _blocks(columns: int, block: int, group: int) -> list[tuple[int, int]]:

@@ -31,7 +31,10 @@ Targets = Callable[[Sequence[int]], Tensor]
 """Numbers of windows -> the outputs to match, of the same shape."""
 
 Optimizer = Literal["adam", "sign", "sgd"]
-Loss = Literal["mse", "l1"]
+Loss = Literal["mse", "l1", "kl"]
+
+Told = Callable[[float], None]
+"""Called with the finished share of the steps."""
 
 State = TypeVar("State")
 
@@ -44,12 +47,13 @@ class Settings:
     """steps: of the optimizer, 0 or more.  rate: of the roundings, in mean steps of the grid; scale_rate: of log scales; both fall
     linearly to 0.
 
-    batch: windows a step.  optimizer: "adam", "sign" (steps of the gradient's sign), "sgd" with momentum 0.9.  loss: "mse" or "l1".
+    batch: windows a step.  optimizer: "adam", "sign" (steps of the gradient's sign), "sgd" with momentum 0.9.  loss: "mse", "l1", or
+    "kl", the divergence of outputs that are logits.
     rounding, scales: what is learned.  held_out: share of the windows that decide whether the result is kept.  seed: of the batches.
     """
 
     steps: int = 200
-    rate: float = 0.003
+    rate: float = 0.006
     scale_rate: float = 0.001
     batch: int = 4
     optimizer: Optimizer = "adam"
@@ -68,7 +72,7 @@ class Settings:
             raise ValueError(f"the share held out lies in [0, 1); got {self.held_out:g}")
         if self.optimizer not in get_args(Optimizer) or self.loss not in get_args(Loss):
             raise ValueError(
-                f"the optimizer is adam, sign or sgd and the loss mse or l1; got {self.optimizer!r} and {self.loss!r}"
+                f"the optimizer is adam, sign or sgd and the loss mse, l1 or kl; got {self.optimizer!r} and {self.loss!r}"
             )
 
 
@@ -170,7 +174,13 @@ class Descended(Generic[State]):
 
 
 def descend(
-    learner: Learner[State], start: State, targets: Targets, windows: int, settings: Settings, name: str = "block"
+    learner: Learner[State],
+    start: State,
+    targets: Targets,
+    windows: int,
+    settings: Settings,
+    name: str = "block",
+    told: Told | None = None,
 ) -> Descended[State]:
     """Lower the error of a block's outputs on `windows` windows from `start`, where the learner begins.
 
@@ -179,7 +189,7 @@ def descend(
     """
     train, held = split(windows, settings.held_out)
     best = start
-    before = lowest = error_of(learner, best, targets, held)
+    before = lowest = error_of(learner, best, targets, held, settings.loss)
     if not before < float("inf"):
         raise RecipeError(f"{name}: the outputs of the block are NaN or infinite on the calibration text")
     groups = learner.groups()
@@ -197,11 +207,7 @@ def descend(
             batch, queue = sorted(queue[: settings.batch]), queue[settings.batch :]
             wanted = targets(batch)
             got = learner.forward(batch)
-            # Relative to the targets, so that rates mean the same for every block.
-            if settings.loss == "mse":
-                loss = (got - wanted).square().mean() / wanted.square().mean()
-            else:
-                loss = (got - wanted).abs().mean() / wanted.abs().mean()
+            loss = _loss(settings.loss, got, wanted)
             if not bool(torch.isfinite(loss)):
                 break
             optimizer.zero_grad(set_to_none=True)
@@ -212,9 +218,11 @@ def descend(
                         parameter.grad = parameter.grad.sign()
             optimizer.step()
             schedule.step()
+            if told is not None:
+                told(step / settings.steps)
             if step % every == 0 or step == settings.steps:
                 now = learner.state()
-                error = error_of(learner, now, targets, held)
+                error = error_of(learner, now, targets, held, settings.loss)
                 if error < lowest:
                     best, lowest = now, error
     return Descended(best, before, lowest)
@@ -253,10 +261,11 @@ def reconstruct(
     windows: int,
     settings: Settings,
     name: str = "block",
+    told: Told | None = None,
 ) -> Reconstructed:
     """Learn the roundings and scales of `parts` (name -> weight and where it starts) over `windows` windows; see `descend`."""
     start = {key: q for key, (_, q) in parts.items()}
-    done = descend(_Weights(parts, forward, settings), start, targets, windows, settings, name)
+    done = descend(_Weights(parts, forward, settings), start, targets, windows, settings, name, told)
     return Reconstructed(done.state, done.before, done.after, done.after < done.before)
 
 
@@ -268,14 +277,35 @@ def split(windows: int, held_out: float) -> tuple[list[int], list[int]]:
 
 
 @torch.no_grad()
-def error_of(learner: Learner[State], state: State, targets: Targets, windows: Sequence[int]) -> float:
-    """Squared error of a state's outputs over the targets' square, on these windows."""
+def error_of(
+    learner: Learner[State], state: State, targets: Targets, windows: Sequence[int], loss: Loss = "mse"
+) -> float:
+    """Squared error of a state's outputs over the targets' square, on these windows; for "kl" the divergence, nats a row."""
     wrong = total = 0.0
     for window in windows:
-        wanted = targets([window])
-        wrong += float((learner.outputs(state, [window]) - wanted).square().sum(dtype=torch.float64))
-        total += float(wanted.square().sum(dtype=torch.float64))
+        wanted, got = targets([window]), learner.outputs(state, [window])
+        if loss == "kl":
+            wrong += float(_divergence(got, wanted).sum(dtype=torch.float64))
+            total += len(wanted)
+        else:
+            wrong += float((got - wanted).square().sum(dtype=torch.float64))
+            total += float(wanted.square().sum(dtype=torch.float64))
     return wrong / total if total != 0 else 0.0
+
+
+def _loss(kind: Loss, got: Tensor, wanted: Tensor) -> Tensor:
+    """What is lowered, relative to the targets, so that rates mean the same for every block."""
+    if kind == "mse":
+        return (got - wanted).square().mean() / wanted.square().mean()
+    if kind == "l1":
+        return (got - wanted).abs().mean() / wanted.abs().mean()
+    return _divergence(got, wanted).mean()
+
+
+def _divergence(got: Tensor, wanted: Tensor) -> Tensor:
+    """[rows] KL divergence of the distributions that logits [rows, choices] give from those that are wanted, in nats."""
+    expected = wanted.log_softmax(-1)
+    return (expected.exp() * (expected - got.log_softmax(-1))).sum(-1)
 
 
 def _optimizer(kind: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from torch import Tensor
+
 from anybit.tensors import QTensor
 
 Value = float | int | str | bool
@@ -26,10 +28,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized weight and the report on it."""
+    """A quantized weight and the report on it.
+
+    unrounded: float [N, K] what the codes were rounded from, where that is not the weight itself.
+    """
 
     qtensor: QTensor
     report: Report
+    unrounded: Tensor | None = None
 
     def by(self, method: str) -> Quantized:
         """The same under the name of a method that works through another one."""

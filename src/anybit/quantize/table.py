@@ -13,6 +13,7 @@ from anybit.quantize import (
     awq,
     batquant,
     block_quant_outliers,
+    distill,
     gptq,
     gradient_ptq,
     itq3_s,
@@ -35,6 +36,7 @@ class Method:
     dataclass of options, all with defaults.  transforms: those that belong to it (`transforms.table`), where a recipe names none.
     weights: the format it is made for, where a recipe names neither a format nor a budget.
     refine: refine(parts, forward, targets, windows, options, name) learns a whole block from where `quantize` left it.
+    finish: finish(parts, forward, targets, windows, options, told) learns the whole model from where the blocks were left.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Method:
     transforms: tuple[str, ...] = ()
     weights: str | None = None
     refine: Callable[..., Reconstructed] | None = None
+    finish: Callable[..., Reconstructed] | None = None
 
     def parse(self, given: Mapping[str, Any]) -> Any:
         """An options value from a mapping; RecipeError naming an unknown option or a value that is not allowed."""
@@ -69,6 +72,15 @@ METHODS: Mapping[str, Method] = {
             "Yvinec et al. 2023, arXiv 2308.07662",
             gradient_ptq.Options,
             refine=gradient_ptq.refine,
+        ),
+        Method(
+            "distill",
+            distill.quantize,
+            "hessian",
+            "Liu et al. 2023, arXiv 2305.17888; Chen et al. 2024, arXiv 2407.11062",
+            distill.Options,
+            refine=gradient_ptq.refine,
+            finish=distill.finish,
         ),
         Method("awq", awq.quantize, "inputs", "Lin et al. 2023, arXiv 2306.00978", awq.Options, ("awq",), awq.FORMAT),
         Method(

@@ -20,7 +20,7 @@ from anybit.errors import AnybitError, RecipeError
 from anybit.models import Model, TorchExecutor
 from anybit.models.evaluation import Remembering, cut, divergence
 from anybit.quantize import table
-from anybit.recipes import calibration, journal, output, pipeline
+from anybit.recipes import calibration, estimates, journal, output, pipeline
 from anybit.recipes.job import check, predicted_item_bytes
 from anybit.recipes.journal import Journal
 from anybit.recipes.pipeline import Progress, Result
@@ -32,6 +32,7 @@ BUDGET: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gptq", ("rotate_inputs",)),
     ("gradient_ptq", ()),
     ("gradient_ptq", ("rotate_inputs",)),
+    ("distill", ()),
 )
 """Methods and transforms tried at any budget or format."""
 
@@ -93,6 +94,7 @@ def candidates(
         each = Recipe.parse(document, source=label)
         try:
             job = check(model_path, each, out, overwrite=overwrite)
+            estimates.fits(job)
             bits = job.accounting.bits_per_weight(predicted_item_bytes(job))
             if recipe.bits is not None and not bits <= recipe.bits:
                 raise RecipeError(f"{label} takes {bits:.3f} bits a weight, more than the budget of {recipe.bits:g}")

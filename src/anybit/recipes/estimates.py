@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 import psutil
 import torch
 
+from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
 from anybit.quantize import rtn, table
+from anybit.quantize.distill import BYTES
 from anybit.recipes.items import Item
 from anybit.recipes.job import Job
 from anybit.recipes.recipe import KEEP
@@ -40,9 +42,34 @@ def memory(job: Job) -> int:
         block *= 4
     if not job.recipe.uniform:
         activations += 4 * min(job.windows.tokens, TOKENS) * width * (len(plan.blocks) + 2)
+    if table.get(job.recipe.method).finish is not None:
+        activations = max(activations, _whole(job) - 2 * block)
     # A Hessian and its factor for each width in a block, and the temporaries of the widest factorization.
     hessians = sum(2 * 4 * k * k for k in columns) + 3 * 4 * max(columns) ** 2
     return base + max(rounding, 2 * block + activations + hessians)
+
+
+def _whole(job: Job) -> int:
+    """Bytes to learn all blocks together: what is kept of every weight, of a batch's intermediate values, and its logits several times."""
+    assert job.windows is not None
+    plan, options = job.model.plan, table.get(job.recipe.method).parse(job.recipe.options)
+    tokens = options.batch * max(len(w) for w in job.windows.ids)
+    inside = sum(plan.buffers[op.output] for op in plan.ops)
+    return (
+        BYTES * job.accounting.parameters + 2 * 4 * tokens * inside + 6 * 4 * tokens * plan.buffers[plan.ops[-1].output]
+    )
+
+
+def fits(job: Job) -> None:
+    """RecipeError where the method learns the whole model at once and that is more than this machine's memory."""
+    if table.get(job.recipe.method).finish is None or job.windows is None:
+        return
+    needed, there = memory(job), psutil.virtual_memory().total
+    if needed > there:
+        raise RecipeError(
+            f"{job.recipe.method} learns the whole model at once, which takes about {needed / 2**30:.0f} GiB, and this machine has "
+            f"{there / 2**30:.0f}; gradient_ptq learns one block at a time"
+        )
 
 
 def seconds(job: Job) -> float:
@@ -97,7 +124,9 @@ def _learning(job: Job, todo: Sequence[Item]) -> float:
         return 0.0
     assert job.windows is not None
     options = method.parse(job.recipe.options)
-    tokens = options.steps * options.batch * max(len(window) for window in job.windows.ids)
+    # A step of the whole model runs the float model too.
+    steps = options.steps + (0 if method.finish is None else 4 / 3 * options.model_steps)
+    tokens = steps * options.batch * max(len(window) for window in job.windows.ids)
     plan, length = job.model.plan, max(len(window) for window in job.windows.ids)
     width = max(plan.buffers[op.output] for op in plan.ops if op.kind == "attention")
     products = sum(item.parameters for item in todo if item.role == "linear") + plan.layers * length * width

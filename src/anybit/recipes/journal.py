@@ -183,9 +183,7 @@ class Journal:
 
     def put_weight(self, name: str, q: QTensor, report: Mapping[str, Any]) -> None:
         """Store a quantized weight and the report on it."""
-        self.put(
-            "weight:" + name, q.tensors(), {"format": str(q.format), "shape": list(q.shape), "report": dict(report)}
-        )
+        self.put("weight:" + name, q.tensors(), {**_described(q), "report": dict(report)})
 
     def has_weight(self, name: str) -> bool:
         """Whether that weight is quantized already."""
@@ -194,15 +192,21 @@ class Journal:
     def get_weight(self, name: str) -> tuple[QTensor, dict[str, Any]]:
         """A quantized weight and the report on it."""
         t, note = self.get("weight:" + name)
-        q = QTensor(
-            t["codes"],
-            t.get("scale"),
-            t.get("zero"),
-            t.get("tensor_scale"),
-            tuple(note["shape"]),
-            TensorFormat.parse(note["format"]),
-        )
-        return q, note["report"]
+        return _restored(t, note), note["report"]
+
+    def put_weights(self, name: str, weights: Mapping[str, QTensor], note: Any) -> None:
+        """Store several quantized weights as one piece, all or none of them."""
+        held = {f"{i}.{key}": value for i, q in enumerate(weights.values()) for key, value in q.tensors().items()}
+        self.put(name, held, {"weights": {key: _described(q) for key, q in weights.items()}, "note": note})
+
+    def get_weights(self, name: str) -> tuple[dict[str, QTensor], Any]:
+        """The weights of such a piece, and its note."""
+        tensors, note = self.get(name)
+        found = {}
+        for i, (key, described) in enumerate(note["weights"].items()):
+            own = {part.partition(".")[2]: value for part, value in tensors.items() if part.startswith(f"{i}.")}
+            found[key] = _restored(own, described)
+        return found, note["note"]
 
     def weight_report(self, name: str) -> dict[str, Any]:
         """The report on a quantized weight, without its tensors."""
@@ -219,3 +223,18 @@ class Journal:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.rename(path)
+
+
+def _described(q: QTensor) -> dict[str, Any]:
+    return {"format": str(q.format), "shape": list(q.shape)}
+
+
+def _restored(tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> QTensor:
+    return QTensor(
+        tensors["codes"],
+        tensors.get("scale"),
+        tensors.get("zero"),
+        tensors.get("tensor_scale"),
+        tuple(note["shape"]),
+        TensorFormat.parse(note["format"]),
+    )

@@ -6,7 +6,7 @@ checkpoint is written to another name and renamed when it is whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from anybit.models.weights import Weight
 from anybit.quantize import check as sound
 from anybit.quantize.result import Quantized
 from anybit.quantize.statistics import Statistics
-from anybit.recipes import items, journal, output
+from anybit.recipes import estimates, items, journal, output
 from anybit.recipes.inputs import Inputs
 from anybit.recipes.items import Item
 from anybit.recipes.job import Job, check
@@ -36,8 +36,11 @@ from anybit.recipes.transforming import transformed
 from anybit.recipes.walk import Held, Walk, segments
 from anybit.tensors import QTensor
 
-_TRANSFORM, _MEASURE, _WRITE = 0.02, 0.6, 0.96
-"""Shares of the whole job after which transforms, measuring for a budget, and quantizing are done."""
+_TRANSFORM, _MEASURE, _FINISH, _WRITE = 0.02, 0.6, 0.75, 0.96
+"""Shares of the whole job after which transforms, measuring for a budget, the blocks, where the whole is learned after them, and
+quantizing are done."""
+_WHOLE = "whole"
+"""The piece of the journal with what was learned of all blocks together."""
 
 
 class Progress(Protocol):
@@ -79,6 +82,7 @@ def run(
     Raises AnybitError with one sentence where it cannot be done; then nothing is left at `out`.
     """
     job = check(model_path, recipe, out, overwrite=overwrite)
+    estimates.fits(job)
     say = _Scaled(progress)
     say(0.0, "checking the model's files")
     mark = journal.fingerprint(
@@ -197,8 +201,10 @@ def _calibrated(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scal
     quantized.
     """
     assert job.windows is not None, "the method needs calibration"
-    say = say.stage(_TRANSFORM if job.recipe.uniform else _MEASURE, _WRITE)
     quantizer = Quantizer(job.recipe.method, job.recipe.options)
+    whole = quantizer.method.finish
+    after = say.stage(_FINISH, _WRITE)
+    say = say.stage(_TRANSFORM if job.recipe.uniform else _MEASURE, _WRITE if whole is None else _FINISH)
     plan = job.model.plan
     replaced: dict[str, Weight] = {}
     held = Held(Overlay(job.model.weights, replaced))
@@ -227,7 +233,7 @@ def _calibrated(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scal
             done = quantizer(item, _weight(job, item), fmt, stats[item.name])
             if not refined:
                 _store(pages, item, done)
-            return item, done
+            return item, done if refined else replace(done, unrounded=None)
 
         found: dict[str, Quantized] = {}
         for count, (item, done) in enumerate(each_on_a_thread(work, waiting), 1):
@@ -254,7 +260,47 @@ def _calibrated(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scal
         for item in here:
             if all(op < stop for op in item.ops):
                 del replaced[item.name]
+    if whole is not None:
+        reports |= _finished(job, reports, quantizer, pages, after)
     return reports
+
+
+def _finished(
+    job: Job, reports: Mapping[str, Mapping[str, Any]], quantizer: Quantizer, pages: Journal, say: _Scaled
+) -> dict[str, Mapping[str, Any]]:
+    """The reports on the matrices of all blocks after its method has learned them together."""
+    assert quantizer.method.finish is not None and job.windows is not None
+    inside = range(job.model.plan.blocks[0][0], job.model.plan.blocks[-1][1])
+    learned = {i.name for i in job.items if i.name in reports and not quantizer.rounds(i) and i.ops[0] in inside}
+    if not pages.has(_WHOLE):
+        stored = {name: pages.get_weight(name)[0] for name in reports}
+        ids = [{"ids": window} for window in job.windows.ids]
+        part = (0, len(job.model.plan.ops))
+        made = Block(job.model.plan, part, ids, (), Held(Overlay(job.model.weights, stored)))
+        exact = Block(job.model.plan, part, ids, (), Held(job.model.weights))
+
+        def targets(windows: Sequence[int]) -> torch.Tensor:
+            with torch.no_grad():
+                return exact.forward({}, windows)
+
+        parts = {
+            item.name: (_weight(job, item).float(), stored[item.name]) for item in job.items if item.name in learned
+        }
+
+        def told(share: float) -> None:
+            say(share, f"learning {len(learned)} matrices together")
+
+        told(0.0)
+        result = quantizer.method.finish(parts, made.forward, targets, len(ids), quantizer.options, told)
+        pages.put_weights(_WHOLE, result.weights, {"kl_before": result.before, "kl_after": result.after})
+    weights, note = pages.get_weights(_WHOLE)
+    found: dict[str, Mapping[str, Any]] = {
+        name: {**reports[name], "details": {**reports[name]["details"], **note}} for name in learned
+    }
+    for name, q in weights.items():
+        if reports[name] != found[name]:  # else it was stored before an interruption
+            pages.put_weight(name, q, found[name])
+    return found
 
 
 def _learned(
@@ -263,7 +309,10 @@ def _learned(
     """A block's matrices after its method has learned them together; each report says what became of the block's error."""
     assert quantizer.method.refine is not None
     by_name = {item.name: item for item in job.items}
-    parts = {key: (_weight(job, by_name[key]).float(), done.qtensor) for key, done in found.items()}
+    parts = {
+        key: (_weight(job, by_name[key]).float() if done.unrounded is None else done.unrounded, done.qtensor)
+        for key, done in found.items()
+    }
     windows = len(block.states)
     result = quantizer.method.refine(parts, block.forward, block.targets, windows, quantizer.options, name)
     details = {"block_error_before": result.before, "block_error_after": result.after, "kept": result.kept}

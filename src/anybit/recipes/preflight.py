@@ -64,6 +64,7 @@ def preflight(model_path: Path | str, recipe: Recipe, out: Path | str, *, overwr
     `overwrite`) or cannot be written, a budget out of reach, an unusable calibration text, too little disk space.
     """
     job = check(model_path, recipe, out, overwrite=overwrite)
+    estimates.fits(job)
     predicted = predicted_item_bytes(job)
     share = job.free_budget() / sum(i.parameters for i in job.free) if job.free else 0.0
     plans = []

@@ -1,4 +1,4 @@
-"""A block of a plan as the block-reconstruction trainer sees it: weights in, outputs out, on the calibration windows."""
+"""A block of a plan, or all of it, as the reconstruction trainer sees it: weights in, outputs out, on the calibration windows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Block:
     """forward, targets: as `quantize.reconstruct` asks for them.
 
     states: the buffers of every window before the block, as the quantized part before makes them.  wanted: those behind it in the float
-    model.  weights: what the block reads beside the weights given to `forward`.  setting: how its operators run.
+    model; none where `targets` is not asked.  weights: what the block reads beside the weights given to `forward`.  setting: how its
+    operators run.
     """
 
     def __init__(
@@ -31,8 +32,8 @@ class Block:
     ) -> None:
         self.setting = setting
         self.plan, self.part, self.states, self.wanted, self.weights = plan, part, states, wanted, weights
-        # What later operators read: the residual stream, and nothing else in a decoder.
-        self.outputs = sorted(live(plan, part[1]) - {"ids"})
+        # What later operators read: the residual stream, and nothing else in a decoder.  Behind the last one there are the logits.
+        self.outputs = sorted(live(plan, part[1]) - {"ids"}) or [plan.ops[-1].output]
 
     def forward(self, weights: Mapping[str, Tensor], windows: Sequence[int]) -> Tensor:
         """[tokens of the windows, widths of the outputs side by side]."""
@@ -56,7 +57,7 @@ class Block:
         """Windows of one length together: they run as one batch."""
         lengths: dict[int, list[int]] = {}
         for window in windows:
-            lengths.setdefault(self.wanted[window][self.outputs[0]].shape[0], []).append(window)
+            lengths.setdefault(next(iter(self.states[window].values())).shape[0], []).append(window)
         return list(lengths.values())
 
     @staticmethod

@@ -226,7 +226,11 @@ def test_manifest_has_formats_and_hashes(tiny_folder, tmp_path, anybit):
 def test_auto_says_what_it_tried(tiny_folder, tmp_path, anybit):
     common = ("--weights", "int3/g64", "--samples", 4, "--length", 64, "--json", "--transforms", "none")
     dry = anybit("quantize", tiny_folder, tmp_path / "out", "--method", "auto", *common, "--dry-run")
-    assert [each["candidate"] for each in dry.json["plan"]["candidates"]] == ["gptq", "gradient_ptq"]
+    assert [each["candidate"] for each in dry.json["plan"]["candidates"]] == [
+        "gptq",
+        "gradient_ptq",
+        "distill",
+    ]
     assert listing(tmp_path) == []
     done = anybit("quantize", tiny_folder, tmp_path / "out", "--method", "auto", *common)
     assert done.code == 0, done.err

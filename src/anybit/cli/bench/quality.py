@@ -35,7 +35,8 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "rtn": {"method": "rtn"},
     "gptq": {"method": "gptq"},
     "gradient_ptq": {"method": "gradient_ptq"},
-    "gradient_ptq, rotated": {"method": "gradient_ptq", "transforms": ["rotate_inputs"]},
+    "gradient_ptq rotated": {"method": "gradient_ptq", "transforms": ["rotate_inputs"]},
+    "distill": {"method": "distill"},
 }
 """Ours, each under every budget."""
 
@@ -122,6 +123,14 @@ def selected(text: str | None) -> tuple[str, ...]:
     return names
 
 
+def ours(text: str | None) -> tuple[str, ...]:
+    """The methods of METHODS asked for, names with commas; all where None. AnybitError for an unknown one."""
+    names = tuple(METHODS) if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+    if unknown := [name for name in names if name not in METHODS]:
+        raise AnybitError(f"unknown method {unknown[0]!r}; there are {', '.join(METHODS)}")
+    return names
+
+
 def command(library: str) -> list[str]:
     """Interpreter and script; AnybitError outside a checkout, and where `make peers` has not run."""
     root = checkout()
@@ -160,8 +169,10 @@ def compare(
     work: Path,
     threads: int,
     job: Progress = silent,
+    methods: Sequence[str] | None = None,
 ) -> Compared:
-    """Ours under every budget that is possible for the model, and every format of the libraries; models of ours stay in `work`."""
+    """Ours, `methods` of METHODS under every budget that is possible for the model, and every format of the libraries; models of ours
+    stay in `work`."""
     name = subject.folder.name
     work.mkdir(parents=True, exist_ok=True)
     points: list[Point] = []
@@ -172,13 +183,12 @@ def compare(
             points += merged(tuple(_theirs(subject, library, work, threads, versions, absent, job)))
         except (AnybitError, RuntimeError) as error:
             absent[library] = str(error)
-    total = len(METHODS) * len(budgets)
-    for number, (label, fields, bits) in enumerate(
-        (method, given, budget) for method, given in METHODS.items() for budget in budgets
-    ):
+    methods = tuple(METHODS) if methods is None else methods
+    total = len(methods) * len(budgets)
+    for number, (label, bits) in enumerate((method, budget) for method in methods for budget in budgets):
         job(f"{name}: {label}, {bits:g} bits", number, total)
         try:
-            made = subject.quantized({**fields, "bits": bits}, work / "ours")
+            made = subject.quantized({**METHODS[label], "bits": bits}, work / "ours")
         except AnybitError as error:
             absent[f"{OURS} {label}, {bits:g} bits"] = str(error)
             continue

@@ -418,6 +418,13 @@ def quality(
     budgets: Annotated[
         str, typer.Option("--bits", help="Budgets of ours, bits a weight, several with commas.")
     ] = "2.5,3,3.5,4,4.5,5,6,8.5",
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods",
+            help="Of ours, with commas: rtn, gptq, gradient_ptq, gradient_ptq rotated, distill; all by default.",
+        ),
+    ] = None,
     tokens: Annotated[int, typer.Option("--tokens", help="Tokens that are scored, about.")] = 4096,
     work: Annotated[Path, typer.Option("--work", help="Where ours are kept, so that a second run goes on.")] = Path(
         "quality-work"
@@ -431,6 +438,7 @@ def quality(
     names = listed(subjects, "--models", str)
     libraries = bench.selected(peers)
     wanted = listed(budgets, "--bits", float)
+    ours = bench.ours(methods)
     positive(tokens, "--tokens")
     if picture is not None:
         bench.check_picture(picture)
@@ -443,7 +451,7 @@ def quality(
     found = []
     for name, subject in zip(names, opened, strict=True):
         with console.progress(name) as job:
-            found.append(bench.compare(subject, libraries, wanted, work / name, thread_counts(None)[0], job))
+            found.append(bench.compare(subject, libraries, wanted, work / name, thread_counts(None)[0], job, ours))
         each = found[-1]
         ordered = sorted(each.points, key=lambda point: (point.bits, point.kl))
         rows = [

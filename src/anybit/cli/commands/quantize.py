@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from anybit.recipes import Preflight
 
 AUTO = "auto"
-METHODS = ("gptq (the default)", "gradient_ptq", "rtn", "awq", "smoothquant", "llm_int8", "arcquant", "batquant")
+METHODS = (
+    "gptq (the default)",
+    "gradient_ptq",
+    "distill",
+    "rtn",
+    "awq",
+    "smoothquant",
+    "llm_int8",
+    "arcquant",
+    "batquant",
+)
 METHODS_HELP = ", ".join((*METHODS, "block_quant_outliers", "nf4", "matgptq", "itq3_s"))
 TRANSFORMS_HELP = "smooth, awq, permute, split, residual, sort_keys, hadamard, block_affine, rotate_inputs"
 """Spelled out, as the tables would load torch before the help is printed; a test compares."""

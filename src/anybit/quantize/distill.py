@@ -1,0 +1,64 @@
+"""Distillation into the quantized model: the roundings and scales of all blocks together, learned from the float model's predictions.
+
+Blocks are learned one after another first (`gradient_ptq`); then a few hundred steps lower the KL divergence of the next-token
+distributions, as quantization-aware distillation does (Liu et al., LLM-QAT, arXiv 2305.17888; Chen et al., EfficientQAT, arXiv 2407.11062,
+learn the scales alone in this phase), on the calibration windows and without labels.  Codes and format stay what they are: nothing is
+added to the model.  Gradients of the whole model are needed, so this is for models of up to about a billion parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from anybit.quantize import gradient_ptq
+from anybit.quantize.reconstruct import Forward, Reconstructed, Settings, Targets, Told, reconstruct
+from anybit.quantize.result import Quantized
+from anybit.tensors import QTensor
+
+BYTES = 28
+"""A parameter of a learned weight at the peak: the weight, its place between codes, V, its gradient, two moments, and the value."""
+
+
+@dataclass(frozen=True)
+class Options(gradient_ptq.Options):
+    """model_steps, model_rate, model_scale_rate: as steps, rate and scale_rate, of the pass over the whole model."""
+
+    model_steps: int = 400
+    model_rate: float = 0.006
+    model_scale_rate: float = 0.002
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.whole()
+
+    def whole(self) -> Settings:
+        """The settings of the pass over the whole model."""
+        return Settings(
+            steps=self.model_steps,
+            rate=self.model_rate,
+            scale_rate=self.model_scale_rate,
+            batch=self.batch,
+            loss="kl",
+            held_out=self.held_out,
+            seed=self.seed,
+        )
+
+
+def quantize(*args: object, **named: object) -> Quantized:
+    """As `gradient_ptq.quantize`."""
+    return gradient_ptq.quantize(*args, **named).by("distill")  # type: ignore[arg-type]
+
+
+def finish(
+    parts: Mapping[str, tuple[Tensor, QTensor]],
+    forward: Forward,
+    targets: Targets,
+    windows: int,
+    options: Options,
+    told: Told | None = None,
+) -> Reconstructed:
+    """Learn all weights of a model; forward and targets give its logits and the float model's.  Errors are divergences, nats a token."""
+    return reconstruct(parts, forward, targets, windows, options.whole(), "the model", told)
