@@ -140,7 +140,7 @@ template <Mode M> struct Whole {
   explicit Whole(const Grid& g)
       : low(splat(g.low)), high(splat(g.high)), unit(splat(g.unit)), scale(splat(1.0f / g.unit)), mask((1 << g.bits) - 1) {}
   Vec units(Vec x, Vec draw) const { return integer_of<M>(clamp_of(x, low, high) * scale, draw); }
-  Vec value(Vec x, Vec draw) const { return units(x, draw) * unit; }
+  Vec value(Vec x, Vec draw) const { return units(x, draw) * unit + 0.0f; }  // there is no -0
   IntVec code(Vec x, Vec draw) const { return int_of(units(x, draw)) & mask; }
 };
 

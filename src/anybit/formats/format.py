@@ -184,7 +184,10 @@ class Format(ABC):
         raise NotImplementedError
 
     def decode(self, codes: ArrayT, dtype: Any = None) -> ArrayT:
-        """Values of codes (any integer type) in `dtype`, a numpy, JAX or torch floating type to match `codes`; float32 where None."""
+        """Values of codes (any integer type) in `dtype`, a numpy, JAX or torch floating type to match `codes`; float32 where None.
+
+        FormatError for codes that are not integers, and for numbers that are no codes (not looked for on devices and under tracers).
+        """
         if arrays.is_jax(codes):
             found = np.float32 if dtype is None else dtype
             return cast(ArrayT, arrays.on_host(lambda a: self.decode(a, found), codes, found))
@@ -192,6 +195,7 @@ class Format(ABC):
         dtype = xp.float32 if dtype is None else dtype
         if (fast := native.decode(self, codes, dtype)) is not None:
             return cast(ArrayT, fast)
+        arrays.check_codes(codes, self.bits, self.name)
         return cast(ArrayT, self._decode(xp, codes, dtype))
 
     def _decode(self, xp: Any, codes: Any, dtype: Any) -> Any:
@@ -204,6 +208,8 @@ class Format(ABC):
         check_mode(mode, key)
         check_overflow(self, overflow)
         xp = arrays.namespace(x)
+        if overflow == "wrap":
+            x = arrays.low_bits(x)
         work = arrays.working(x)
         if not self.has_nan and bool(xp.isnan(work).any()):
             raise FormatError(f"the input holds NaN, which {self.name} cannot represent")

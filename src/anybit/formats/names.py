@@ -101,12 +101,14 @@ _BIPOLAR = re.compile(r"bipolar(\d{1,3})")
 _POSIT = re.compile(r"posit(\d{1,3})(?:_(\d{1,2}))?")
 _FIXED = re.compile(r"(u?)fixed(\d{1,3})_(\d{1,3})")
 _P3109 = re.compile(r"p3109_k(\d{1,2})p(\d{1,2})([su])([ef])|binary(\d{1,2})p(\d{1,2})")
-_LEVELS = re.compile(r"levels\(([-0-9.,e]+)\)")
+_LEVELS = re.compile(r"levels\((.*)\)")
 
 
 @cache
 def get(name: str) -> Format:
     """The format of that name. FormatError naming the widths allowed, or near names, where there is none."""
+    if not isinstance(name, str):
+        raise FormatError(f"a number format is known by its name, a string; got {name!r}")
     if name in TABLE:
         return TABLE[name]
     if match := _INT.fullmatch(name):

@@ -210,8 +210,6 @@ def prepare(fmt: Any, mode: str, key: Any) -> Cast | None:
     chance = (0, 0, 0)
     if mode in RANDOM_MODES:
         found = as_key(key)
-        if not (isinstance(found.seed, int) and isinstance(found.offset, int) and 0 <= found.offset < 2**62):
-            return None
         chance = (found.seed & (2**64 - 1), found.offset, found.bits or 0)
     known = grid(fmt)
     return None if known is None else Cast(native, known, native.CAST_MODES.index(mode), chance)
