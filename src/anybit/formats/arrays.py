@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -22,6 +21,8 @@ from numpy.typing import NDArray
 from anybit.errors import FormatError
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     import torch
 
 ArrayT = TypeVar("ArrayT", "NDArray[Any]", "torch.Tensor")
@@ -74,6 +75,8 @@ def on_host(function: Callable[[NDArray[Any]], NDArray[Any]], x: Any, dtype: Any
 @functools.cache
 def _worker() -> ThreadPoolExecutor:
     """One thread with the floating-point environment of who traces: threads inherit it, so it must not be begun within a callback."""
+    from concurrent.futures import ThreadPoolExecutor
+
     pool = ThreadPoolExecutor(1, "anybit-jax")
     pool.submit(int).result()
     return pool
