@@ -8,6 +8,7 @@ from fractions import Fraction
 from math import ceil, floor
 
 import gfloat
+import gfloat.formats
 import numpy as np
 import pytest
 import torch

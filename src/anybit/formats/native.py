@@ -179,7 +179,7 @@ def _prepare(fmt: Any, x: Any, mode: str, key: Any, overflow: str) -> tuple[NDAr
     if arrays.is_torch(x):
         if not _usable_tensor(x) or not x.is_floating_point():
             return None
-    elif not _plain(x) or x.size < SMALLEST or x.dtype.kind != "f":
+    elif not _plain(x) or x.size < SMALLEST or x.dtype.kind not in "fV":
         return None
     work = arrays.working(x)
     wide = work.dtype == arrays.namespace(x).float64

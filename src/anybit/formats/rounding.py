@@ -96,14 +96,14 @@ def check_mode(mode: str, key: Key | None) -> None:
     """FormatError for an unknown mode, and for stochastic rounding without a key."""
     if mode not in MODES:
         raise FormatError(f"unknown rounding mode {mode!r}; known: {', '.join(MODES)}")
-    if mode in RANDOM_MODES and key is None:
-        raise FormatError("stochastic rounding needs a key (a 64-bit seed, or a pair (seed, offset))")
-    if mode in RANDOM_MODES and key is not None:
+    if mode in RANDOM_MODES:
         as_key(key)
 
 
-def as_key(key: Key) -> StochasticKey:
-    """Any spelling of a key as a `StochasticKey`."""
+def as_key(key: Key | None) -> StochasticKey:
+    """Any spelling of a key as a `StochasticKey`; FormatError for none."""
+    if key is None:
+        raise FormatError("stochastic rounding needs a key (a 64-bit seed, or a pair (seed, offset))")
     if isinstance(key, StochasticKey):
         return key
     if isinstance(key, tuple) and len(key) != 2:
