@@ -38,7 +38,8 @@ def quantize(
 ) -> QTensor:
     """x (floating, any shape of one dimension or more) -> QTensor: `block_scales`, then `encode`.
 
-    importance: weights of the squared error for scale_rule "mse" and "exact", [cols] (such as the diagonal of a Hessian) or [rows, cols].
+    importance: weights of the squared error for scale_rule "mse", "exact" and "four_over_six", [cols] (such as the diagonal of a
+    Hessian) or [rows, cols].
     FormatError where x holds NaN or infinity (unscaled formats saturate infinity, as `Format` does).
     """
     if fmt.scale is None:
