@@ -271,6 +271,32 @@ def test_what_is_no_code_is_refused(name: str) -> None:
                 with pytest.raises(FormatError, match=f"codes 0 to .*; got {code}"):
                     fmt.decode(given_codes)
     assert fmt.decode(np.zeros((0, 2), np.int8)).shape == (0, 2)
+    for dtype in (np.int32, torch.float32, "text"):
+        with pytest.raises(FormatError, match="floating type of numpy; got"):
+            fmt.decode(np.zeros(3, np.uint8), dtype)
+    for dtype in (torch.int32, np.float32):
+        with pytest.raises(FormatError, match="floating type of torch; got"):
+            fmt.decode(torch.zeros(3, dtype=torch.uint8), dtype)
+
+
+def test_codes_of_any_integer_type() -> None:
+    for size in (3, 2000):
+        codes = np.arange(size) % 60_000
+        for dtype in (np.uint16, np.int32, np.uint32, np.int64, np.uint64):
+            for found in (
+                get("fp16").decode(codes.astype(dtype)),
+                get("fp16").decode(torch.from_numpy(codes.astype(dtype))).numpy(),
+            ):
+                assert np.array_equal(
+                    found, codes.astype(np.uint16).view(np.float16).astype(np.float32), equal_nan=True
+                )
+
+
+def test_sparse_tensors_and_records_are_refused() -> None:
+    with pytest.raises(FormatError, match="expected a dense tensor; got one of layout"):
+        get("e4m3fn").round(torch.eye(50).to_sparse())
+    with pytest.raises(FormatError, match="expected real numbers"):
+        get("e4m3fn").round(np.zeros(3, [("a", "f4")]))
 
 
 def test_strided_tensors() -> None:

@@ -108,6 +108,8 @@ def working(x: Any) -> Any:
     if x.dtype.is_complex if is_torch(x) else x.dtype.kind == "c":
         raise FormatError(f"expected real numbers; got an array of {x.dtype}")
     if is_torch(x):
+        if x.layout != xp.strided:
+            raise FormatError(f"expected a dense tensor; got one of layout {x.layout}")
         if x.dtype.is_floating_point:
             return x if x.dtype == xp.float64 else x.to(xp.float32)
         return _odd_of_integers(x) if x.dtype == xp.int64 else x.to(xp.float64)
@@ -121,7 +123,7 @@ def working(x: Any) -> Any:
         return _odd_of_integers(x) if x.dtype.itemsize == 8 else x.astype(np.float64)
     # bfloat16 and its kin from ml_dtypes have kind "V"; they widen exactly.
     try:
-        if x.dtype.kind == "V":
+        if x.dtype.kind == "V" and x.dtype.names is None:
             return x.astype(np.float32)
     except (TypeError, ValueError):
         pass
@@ -179,9 +181,26 @@ def check_codes(codes: Any, bits: int, name: str) -> None:
         raise FormatError(f"codes are integers; got an array of {codes.dtype}")
     if not seen or (codes.dtype == xp.uint8 and bits >= 8) or 0 in codes.shape:
         return
+    if is_torch(codes):
+        codes = codes.long()  # torch has no minimum of wide unsigned types
     low, high = int(codes.min()), int(codes.max())
     if low < 0 or high >= 1 << bits:
         raise FormatError(f"{name} has codes 0 to {(1 << bits) - 1}; got {low if low < 0 else high}")
+
+
+def check_value_dtype(dtype: Any, codes: Any) -> None:
+    """FormatError unless dtype is a floating or complex type of the library that codes belong to."""
+    if is_torch(codes):
+        torch_module = sys.modules["torch"]
+        good = isinstance(dtype, torch_module.dtype) and (dtype.is_floating_point or dtype.is_complex)
+    else:
+        try:
+            good = np.dtype(dtype).kind in "fcV"
+        except TypeError:
+            good = False
+    if not good:
+        kind = "torch" if is_torch(codes) else "numpy"
+        raise FormatError(f"codes in {kind} are decoded to a floating type of {kind}; got {dtype}")
 
 
 def bits_of(x: Any) -> Any:

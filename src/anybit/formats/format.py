@@ -186,7 +186,8 @@ class Format(ABC):
     def decode(self, codes: ArrayT, dtype: Any = None) -> ArrayT:
         """Values of codes (any integer type) in `dtype`, a numpy, JAX or torch floating type to match `codes`; float32 where None.
 
-        FormatError for codes that are not integers, and for numbers that are no codes (not looked for on devices and under tracers).
+        FormatError for another type, for codes that are not integers, and for numbers that are no codes (not looked for on devices and
+        under tracers).
         """
         if arrays.is_jax(codes):
             found = np.float32 if dtype is None else dtype
@@ -195,6 +196,7 @@ class Format(ABC):
         dtype = xp.float32 if dtype is None else dtype
         if (fast := native.decode(self, codes, dtype)) is not None:
             return cast(ArrayT, fast)
+        arrays.check_value_dtype(dtype, codes)
         arrays.check_codes(codes, self.bits, self.name)
         return cast(ArrayT, self._decode(xp, codes, dtype))
 
