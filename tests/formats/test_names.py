@@ -57,6 +57,11 @@ def test_unknown_names_are_refused_with_advice(name: str, message: str) -> None:
         get(name)
 
 
+def test_two_levels_are_told_from_misspelt_names() -> None:
+    with pytest.raises(FormatError, match="means two tensor formats, which ResidualFormat"):
+        get("nvfp4~nvfp4")
+
+
 @pytest.mark.parametrize("name", ["mxfp4", "nvfp4", "int4/g128"])
 def test_names_of_tensor_formats_are_told_from_misspelt_ones(name: str) -> None:
     with pytest.raises(FormatError, match=f"{name!r} means numbers with scales, which TensorFormat.parse knows"):

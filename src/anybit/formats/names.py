@@ -133,8 +133,13 @@ def get(name: str) -> Format:
 
 def _refuse_tensor_format(name: str) -> None:
     """FormatError that says so where the name is one of numbers with scales."""
-    from anybit.formats.tensor_format import ALIASES  # which is made of the formats here
+    from anybit.formats.residual import SEPARATOR
+    from anybit.formats.tensor_format import ALIASES  # which are made of the formats here
 
+    if SEPARATOR in name:
+        raise FormatError(
+            f"{name!r} means two tensor formats, which ResidualFormat.parse knows, and not a number format"
+        )
     if name in ALIASES or "/" in name:
         raise FormatError(
             f"{name!r} means numbers with scales, which TensorFormat.parse knows, and not a number format"
