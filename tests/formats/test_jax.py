@@ -80,6 +80,13 @@ def test_types_come_back() -> None:
     assert get("int8").round(jnp.array([3, 300])).tolist() == [3, 127]
     assert get("i2c").encode(jnp.array([1j, -2.0])).tolist() == [1, 2]
     assert get("i2c").round(jnp.array([3j, -2.0])).tolist() == [1j, -1]
+    for decoded in (get("i2c").decode(jnp.array([1, 2])), jax.jit(get("i2c").decode)(jnp.array([1, 2]))):
+        assert decoded.dtype == jnp.complex64 and decoded.tolist() == [1j, -1]
+    assert get("i2c").round(jnp.array([-2.0])).dtype == jnp.complex64
+    with pytest.raises(FormatError, match="codes are integers"):
+        get("e4m3fn").decode(jnp.array([1.0]))
+    with pytest.raises(FormatError, match="e4m3fn has codes 0 to 255; got 300"):
+        get("e4m3fn").decode(jnp.array([300]))
 
 
 def test_bad_input_is_refused() -> None:

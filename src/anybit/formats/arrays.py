@@ -72,6 +72,12 @@ def on_host(function: Callable[[NDArray[Any]], NDArray[Any]], x: Any, dtype: Any
     return jnp.asarray(compute(x))
 
 
+def complex_dtype(dtype: Any) -> Any:
+    """The numpy type of complex numbers with parts of a real type, at least complex64; complex types as they are."""
+    found = np.dtype(dtype)
+    return found if found.kind == "c" else np.dtype(np.complex128 if found == np.float64 else np.complex64)
+
+
 @functools.cache
 def _worker() -> ThreadPoolExecutor:
     """One thread with the floating-point environment of who traces: threads inherit it, so it must not be begun within a callback."""

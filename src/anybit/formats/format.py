@@ -127,7 +127,8 @@ class Format(ABC):
     ) -> ArrayT:
         """x moved onto the grid, in x's own floating type (float64 for integers). `key` is needed for the random modes."""
         if arrays.is_jax(x):
-            return cast(ArrayT, arrays.on_host(lambda a: self.round(a, mode, key, overflow), x, None))
+            wanted = arrays.complex_dtype(x.dtype) if self.is_complex else None
+            return cast(ArrayT, arrays.on_host(lambda a: self.round(a, mode, key, overflow), x, wanted))
         check_mode(mode, key)
         check_overflow(self, overflow)
         if (fast := native.round(self, x, mode, key, overflow)) is not None:
@@ -191,6 +192,8 @@ class Format(ABC):
         """
         if arrays.is_jax(codes):
             found = np.float32 if dtype is None else dtype
+            if self.is_complex and np.dtype(found) in (np.float32, np.float64):
+                found = arrays.complex_dtype(found)
             return cast(ArrayT, arrays.on_host(lambda a: self.decode(a, found), codes, found))
         xp = arrays.namespace(codes)
         dtype = xp.float32 if dtype is None else dtype
