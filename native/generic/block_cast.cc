@@ -113,8 +113,8 @@ struct Job {
       std::memcpy(out, at.scales.data(), 4 * n);
       return;
     }
-    ops.encode(*cast.scale, CastMode::nearest_even, nullptr, at.scales.data(), at.scale_codes.data(), n);
-    ops.round(*cast.scale, CastMode::nearest_even, nullptr, at.scales.data(), at.scales.data(), n);
+    ops.encode(*cast.scale, CastMode::nearest_even, nullptr, nullptr, at.scales.data(), at.scale_codes.data(), n);
+    ops.round(*cast.scale, CastMode::nearest_even, nullptr, nullptr, at.scales.data(), at.scales.data(), n);
     for (std::size_t b = 0; b < n; ++b) {
       if (cast.scale_type == BlockScale::float8) {
         out[b] = static_cast<std::uint8_t>(at.scale_codes[b]);
@@ -135,7 +135,7 @@ struct Job {
     for (std::size_t begin = 0; begin < n; begin += kCastPiece) {
       const std::size_t size = std::min(kCastPiece, n - begin);
       const float* drawn = draws.of(ops, cast.cast, static_cast<std::uint64_t>(r * blocks * cast.width) + begin, size);
-      ops.encode(*cast.cast.grid, cast.cast.mode, drawn, at.units.data() + begin, codes, size);
+      ops.encode(*cast.cast.grid, cast.cast.mode, nullptr, drawn, at.units.data() + begin, codes, size);
       ops.narrow8(codes, bytes, size);
       pack_stream(bytes, size, bits, out + begin / 8 * static_cast<std::size_t>(bits));
     }

@@ -104,10 +104,12 @@ template <class R, class T> bool one_piece(const CastOps& ops, const Cast& cast,
   alignas(64) float buffer[kCastPiece];
   const T* drawn = draws.of(ops, cast, at, n);
   const float* from = narrowed(ops, cast, drawn, x, buffer, n);
+  const bool after = cast.beyond && (cast.beyond->drawn || sizeof(T) == 8);  // else on the way
+  const Beyond* beyond = after ? nullptr : cast.beyond;
   bool nan;
-  if constexpr (R::kCodes) nan = ops.encode(*cast.grid, cast.mode, float_draws(drawn), from, y, n);
-  else nan = ops.round(*cast.grid, cast.mode, float_draws(drawn), from, reinterpret_cast<float*>(y), n);
-  if (cast.beyond) replace(ops, *cast.beyond, drawn, x, R::high(*cast.beyond), R::low(*cast.beyond), y, n);
+  if constexpr (R::kCodes) nan = ops.encode(*cast.grid, cast.mode, beyond, float_draws(drawn), from, y, n);
+  else nan = ops.round(*cast.grid, cast.mode, beyond, float_draws(drawn), from, reinterpret_cast<float*>(y), n);
+  if (after) replace(ops, *cast.beyond, drawn, x, R::high(*cast.beyond), R::low(*cast.beyond), y, n);
   return nan;
 }
 

@@ -71,10 +71,12 @@ inline constexpr std::size_t kKeys = std::size_t{1} << (32 - kKeyShift);
 
 struct CastOps {
   const char* isa;
-  // y = x on the grid; codes = its codes.  drawn: the draws of these elements (random modes only).  Returns whether x holds NaN.
-  bool (*round)(const Grid& grid, CastMode mode, const float* drawn, const float* x, float* y, std::size_t n);
-  bool (*encode)(const Grid& grid, CastMode mode, const float* drawn, const float* x, std::int32_t* codes, std::size_t n);
-  // The 32-bit results y (values or codes) of numbers beyond the range.
+  // y = x on the grid; codes = its codes.  beyond: null, or what replaces the results of numbers above and below it, whatever is drawn.
+  // drawn: the draws of these elements (random modes only).  Returns whether x holds NaN.
+  bool (*round)(const Grid& grid, CastMode mode, const Beyond* beyond, const float* drawn, const float* x, float* y, std::size_t n);
+  bool (*encode)(const Grid& grid, CastMode mode, const Beyond* beyond, const float* drawn, const float* x, std::int32_t* codes,
+                 std::size_t n);
+  // The 32-bit results y (values or codes) of numbers beyond the range: those that draws send there, and those of float64.
   void (*replace)(const Beyond& beyond, const float* drawn, const float* x, std::int32_t high, std::int32_t low, std::int32_t* y,
                   std::size_t n);
   void (*replace_fp64)(const Beyond& beyond, const double* drawn, const double* x, std::int32_t high, std::int32_t low,

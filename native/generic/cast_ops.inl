@@ -9,7 +9,7 @@
 
 namespace anybit::ANYBIT_VECTOR_ISA {
 
-inline constexpr std::int32_t kInfinity = 0x7f800000, kQuiet = 0x00400000, kOne = 0x3f800000;
+inline constexpr std::int32_t kInfinity = 0x7f800000, kQuiet = 0x00400000, kOne = 0x3f800000, kBelowHalf = 0x3effffff;
 
 inline Vec sign_of(Vec x) { return float_of((bits_of(x) & ~splat(kMagnitude)) | splat(kOne)); }  // +-1
 
@@ -23,6 +23,8 @@ template <Mode M> inline Vec integer_of(Vec x, Vec draw) {
     const Vec below = floor_of(x);
     return select(draw < x - below, below + 1.0f, below);
   }
+  // A half would take 0.49999997 up to 1.  The number below it does not, and with a sum rounded to even still takes every tie there.
+  if constexpr (M == Mode::nearest_away) return trunc_of(x + float_of((bits_of(x) & ~splat(kMagnitude)) | splat(kBelowHalf)));
   const Vec whole = trunc_of(x);
   IntVec away;
   if constexpr (M == Mode::odd) {
@@ -30,7 +32,6 @@ template <Mode M> inline Vec integer_of(Vec x, Vec draw) {
     away = (x != whole) & (trunc_of(half) == half);
   } else {
     const Vec distance = abs_of(x - whole);
-    if constexpr (M == Mode::nearest_away) away = distance >= 0.5f;
     if constexpr (M == Mode::nearest_zero) away = distance > 0.5f;
     if constexpr (M == Mode::nearest_up) away = (distance > 0.5f) | ((distance == 0.5f) & (x > 0.0f));
     if constexpr (M == Mode::nearest_down) away = (distance > 0.5f) | ((distance == 0.5f) & (x < 0.0f));
@@ -139,42 +140,58 @@ template <Mode M> struct Whole {
   explicit Whole(const Grid& g)
       : low(splat(g.low)), high(splat(g.high)), unit(splat(g.unit)), scale(splat(1.0f / g.unit)), mask((1 << g.bits) - 1) {}
   Vec units(Vec x, Vec draw) const { return integer_of<M>(clamp_of(x, low, high) * scale, draw); }
-  Vec value(Vec x, Vec draw) const { return units(x, draw) * unit; }
+  Vec value(Vec x, Vec draw) const { return units(x, draw) * unit + 0.0f; }  // there is no -0
   IntVec code(Vec x, Vec draw) const { return int_of(units(x, draw)) & mask; }
 };
 
-template <class G> inline bool round_piece(const Grid& grid, const float* drawn, const float* x, float* y, std::size_t n) {
+// What takes the place of results beyond the range, where one is given.
+struct Ends {
+  const Vec above, below;
+  const IntVec high, low;
+  const bool any;
+  Ends(const Beyond* b, std::int32_t high_result, std::int32_t low_result)
+      : above(splat(b ? static_cast<float>(b->above) : 0.0f)), below(splat(b ? static_cast<float>(b->below) : 0.0f)),
+        high(splat(high_result)), low(splat(low_result)), any(b != nullptr) {}
+  IntVec put(Vec x, IntVec r) const { return any ? select_int(x > above, high, select_int(x < below, low, r)) : r; }
+};
+inline Ends value_ends(const Beyond* b) { return {b, b ? b->high_value : 0, b ? b->low_value : 0}; }
+inline Ends code_ends(const Beyond* b) { return {b, b ? b->high_code : 0, b ? b->low_code : 0}; }
+
+template <class G>
+inline bool round_piece(const Grid& grid, const Beyond* beyond, const float* drawn, const float* x, float* y, std::size_t n) {
   const G g(grid);
+  const Ends ends = value_ends(beyond);
   return each_vector(x, drawn, n, [&](std::size_t i, Vec v, Vec draw, std::size_t count) {
-    const Vec r = g.value(v, draw);
+    const Vec r = float_of(ends.put(v, bits_of(g.value(v, draw))));
     if (count == kLanes) store(y + i, r);
     else store_part(y + i, r, count);
   });
 }
 
 template <class G>
-inline bool encode_piece(const Grid& grid, const float* drawn, const float* x, std::int32_t* codes, std::size_t n) {
+inline bool encode_piece(const Grid& grid, const Beyond* beyond, const float* drawn, const float* x, std::int32_t* codes, std::size_t n) {
   const G g(grid);
+  const Ends ends = code_ends(beyond);
   return each_vector(x, drawn, n, [&](std::size_t i, Vec v, Vec draw, std::size_t count) {
-    const IntVec c = g.code(v, draw);
+    const IntVec c = ends.put(v, g.code(v, draw));
     std::memcpy(codes + i, &c, 4 * count);
   });
 }
 
 template <Mode M>
-inline bool round_in_mode(const Grid& g, const float* drawn, const float* x, float* y, std::size_t n) {
-  if (is_fp32(g)) return round_piece<Single>(g, drawn, x, y, n);
-  if (g.kind == GridKind::integer) return round_piece<Whole<M>>(g, drawn, x, y, n);
-  if (g.exponent_bits == 8) return round_piece<Upper<M>>(g, drawn, x, y, n);
-  return round_piece<Narrow<M>>(g, drawn, x, y, n);
+inline bool round_in_mode(const Grid& g, const Beyond* beyond, const float* drawn, const float* x, float* y, std::size_t n) {
+  if (is_fp32(g)) return round_piece<Single>(g, beyond, drawn, x, y, n);
+  if (g.kind == GridKind::integer) return round_piece<Whole<M>>(g, beyond, drawn, x, y, n);
+  if (g.exponent_bits == 8) return round_piece<Upper<M>>(g, beyond, drawn, x, y, n);
+  return round_piece<Narrow<M>>(g, beyond, drawn, x, y, n);
 }
 
 template <Mode M>
-inline bool encode_in_mode(const Grid& g, const float* drawn, const float* x, std::int32_t* codes, std::size_t n) {
-  if (is_fp32(g)) return encode_piece<Single>(g, drawn, x, codes, n);
-  if (g.kind == GridKind::integer) return encode_piece<Whole<M>>(g, drawn, x, codes, n);
-  if (g.exponent_bits == 8) return encode_piece<Upper<M>>(g, drawn, x, codes, n);
-  return encode_piece<Narrow<M>>(g, drawn, x, codes, n);
+inline bool encode_in_mode(const Grid& g, const Beyond* beyond, const float* drawn, const float* x, std::int32_t* codes, std::size_t n) {
+  if (is_fp32(g)) return encode_piece<Single>(g, beyond, drawn, x, codes, n);
+  if (g.kind == GridKind::integer) return encode_piece<Whole<M>>(g, beyond, drawn, x, codes, n);
+  if (g.exponent_bits == 8) return encode_piece<Upper<M>>(g, beyond, drawn, x, codes, n);
+  return encode_piece<Narrow<M>>(g, beyond, drawn, x, codes, n);
 }
 
 #define ANYBIT_MODE_CASES(call)                                  \
@@ -190,8 +207,8 @@ inline bool encode_in_mode(const Grid& g, const float* drawn, const float* x, st
     case Mode::odd: return call<Mode::odd>;                      \
     default: return call<Mode::stochastic>;                      \
   }
-using RoundPiece = bool (*)(const Grid&, const float*, const float*, float*, std::size_t);
-using EncodePiece = bool (*)(const Grid&, const float*, const float*, std::int32_t*, std::size_t);
+using RoundPiece = bool (*)(const Grid&, const Beyond*, const float*, const float*, float*, std::size_t);
+using EncodePiece = bool (*)(const Grid&, const Beyond*, const float*, const float*, std::int32_t*, std::size_t);
 inline RoundPiece round_for(Mode mode) { ANYBIT_MODE_CASES(round_in_mode) }
 inline EncodePiece encode_for(Mode mode) { ANYBIT_MODE_CASES(encode_in_mode) }
 using NarrowPiece = void (*)(const double*, const double*, float*, std::size_t);
@@ -200,14 +217,18 @@ inline NarrowPiece narrow_for(Mode mode) { ANYBIT_MODE_CASES(narrow_in_mode) }
 
 inline void narrow_fp64(Mode mode, const double* drawn, const double* x, float* y, std::size_t n) { narrow_for(mode)(drawn, x, y, n); }
 
-inline bool encode(const Grid& g, Mode mode, const float* drawn, const float* x, std::int32_t* codes, std::size_t n) {
-  if (g.kind == GridKind::table) return encode_levels(g, mode, drawn, x, codes, n);
-  return encode_for(mode)(g, drawn, x, codes, n);
+inline bool encode(const Grid& g, Mode mode, const Beyond* beyond, const float* drawn, const float* x, std::int32_t* codes, std::size_t n) {
+  if (g.kind != GridKind::table) return encode_for(mode)(g, beyond, drawn, x, codes, n);
+  const bool nan = encode_levels(g, mode, drawn, x, codes, n);
+  if (beyond) replace<float>(*beyond, nullptr, x, beyond->high_code, beyond->low_code, codes, n);
+  return nan;
 }
 
-inline bool round(const Grid& g, Mode mode, const float* drawn, const float* x, float* y, std::size_t n) {
-  if (g.kind != GridKind::table) return round_for(mode)(g, drawn, x, y, n);
-  return round_levels(g, mode, drawn, x, y, n);
+inline bool round(const Grid& g, Mode mode, const Beyond* beyond, const float* drawn, const float* x, float* y, std::size_t n) {
+  if (g.kind != GridKind::table) return round_for(mode)(g, beyond, drawn, x, y, n);
+  const bool nan = round_levels(g, mode, drawn, x, y, n);
+  if (beyond) replace<float>(*beyond, nullptr, x, beyond->high_value, beyond->low_value, reinterpret_cast<std::int32_t*>(y), n);
+  return nan;
 }
 
 inline void narrow8(const std::int32_t* codes, std::uint8_t* out, std::size_t n) {

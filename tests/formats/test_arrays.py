@@ -52,6 +52,9 @@ def test_torch_types_come_back(dtype: torch.dtype) -> None:
 def test_text_and_complex_numbers_are_refused() -> None:
     with pytest.raises(FormatError, match="expected real numbers"):
         get("int8").round(np.array(["a"]))
+    for x in (np.array([None]), np.array([1.5], object), np.array(["2001-01-01"], "datetime64[s]")):
+        with pytest.raises(FormatError, match="expected real numbers; got an array of"):
+            get("e4m3fn").round(x)
     for x in (np.array([1j]), torch.tensor([1j])):
         with pytest.raises(FormatError, match="expected real numbers; got an array of"):
             get("e4m3fn").encode(x)

@@ -144,3 +144,10 @@ def test_designed_beats_where_it_started_and_lies_on_the_grid() -> None:
     assert after.mean + after.p99 < before.mean + before.p99 - 0.5
     with pytest.raises(FormatError, match="multiples of 1/2 are too coarse for 16 values"):
         designed(get("nf4").values, 4, (), targets=(64, 64), iterations=(1, 0), population=1, grid=2)
+
+
+def test_a_grid_too_coarse_is_refused_before_the_search() -> None:
+    told: list[str] = []
+    with pytest.raises(FormatError, match="multiples of 1/256 are too coarse for 253 values"):
+        designed(get("e4m3fn").values, grid=256, progress=lambda stage, done, total: told.append(stage))
+    assert not told

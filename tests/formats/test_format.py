@@ -9,6 +9,7 @@ import dataclasses
 import re
 from fractions import Fraction
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_codes_decode_to_the_rounded_value_in_numpy_and_torch(name: str, mode: s
     codes = fmt.encode(x, mode)
     assert codes.dtype == (np.uint8 if fmt.bits <= 8 else np.uint16)
     assert codes.max() < 2**fmt.bits
-    assert np.array_equal(fmt.decode(codes, np.float64), y)
+    assert np.array_equal(fmt.decode(codes, np.float64).view(np.uint64), y.view(np.uint64))  # the sign of zero, too
     t = torch.from_numpy(x)
     assert np.array_equal(fmt.round(t, mode).numpy(), y)
     assert np.array_equal(fmt.encode(t, mode).numpy(), codes)
@@ -204,6 +205,98 @@ def test_any_shape_and_empty_arrays() -> None:
             x = torch.zeros(shape)
             assert fmt.round(x).shape == fmt.decode(fmt.encode(x)).shape == shape
             assert fmt.round(x.numpy()).shape == fmt.decode(fmt.encode(x.numpy())).shape == shape
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["bf16", "fp32", "e8m3", "posit8_2", "int16"])
+def test_numbers_that_float64_does_not_hold_are_rounded_once(name: str, mode: str) -> None:
+    """64-bit integers and long doubles one unit beside the middles of the grid, which float64 would make ties; by exact fractions."""
+    fmt = get(name)
+    if fmt.bits == 32:
+        powers = [2.0**e * k for e in (55, 60, 62) for k in (1, 1 + 2.0**-23, 1.5, 2 - 2.0**-23)]
+        grid = np.array(sorted({v * s for v in powers for s in (1, 1 + 2.0**-23)}))
+    else:
+        grid = (
+            np.unique(fmt.values[(fmt.values >= 2.0**53) & (fmt.values < 2.0**63)])
+            if fmt.max > 2**53
+            else np.array([fmt.max])
+        )
+    middles = [int(a + b) // 2 for a, b in pairwise(grid.tolist()) if a and b / a < 1.2] or [2**53]
+    near = [m + d for m in middles for d in (-513, -1, 0, 1, 1023) if m + d < 2**63]
+    whole = np.array([*near, *(-n for n in near), 2**63 - 1, -(2**63), 5], np.int64)
+    found = [fmt.round(whole, mode), fmt.round(torch.from_numpy(whole), mode).numpy()]
+    if np.finfo(np.longdouble).nmant >= 63:
+        wide = whole.astype(np.longdouble)
+        assert [int(v) for v in wide] == whole.tolist()
+        found += [fmt.round(wide, mode).astype(np.float64)]
+        assert fmt.round(wide, mode).dtype == np.longdouble
+    unsigned = fmt.round(np.abs(whole[: len(near)]).astype(np.uint64), mode)
+    # A float64 of the same side of every middle: the number itself where it is one, else a hair (2^-40 of it) further.
+    stand_in = [float(int(v)) if int(float(int(v))) == int(v) else None for v in whole]
+    for i, v in enumerate(whole.tolist()):
+        base = (abs(v) >> 12) << 12
+        value = stand_in[i] if stand_in[i] is not None else np.sign(v) * float(base + (1 << 11))
+        wanted = fmt.round(np.array([value]), mode)[0]
+        assert all(f[i] == wanted for f in found), (v, wanted, [f[i] for f in found])
+        assert i >= len(near) or unsigned[i] == fmt.round(np.array([abs(value)]), mode)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "signed"), [("int8", 8, True), ("uint4", 4, False), ("int16", 16, True), ("fixed24_0", 24, True)]
+)
+def test_large_integers_wrap_as_in_c(name: str, bits: int, signed: bool) -> None:
+    x = np.array([2**53 + 1, -(2**53) - 1, 2**62 + 129, -(2**63), 2**63 - 1, 300, -300], np.int64)
+    wanted = [(v + signed * 2 ** (bits - 1)) % 2**bits - signed * 2 ** (bits - 1) for v in x.tolist()]
+    assert get(name).round(x, overflow="wrap").tolist() == wanted
+    assert get(name).round(torch.from_numpy(x), overflow="wrap").tolist() == wanted
+    assert get(name).encode(x, overflow="wrap").tolist() == [v % 2**bits for v in wanted]
+    unsigned = np.array([2**64 - 1, 2**63 + 5], np.uint64)
+    assert get(name).encode(unsigned, overflow="wrap").tolist() == [v % 2**bits for v in unsigned.tolist()]
+
+
+@pytest.mark.parametrize("name", ["int4", "e2m1", "e4m3fn", "ternary", "posit16_1", "fixed4_4", "fp32", "i2c"])
+def test_what_is_no_code_is_refused(name: str) -> None:
+    fmt = get(name)
+    for codes in (np.array([1.0]), np.array([True]), np.array(["a"]), np.array([1j])):
+        with pytest.raises(FormatError, match="codes are integers; got an array of"):
+            fmt.decode(codes)
+    for codes in (torch.ones(3), torch.ones(3, dtype=torch.bool)):
+        with pytest.raises(FormatError, match="codes are integers; got an array of"):
+            fmt.decode(codes)
+    for size in (3, 2000):  # readable and native code
+        for code in (-1, 2**fmt.bits):
+            codes = np.zeros(size, np.int64)
+            codes[-1] = code
+            for given_codes in (codes, torch.from_numpy(codes)):
+                with pytest.raises(FormatError, match=f"codes 0 to .*; got {code}"):
+                    fmt.decode(given_codes)
+    assert fmt.decode(np.zeros((0, 2), np.int8)).shape == (0, 2)
+    for dtype in (np.int32, torch.float32, "text"):
+        with pytest.raises(FormatError, match="floating type of numpy; got"):
+            fmt.decode(np.zeros(3, np.uint8), dtype)
+    for dtype in (torch.int32, np.float32):
+        with pytest.raises(FormatError, match="floating type of torch; got"):
+            fmt.decode(torch.zeros(3, dtype=torch.uint8), dtype)
+
+
+def test_codes_of_any_integer_type() -> None:
+    for size in (3, 2000):
+        codes = np.arange(size) % 60_000
+        for dtype in (np.uint16, np.int32, np.uint32, np.int64, np.uint64):
+            for found in (
+                get("fp16").decode(codes.astype(dtype)),
+                get("fp16").decode(torch.from_numpy(codes.astype(dtype))).numpy(),
+            ):
+                assert np.array_equal(
+                    found, codes.astype(np.uint16).view(np.float16).astype(np.float32), equal_nan=True
+                )
+
+
+def test_sparse_tensors_and_records_are_refused() -> None:
+    with pytest.raises(FormatError, match="expected a dense tensor; got one of layout"):
+        get("e4m3fn").round(torch.eye(50).to_sparse())
+    with pytest.raises(FormatError, match="expected real numbers"):
+        get("e4m3fn").round(np.zeros(3, [("a", "f4")]))
 
 
 def test_strided_tensors() -> None:

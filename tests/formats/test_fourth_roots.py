@@ -54,3 +54,18 @@ def test_what_has_no_meaning_is_refused() -> None:
         I2C.encode(np.array([complex(np.nan, 0)]))
     with pytest.raises(FormatError, match="tensors hold real numbers"):
         TensorFormat.parse("i2c/row")
+
+
+def test_decoding_gives_complex_numbers() -> None:
+    fmt, codes = get("i2c"), np.array([0, 1, 2, 3], np.uint8)
+    for wanted, types in (
+        (np.complex64, (None, np.float32, "float32", np.complex64)),
+        (np.complex128, (np.float64, "complex128")),
+    ):
+        for dtype in types:
+            found = fmt.decode(codes, dtype)
+            assert found.dtype == wanted and found.tolist() == [1, 1j, -1, -1j]
+    assert fmt.decode(torch.from_numpy(codes), torch.float64).dtype == torch.complex128
+    for refused, given in ((np.float16, codes), (torch.float16, torch.from_numpy(codes))):
+        with pytest.raises(FormatError, match="i2c decodes to complex numbers; got"):
+            fmt.decode(given, refused)

@@ -63,11 +63,30 @@ def test_jit_and_vmap() -> None:
     assert back.dtype == jnp.bfloat16 and np.array_equal(np.asarray(back, np.float32), fmt.round(x))
 
 
+@pytest.mark.parametrize("mode", ["nearest_even", "up", "odd", "stochastic"])
+@pytest.mark.parametrize("name", ["fp16", "bf16", "fp32", "fixed1_20"])
+def test_jit_keeps_subnormal_numbers(name: str, mode: str) -> None:
+    """XLA's threads flush them; small arrays take the readable code, large ones the native."""
+    fmt = get(name)
+    for size in (300, 5000):
+        x = np.resize(np.arange(-150, 150, dtype=np.int32) * 7919, size).view(np.float32)
+        x = np.where(np.isnan(x), np.float32(1e-40), x)
+        y = jax.jit(lambda a: fmt.round(a, mode, key=4))(x)
+        assert np.array_equal(np.asarray(y).view(np.int32), fmt.round(x, mode, key=4).view(np.int32))
+
+
 def test_types_come_back() -> None:
     assert get("int8").round(jnp.array([1.25], jnp.bfloat16)).dtype == jnp.bfloat16
     assert get("int8").round(jnp.array([3, 300])).tolist() == [3, 127]
     assert get("i2c").encode(jnp.array([1j, -2.0])).tolist() == [1, 2]
     assert get("i2c").round(jnp.array([3j, -2.0])).tolist() == [1j, -1]
+    for decoded in (get("i2c").decode(jnp.array([1, 2])), jax.jit(get("i2c").decode)(jnp.array([1, 2]))):
+        assert decoded.dtype == jnp.complex64 and decoded.tolist() == [1j, -1]
+    assert get("i2c").round(jnp.array([-2.0])).dtype == jnp.complex64
+    with pytest.raises(FormatError, match="codes are integers"):
+        get("e4m3fn").decode(jnp.array([1.0]))
+    with pytest.raises(FormatError, match="e4m3fn has codes 0 to 255; got 300"):
+        get("e4m3fn").decode(jnp.array([300]))
 
 
 def test_bad_input_is_refused() -> None:

@@ -47,12 +47,19 @@ def test_nf4_is_built_from_normal_quantiles() -> None:
     ("int0", "1 to 8 or 16 bits; got 0"), ("int17", "got 17"), ("uint9", "got 9"), ("bipolar9", "1 to 8 bits; got 9"),
     ("in4", "did you mean int4"), ("NF4", "did you mean nf4"), ("e4m3fnz", "did you mean e4m3fn"), ("teranry", "did you mean ternary"),
     ("posit1_0", "posits have 2 to 16 bits"), ("fixed30_2", "1 to 24 in all"), ("levels(1)", "2 to 256"), ("levels(1,1)", "levels"),
-    ("levels(1,x)", "unknown number format"), ("levels(1,2,-)", "different numbers parted by commas"),
+    ("levels(1,x)", "different numbers parted by commas; got levels\\(1,x\\)"), ("levels(nan,1)", "got levels\\(nan,1\\)"),
+    ("levels(inf,1)", "got levels\\(inf,1\\)"), ("levels()", "got levels\\(\\)"), (5, "a string; got 5"), (None, "a string; got None"),
+    ("levels(1,2,-)", "different numbers parted by commas"),
     ("", "unknown number format ''; known: int1"), ("qqq", "known: int1"), ("e9m9", "1 to 8 exponent bits"),
 ])  # fmt: skip
 def test_unknown_names_are_refused_with_advice(name: str, message: str) -> None:
     with pytest.raises(FormatError, match=message):
         get(name)
+
+
+def test_two_levels_are_told_from_misspelt_names() -> None:
+    with pytest.raises(FormatError, match="means two tensor formats, which ResidualFormat"):
+        get("nvfp4~nvfp4")
 
 
 @pytest.mark.parametrize("name", ["mxfp4", "nvfp4", "int4/g128"])

@@ -271,6 +271,20 @@ def test_16_bit_tensors_keep_their_type(dtype: torch.dtype) -> None:
     assert torch.equal(fmt.round(x), fmt._round(torch, x.float(), "nearest_even", None).to(dtype))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e5m2])
+def test_narrow_numpy_arrays_keep_their_type(dtype: type) -> None:
+    x = np.random.default_rng(1).standard_normal((40, 60)).astype(dtype)
+    fmt = get("e4m3fn")
+    rounded, codes = native.round(fmt, x, "nearest_even", None), native.encode(fmt, x, "nearest_even", None)
+    values, wanted = reference(fmt, x.astype(np.float32), "nearest_even", None)
+    assert rounded.dtype == x.dtype and np.array_equal(
+        rounded.astype(np.float32), values.astype(dtype).astype(np.float32)
+    )
+    assert np.array_equal(codes, wanted)
+    with pytest.raises(FormatError, match="expected real numbers"):
+        fmt.round(np.zeros(5000, "V4"))
+
+
 @pytest.mark.parametrize("draw", [None, 3])
 @pytest.mark.parametrize("name", ["e4m3fn", "bf16", "int8"])
 def test_a_stochastic_stream_does_not_depend_on_threads_or_on_where_an_array_is_cut(
@@ -320,7 +334,7 @@ def test_refusals_are_the_same_for_large_arrays() -> None:
         get("int8").round(np.zeros(5000, np.float32), "sideways")
     with pytest.raises(FormatError, match="ternary has codes 0 to 2; got 3"):
         get("ternary").decode(np.full(5000, 3, np.uint8))
-    with pytest.raises(IndexError):
+    with pytest.raises(FormatError, match="e2m1 has codes 0 to 15; got 16"):
         get("e2m1").decode(np.full(5000, 16, np.uint8))
 
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from math import ceil, floor
 
 import gfloat
+import gfloat.formats
 import numpy as np
 import pytest
 import torch
@@ -100,8 +101,20 @@ def test_keys_of_every_spelling_give_one_stream() -> None:
     few = StochasticKey(5, bits=4)
     assert np.array_equal(uniform(like, few), np.floor(uniform(like, 5) * 16) / 16)
     assert advance(few, 3) == StochasticKey(5, 3, 4) and advance(None, 3) is None
+    assert np.array_equal(uniform(like, np.int64(5)), uniform(like, 5))
+    assert np.array_equal(uniform(like, -1), uniform(like, 2**64 - 1))
     with pytest.raises(FormatError, match="1 to 24 random bits"):
         StochasticKey(1, bits=25)
+
+
+@pytest.mark.parametrize(("key", "message"), [
+    ("a", "of integers; got 'a'"), (1.5, "of integers; got 1.5"), ((1, None), "of integers; got None"), ((1,), "is \\(seed, offset\\)"),
+    ((1, 2, 3), "is \\(seed, offset\\)"), (2**64, "64 bits"), ((1, -1), "position of a key"), ((1, 2**62), "position of a key"),
+])  # fmt: skip
+def test_what_is_no_key_is_refused(key: object, message: str) -> None:
+    for size in (1, 2000):
+        with pytest.raises(FormatError, match=message):
+            get("e4m3fn").round(np.zeros(size, np.float32), "stochastic", key)
 
 
 @pytest.mark.parametrize(

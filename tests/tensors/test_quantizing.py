@@ -138,6 +138,13 @@ def test_a_code_is_encode_of_x_over_scale_plus_zero() -> None:
     assert q.dequantize().tolist() == [[1.0, -3.0, 0.5, 3.5]]
 
 
+def test_what_is_no_tensor_or_format_is_refused() -> None:
+    with pytest.raises(FormatError, match="takes torch tensors; got ndarray"):
+        quantize(torch.ones(2, 8).numpy(), parse("int4/g8"))  # type: ignore[arg-type]
+    with pytest.raises(FormatError, match=r"expected a TensorFormat, as .* gives; got 'int4/g8'"):
+        quantize(torch.ones(2, 8), "int4/g8")  # type: ignore[arg-type]
+
+
 def test_bad_input_is_refused() -> None:
     with pytest.raises(FormatError, match="floating tensors of one or more dimensions; got int64"):
         quantize(torch.ones(2, 2, dtype=torch.int64), parse("int4/row"))

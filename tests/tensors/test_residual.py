@@ -88,3 +88,8 @@ def test_views_zeros_and_refusals():
         ResidualTensor(q.main, q.rest.rows(0, 3))
     with pytest.raises(FormatError, match="NaN"):
         quantize_residual(x * torch.nan, q.format)
+
+
+def test_what_is_no_residual_format_is_refused():
+    with pytest.raises(FormatError, match=r"expected a ResidualFormat, as .* gives; got 'nvfp4~nvfp4'"):
+        quantize_residual(torch.ones(2, 16), "nvfp4~nvfp4")

@@ -4,11 +4,13 @@ A torch tensor can only reach us when its owner has imported torch, so `sys.modu
 used in this floor (`round`, `clip`, `where`, `searchsorted`, …); what differs is written here once.
 
 XLA flushes subnormal numbers to zero, evaluates exp2 inexactly and has no 64-bit integers by default, so the same code in jax.numpy would
-give other bits. A concrete JAX array therefore goes through numpy, a traced one (jit, vmap) through `jax.pure_callback`.
+give other bits. A concrete JAX array therefore goes through numpy, a traced one (jit, vmap) through `jax.pure_callback`. Callbacks run
+on XLA's threads, where numpy flushes subnormal numbers too, so a thread of our own does the work.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +21,8 @@ from numpy.typing import NDArray
 from anybit.errors import FormatError
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     import torch
 
 ArrayT = TypeVar("ArrayT", "NDArray[Any]", "torch.Tensor")
@@ -59,8 +63,29 @@ def on_host(function: Callable[[NDArray[Any]], NDArray[Any]], x: Any, dtype: Any
         return np.asarray(function(np.asarray(a))).astype(dtype, copy=False)
 
     if isinstance(x, jax.core.Tracer):
-        return jax.pure_callback(compute, jax.ShapeDtypeStruct(x.shape, dtype), x, vmap_method="expand_dims")
+        worker = _worker()
+
+        def elsewhere(a: Any) -> NDArray[Any]:
+            return worker.submit(compute, a).result()
+
+        return jax.pure_callback(elsewhere, jax.ShapeDtypeStruct(x.shape, dtype), x, vmap_method="expand_dims")
     return jnp.asarray(compute(x))
+
+
+def complex_dtype(dtype: Any) -> Any:
+    """The numpy type of complex numbers with parts of a real type, at least complex64; complex types as they are."""
+    found = np.dtype(dtype)
+    return found if found.kind == "c" else np.dtype(np.complex128 if found == np.float64 else np.complex64)
+
+
+@functools.cache
+def _worker() -> ThreadPoolExecutor:
+    """One thread with the floating-point environment of who traces: threads inherit it, so it must not be begun within a callback."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(1, "anybit-jax")
+    pool.submit(int).result()
+    return pool
 
 
 def namespace(x: object) -> Any:
@@ -80,24 +105,54 @@ def cast(x: Any, dtype: str) -> Any:
 
 
 def working(x: Any) -> Any:
-    """x in the type the arithmetic is done in: float64 where x is float64 or an integer, else float32."""
+    """x in the type the arithmetic is done in: float64 where x is float64 or an integer, else float32.
+
+    What float64 does not hold (64-bit integers beyond 2^53, long doubles) is rounded to odd, so that a later rounding to a format is the
+    only one that counts.
+    """
     xp = namespace(x)
     if x.dtype.is_complex if is_torch(x) else x.dtype.kind == "c":
         raise FormatError(f"expected real numbers; got an array of {x.dtype}")
     if is_torch(x):
-        return x.to(xp.float32 if x.dtype.is_floating_point and x.dtype != xp.float64 else xp.float64)
+        if x.layout != xp.strided:
+            raise FormatError(f"expected a dense tensor; got one of layout {x.layout}")
+        if x.dtype.is_floating_point:
+            return x if x.dtype == xp.float64 else x.to(xp.float32)
+        return _odd_of_integers(x) if x.dtype == xp.int64 else x.to(xp.float64)
     x = np.asarray(x)
     if x.dtype.kind == "f":
-        return (
-            x if x.dtype in (np.float32, np.float64) else x.astype(np.float32 if x.dtype.itemsize < 4 else np.float64)
-        )
+        if x.dtype.itemsize > 8:
+            near = x.astype(np.float64)
+            return _odd(near, np.sign(x - near))
+        return x.astype(np.float64 if x.dtype.itemsize == 8 else np.float32, copy=False)
     if x.dtype.kind in "iub":
-        return x.astype(np.float64)
+        return _odd_of_integers(x) if x.dtype.itemsize == 8 else x.astype(np.float64)
     # bfloat16 and its kin from ml_dtypes have kind "V"; they widen exactly.
     try:
-        return x.astype(np.float32)
+        if x.dtype.kind == "V" and x.dtype.names is None:
+            return x.astype(np.float32)
     except (TypeError, ValueError):
-        raise FormatError(f"expected real numbers; got an array of {x.dtype}") from None
+        pass
+    raise FormatError(f"expected real numbers; got an array of {x.dtype}")
+
+
+def low_bits(x: Any) -> Any:
+    """64-bit integers modulo 2^48, which float64 holds and which wraps around to the same; anything else as it is."""
+    wide = x.dtype == sys.modules["torch"].int64 if is_torch(x) else x.dtype.kind in "iu" and x.dtype.itemsize == 8
+    return x & ((1 << 48) - 1) if wide else x
+
+
+def _odd_of_integers(x: Any) -> Any:
+    high, low = cast(x >> 32, "float64") * 2.0**32, cast(x & 0xFFFFFFFF, "float64")
+    near = high + low
+    return _odd(near, low - (near - high))
+
+
+def _odd(near: Any, rest: Any) -> Any:
+    """near: the float64 nearest to a number; rest: 0 where it is that number, else of the sign of number - near."""
+    xp, bits = namespace(near), bits_of(near)
+    further = ((rest < 0) & (near > 0)) | ((rest > 0) & (near < 0))  # near is beyond the number, seen from zero
+    return xp.where((rest < 0) | (rest > 0), (bits - cast(further, "int64")) | 1, bits).view(near.dtype)
 
 
 def restore(result: Any, x: Any) -> Any:
@@ -116,6 +171,42 @@ def code_array(codes: Any, bits: int) -> Any:
     if is_torch(codes):
         return cast(codes, "uint8" if bits <= 8 else "int32" if bits <= 16 else "int64")
     return np.asarray(codes).astype(code_dtype(bits), copy=False)
+
+
+def check_codes(codes: Any, bits: int, name: str) -> None:
+    """FormatError unless codes are integers of that many bits; of tensors on devices or under a tracer only the type is looked at."""
+    xp = namespace(codes)
+    if is_torch(codes):
+        whole = not (codes.dtype.is_floating_point or codes.dtype.is_complex or codes.dtype == xp.bool)
+        seen = codes.device.type == "cpu" and not (
+            xp.compiler.is_compiling() or xp._C._functorch.is_functorch_wrapped_tensor(codes)
+        )
+    else:
+        whole, seen = codes.dtype.kind in "iu", True
+    if not whole:
+        raise FormatError(f"codes are integers; got an array of {codes.dtype}")
+    if not seen or (codes.dtype == xp.uint8 and bits >= 8) or 0 in codes.shape:
+        return
+    if is_torch(codes):
+        codes = codes.long()  # torch has no minimum of wide unsigned types
+    low, high = int(codes.min()), int(codes.max())
+    if low < 0 or high >= 1 << bits:
+        raise FormatError(f"{name} has codes 0 to {(1 << bits) - 1}; got {low if low < 0 else high}")
+
+
+def check_value_dtype(dtype: Any, codes: Any) -> None:
+    """FormatError unless dtype is a floating or complex type of the library that codes belong to."""
+    if is_torch(codes):
+        torch_module = sys.modules["torch"]
+        good = isinstance(dtype, torch_module.dtype) and (dtype.is_floating_point or dtype.is_complex)
+    else:
+        try:
+            good = np.dtype(dtype).kind in "fcV"
+        except TypeError:
+            good = False
+    if not good:
+        kind = "torch" if is_torch(codes) else "numpy"
+        raise FormatError(f"codes in {kind} are decoded to a floating type of {kind}; got {dtype}")
 
 
 def bits_of(x: Any) -> Any:

@@ -228,6 +228,8 @@ def designed(
     """
     start = np.unique(np.asarray(start, np.float64) + 0.0)
     start = start / np.abs(start).max()
+    if grid is not None:
+        _on_grid(start, grid)  # before a long search: what it finds is about as dense
     sample = directions(
         n, targets[1], seed
     )  # a small one is learnt by heart: its 99 % angle falls, that of others does not
@@ -241,8 +243,11 @@ def designed(
     shape = Shape(int(np.sum(start > 0)), int(np.sum(start < 0)))
     rating = objective or Objective(max=0, mean=1, p99=1)
     levels = optimise(shape, starts, n, rating, targets, iterations, population, seed, progress)
-    if grid is None:
-        return levels
+    return levels if grid is None else _on_grid(levels, grid)
+
+
+def _on_grid(levels: Array, grid: int) -> Array:
+    """levels as multiples of 1 / grid; FormatError where two become one."""
     rounded: Array = np.unique(np.round(levels * grid) / grid + 0.0)
     if len(rounded) < len(levels):
         raise FormatError(f"multiples of 1/{grid} are too coarse for {len(levels)} values; take a finer grid")

@@ -78,7 +78,7 @@ class FixedPoint(Format):
         return to_integer(xp.clip(x, self.min, self.max) * 2.0**self.fraction_bits, mode, key)
 
     def _round(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
-        return self._units(xp, x, mode, key) * self.eps
+        return self._units(xp, x, mode, key) * self.eps + 0.0  # there is no -0
 
     def _encode(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
         return arrays.cast(self._units(xp, x, mode, key), "int32") & ((1 << self.bits) - 1)

@@ -127,7 +127,8 @@ class Format(ABC):
     ) -> ArrayT:
         """x moved onto the grid, in x's own floating type (float64 for integers). `key` is needed for the random modes."""
         if arrays.is_jax(x):
-            return cast(ArrayT, arrays.on_host(lambda a: self.round(a, mode, key, overflow), x, None))
+            wanted = arrays.complex_dtype(x.dtype) if self.is_complex else None
+            return cast(ArrayT, arrays.on_host(lambda a: self.round(a, mode, key, overflow), x, wanted))
         check_mode(mode, key)
         check_overflow(self, overflow)
         if (fast := native.round(self, x, mode, key, overflow)) is not None:
@@ -184,14 +185,22 @@ class Format(ABC):
         raise NotImplementedError
 
     def decode(self, codes: ArrayT, dtype: Any = None) -> ArrayT:
-        """Values of codes (any integer type) in `dtype`, a numpy, JAX or torch floating type to match `codes`; float32 where None."""
+        """Values of codes (any integer type) in `dtype`, a numpy, JAX or torch floating type to match `codes`; float32 where None.
+
+        FormatError for another type, for codes that are not integers, and for numbers that are no codes (not looked for on devices and
+        under tracers).
+        """
         if arrays.is_jax(codes):
             found = np.float32 if dtype is None else dtype
+            if self.is_complex and np.dtype(found) in (np.float32, np.float64):
+                found = arrays.complex_dtype(found)
             return cast(ArrayT, arrays.on_host(lambda a: self.decode(a, found), codes, found))
         xp = arrays.namespace(codes)
         dtype = xp.float32 if dtype is None else dtype
         if (fast := native.decode(self, codes, dtype)) is not None:
             return cast(ArrayT, fast)
+        arrays.check_value_dtype(dtype, codes)
+        arrays.check_codes(codes, self.bits, self.name)
         return cast(ArrayT, self._decode(xp, codes, dtype))
 
     def _decode(self, xp: Any, codes: Any, dtype: Any) -> Any:
@@ -204,6 +213,8 @@ class Format(ABC):
         check_mode(mode, key)
         check_overflow(self, overflow)
         xp = arrays.namespace(x)
+        if overflow == "wrap":
+            x = arrays.low_bits(x)
         work = arrays.working(x)
         if not self.has_nan and bool(xp.isnan(work).any()):
             raise FormatError(f"the input holds NaN, which {self.name} cannot represent")

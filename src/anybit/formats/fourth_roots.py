@@ -23,7 +23,8 @@ _ROOTS = np.array([1, 1j, -1, -1j])
 
 @dataclass(frozen=True)
 class FourthRoots(Format):
-    """`i2c`. Takes complex arrays (real ones count as having no imaginary part); `decode` gives complex64 where no type is asked for.
+    """`i2c`. Takes complex arrays (real ones count as having no imaginary part); `decode` gives complex64 for float32 (the default) and
+    complex128 for float64.
 
     Only mode "nearest_even" exists, with the ties said above. Magnitude means nothing here: it is the business of scales.
     """
@@ -78,7 +79,11 @@ class FourthRoots(Format):
         return roots[codes]
 
     def _decode(self, xp: Any, codes: Any, dtype: Any) -> Any:
-        dtype = xp.complex64 if dtype == xp.float32 else dtype
+        known = (lambda t: t) if arrays.is_torch(codes) else np.dtype
+        pairs = {known(xp.float32): known(xp.complex64), known(xp.float64): known(xp.complex128)}
+        dtype = pairs.get(known(dtype), known(dtype))
+        if not (dtype.is_complex if arrays.is_torch(codes) else dtype.kind == "c"):
+            raise FormatError(f"{self.name} decodes to complex numbers; got {dtype}")
         return super()._decode(xp, codes, dtype)
 
     def _prepare(self, x: Any, mode: str, key: Key | None, overflow: str) -> tuple[Any, Any]:

@@ -74,7 +74,7 @@ class Int(Format):
         return codes[codes >= self.min]
 
     def _round(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
-        return to_integer(xp.clip(x, self.min, self.max), mode, key)
+        return to_integer(xp.clip(x, self.min, self.max), mode, key) + 0.0  # there is no -0
 
     def _encode(self, xp: Any, x: Any, mode: str, key: Key | None) -> Any:
         rounded = self._round(xp, x, mode, key)

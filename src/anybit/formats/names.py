@@ -101,12 +101,14 @@ _BIPOLAR = re.compile(r"bipolar(\d{1,3})")
 _POSIT = re.compile(r"posit(\d{1,3})(?:_(\d{1,2}))?")
 _FIXED = re.compile(r"(u?)fixed(\d{1,3})_(\d{1,3})")
 _P3109 = re.compile(r"p3109_k(\d{1,2})p(\d{1,2})([su])([ef])|binary(\d{1,2})p(\d{1,2})")
-_LEVELS = re.compile(r"levels\(([-0-9.,e]+)\)")
+_LEVELS = re.compile(r"levels\((.*)\)")
 
 
 @cache
 def get(name: str) -> Format:
     """The format of that name. FormatError naming the widths allowed, or near names, where there is none."""
+    if not isinstance(name, str):
+        raise FormatError(f"a number format is known by its name, a string; got {name!r}")
     if name in TABLE:
         return TABLE[name]
     if match := _INT.fullmatch(name):
@@ -131,8 +133,13 @@ def get(name: str) -> Format:
 
 def _refuse_tensor_format(name: str) -> None:
     """FormatError that says so where the name is one of numbers with scales."""
-    from anybit.formats.tensor_format import ALIASES  # which is made of the formats here
+    from anybit.formats.residual import SEPARATOR
+    from anybit.formats.tensor_format import ALIASES  # which are made of the formats here
 
+    if SEPARATOR in name:
+        raise FormatError(
+            f"{name!r} means two tensor formats, which ResidualFormat.parse knows, and not a number format"
+        )
     if name in ALIASES or "/" in name:
         raise FormatError(
             f"{name!r} means numbers with scales, which TensorFormat.parse knows, and not a number format"

@@ -179,7 +179,7 @@ def _prepare(fmt: Any, x: Any, mode: str, key: Any, overflow: str) -> tuple[NDAr
     if arrays.is_torch(x):
         if not _usable_tensor(x) or not x.is_floating_point():
             return None
-    elif not _plain(x) or x.size < SMALLEST or x.dtype.kind != "f":
+    elif not _plain(x) or x.size < SMALLEST or x.dtype.kind not in "fV":
         return None
     work = arrays.working(x)
     wide = work.dtype == arrays.namespace(x).float64
@@ -210,8 +210,6 @@ def prepare(fmt: Any, mode: str, key: Any) -> Cast | None:
     chance = (0, 0, 0)
     if mode in RANDOM_MODES:
         found = as_key(key)
-        if not (isinstance(found.seed, int) and isinstance(found.offset, int) and 0 <= found.offset < 2**62):
-            return None
         chance = (found.seed & (2**64 - 1), found.offset, found.bits or 0)
     known = grid(fmt)
     return None if known is None else Cast(native, known, native.CAST_MODES.index(mode), chance)

@@ -23,6 +23,7 @@ then compared with the upper k bits of the word.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -49,15 +50,35 @@ Mode = Literal[
 
 @dataclass(frozen=True)
 class StochasticKey:
-    """A key that says how many random bits a rounding has: seed (64 bits), position of the first element in its stream, bits 1 to 24."""
+    """A key that says how many random bits a rounding has: seed (64 bits), position of the first element in its stream, bits 1 to 24.
+
+    Negative seeds count as two's complement. FormatError for other numbers, and for what is not an integer.
+    """
 
     seed: int
     offset: int = 0
     bits: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("seed", "offset", "bits"):
+            value = getattr(self, name)
+            if value is not None or name != "bits":
+                object.__setattr__(self, name, _whole(value))
+        if not -(2**63) <= self.seed < 2**64:
+            raise FormatError(f"the seed of a key has 64 bits; got {self.seed}")
+        if not 0 <= self.offset < 2**62:
+            raise FormatError(f"the position of a key in its stream is 0 to 2^62 - 1; got {self.offset}")
         if self.bits is not None and not 1 <= self.bits <= 24:
             raise FormatError(f"stochastic rounding draws 1 to 24 random bits an element; got {self.bits}")
+
+
+def _whole(value: object) -> int:
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise FormatError(
+            f"a key is a 64-bit seed, (seed, offset) or a StochasticKey, of integers; got {value!r} in it"
+        ) from None
 
 
 Key = int | tuple[int, int] | StochasticKey
@@ -75,14 +96,18 @@ def check_mode(mode: str, key: Key | None) -> None:
     """FormatError for an unknown mode, and for stochastic rounding without a key."""
     if mode not in MODES:
         raise FormatError(f"unknown rounding mode {mode!r}; known: {', '.join(MODES)}")
-    if mode in RANDOM_MODES and key is None:
+    if mode in RANDOM_MODES:
+        as_key(key)
+
+
+def as_key(key: Key | None) -> StochasticKey:
+    """Any spelling of a key as a `StochasticKey`; FormatError for none."""
+    if key is None:
         raise FormatError("stochastic rounding needs a key (a 64-bit seed, or a pair (seed, offset))")
-
-
-def as_key(key: Key) -> StochasticKey:
-    """Any spelling of a key as a `StochasticKey`."""
     if isinstance(key, StochasticKey):
         return key
+    if isinstance(key, tuple) and len(key) != 2:
+        raise FormatError(f"a key of two numbers is (seed, offset); got {key!r}")
     return StochasticKey(*key) if isinstance(key, tuple) else StochasticKey(key)
 
 

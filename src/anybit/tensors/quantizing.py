@@ -38,9 +38,12 @@ def quantize(
 ) -> QTensor:
     """x (floating, any shape of one dimension or more) -> QTensor: `block_scales`, then `encode`.
 
-    importance: weights of the squared error for scale_rule "mse" and "exact", [cols] (such as the diagonal of a Hessian) or [rows, cols].
+    importance: weights of the squared error for scale_rule "mse", "exact" and "four_over_six", [cols] (such as the diagonal of a
+    Hessian) or [rows, cols].
     FormatError where x holds NaN or infinity (unscaled formats saturate infinity, as `Format` does).
     """
+    if not isinstance(fmt, TensorFormat):
+        raise FormatError(f"expected a TensorFormat, as TensorFormat.parse('int4/g128') gives; got {fmt!r}")
     if fmt.scale is None:
         return encode(x, fmt, mode=mode, key=key)
     if (
@@ -137,7 +140,9 @@ def encode(
 
 
 def matrix_view(x: Tensor) -> Tensor:
-    """x as [shape[0], prod(shape[1:])]; FormatError where it has no dimension or is not floating."""
+    """x as [shape[0], prod(shape[1:])]; FormatError where it is no tensor, has no dimension or is not floating."""
+    if not isinstance(x, Tensor):
+        raise FormatError(f"quantization takes torch tensors; got {type(x).__name__}")
     if x.ndim == 0 or not x.is_floating_point():
         raise FormatError(
             f"quantization takes floating tensors of one or more dimensions; got {str(x.dtype).removeprefix('torch.')} "

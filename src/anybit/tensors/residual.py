@@ -69,6 +69,8 @@ def quantize_residual(
 
     The difference is taken in float32. The levels draw from different parts of the stream of `key`.
     """
+    if not isinstance(fmt, ResidualFormat):
+        raise FormatError(f"expected a ResidualFormat, as ResidualFormat.parse('nvfp4~nvfp4') gives; got {fmt!r}")
     main = quantize(x, fmt.main, scale_rule, mode, importance, key)
     left = x.detach().float() - main.dequantize()
     # A saturated infinity leaves one, of which nothing more can be coded.

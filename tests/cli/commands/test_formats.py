@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from anybit import formats
 from anybit.cli.main import main
 
@@ -32,6 +34,16 @@ def test_people_see_the_same(capsys):
     out = capsys.readouterr().out
     assert "int4/g128+z" in out
     assert "-8 -7" in out
+
+
+def test_show_two_levels(capsys):
+    assert main(["formats", "show", "nvfp4~int4/g64", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["main"] == "e2m1/g16:e4m3fn+t" and document["rest"] == "int4/g64"
+    assert document["bits_per_weight"] == pytest.approx(4.5 + 4.25, abs=1e-3)
+    assert main(["formats", "show", "nvfp4~nvfp4"]) == 0
+    assert "9 bits a weight" in capsys.readouterr().out
+    assert main(["formats", "show", "nvfp4~"]) == 2
 
 
 def test_every_named_format_can_be_shown(capsys):

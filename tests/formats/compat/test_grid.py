@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from fractions import Fraction
 from math import ceil, floor
 
@@ -89,7 +90,8 @@ def test_flushing_goes_to_the_nearer_of_zero_and_the_smallest_normal_value() -> 
 def test_double_precision_is_the_identity_down_to_its_subnormal_numbers() -> None:
     x = np.array([5e-324, 1e-310, 1.1, -1.7976931348623157e308, np.inf, np.nan, 0.0])
     for mode in MODES:
-        assert np.array_equal(BinaryGrid(53, 1023).round(x, mode), x, equal_nan=True)
+        with pytest.warns(UserWarning, match="rounding to 53 bits leaves numbers of float64 as they are"):
+            assert np.array_equal(BinaryGrid(53, 1023).round(x, mode), x, equal_nan=True)
 
 
 def test_types_come_back_and_narrow_carriers_are_named() -> None:
@@ -98,6 +100,14 @@ def test_types_come_back_and_narrow_carriers_are_named() -> None:
     assert HALF.round(1.0001) == 1.0
     with pytest.warns(UserWarning, match="rounding to 30 bits leaves numbers of float32 as they are"):
         assert BinaryGrid(30, 127).round(np.float32([1.1])) == np.float32(1.1)
+    for grid in (BinaryGrid(24, 127), BinaryGrid(24, 15, explim=False)):
+        with pytest.warns(UserWarning, match="rounding to 24 bits leaves"):
+            assert grid.round(np.float32([1.1])) == np.float32(1.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # fewer bits, or a narrower range: something is done
+        assert BinaryGrid(24, 15).round(np.float32([1e30])) == np.inf and BinaryGrid(23, 127).round(
+            np.float32([1.1])
+        ) != np.float32(1.1)
     for wrong in (np.array([1, 2]), np.array([1j]), torch.tensor([1]), torch.tensor([1j])):
         with pytest.raises(FormatError, match="real floating numbers"):
             HALF.round(wrong)

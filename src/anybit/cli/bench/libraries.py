@@ -79,7 +79,7 @@ FORMATS = Libraries(
     own=("torch",),
     unmeasured={
         "cpfloat": "a C library without a Python package (github.com/north-numerical-computing/cpfloat), "
-        "which `make peers` does not build"
+        "which `make peers` does not build; benchmarks/results/2026-11-28-formats.md has times of its loops, written again"
     },
 )
 """Libraries that round to number formats."""

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from anybit.cli.console import Console
 from anybit.errors import FormatError
 
+if TYPE_CHECKING:
+    from anybit.formats import ResidualFormat, TensorFormat
+
 app = typer.Typer(help="The number formats: list them, look into one, draw and compare them.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 FEW = 16
 """A format of at most so many bits has its values listed."""
+SIDE = 4096
+"""Rows and columns of the matrix whose bits a weight are told."""
 
 
 def described(name: str) -> dict[str, Any]:
@@ -73,12 +78,20 @@ def list_formats(json: Json = False) -> None:
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(help="A number format (e2m1) or a tensor format (int4/g128, mxfp4).")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A number format (e2m1), a tensor format (int4/g128, mxfp4), or two of these (nvfp4~nvfp4)."
+        ),
+    ],
     json: Json = False,
 ) -> None:
-    """One format: its properties, and all its values where they are few; for a tensor format its cost in bits too."""
+    """One format: its properties, and all its values where they are few; for tensor formats their cost in bits too."""
     from anybit import formats
 
+    if "~" in name:
+        _show_two_levels(formats.ResidualFormat.parse(name), Console(json))
+        return
     scaled = "/" in name or name in formats.ALIASES
     spec = formats.TensorFormat.parse(name) if scaled else None
     element = spec.element if spec else formats.TensorFormat.element_named(name)
@@ -86,8 +99,7 @@ def show(
     document: dict[str, Any] = {"element": properties}
     console = Console(json)
     if spec is not None and spec.scale is not None:
-        shape = (4096, 4096)
-        per_weight = 8 * spec.nbytes(shape) / (shape[0] * shape[1])
+        per_weight = _bits_per_weight(spec)
         document |= {
             "spec": str(spec),
             "block": list(spec.block),
@@ -100,15 +112,30 @@ def show(
         console.say(
             f"{spec}: {element.name} codes, a {spec.scale.name} scale for every {rows} × {cols} (rows × columns)"
         )
-        console.say(f"{per_weight:.4g} bits a weight in a matrix of {shape[0]} × {shape[1]}, scales counted")
+        console.say(f"{per_weight:.4g} bits a weight in a matrix of {SIDE} × {SIDE}, scales counted")
         console.say()
-    console.table(["property", "value"], [[key.replace("_", " "), value] for key, value in properties.items()])
+    console.table(["property", "value"], [[key.replace("_", " "), _digits(value)] for key, value in properties.items()])
     if element.bits <= 8 and not element.is_complex:
         values = sorted(set(element.values.tolist()))
         document["values"] = values
         console.say()
         console.say("values: " + " ".join(f"{value:.6g}" for value in values))
     console.result(document)
+
+
+def _bits_per_weight(spec: TensorFormat | ResidualFormat) -> float:
+    return 8 * spec.nbytes((SIDE, SIDE)) / SIDE**2
+
+
+def _digits(value: object) -> object:
+    return f"{value:.10g}" if isinstance(value, float) else value
+
+
+def _show_two_levels(spec: ResidualFormat, console: Console) -> None:
+    per_weight = _bits_per_weight(spec)
+    console.say(f"{spec.main} plus {spec.rest} of what it leaves over")
+    console.say(f"{per_weight:.4g} bits a weight in a matrix of {SIDE} × {SIDE}, scales counted")
+    console.result({"spec": str(spec), "main": str(spec.main), "rest": str(spec.rest), "bits_per_weight": per_weight})
 
 
 @app.command("plot")

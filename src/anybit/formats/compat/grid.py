@@ -81,7 +81,8 @@ class BinaryGrid:
         if arrays.is_torch(array) and not array.dtype.is_floating_point:
             raise FormatError(f"chop rounds real floating numbers; got {array.dtype}")
         work = arrays.working(array)
-        if self.t > arrays.float_layout(work)[0] + 1:
+        mantissa, bias = arrays.float_layout(work)
+        if self.t > mantissa + 1 or (self.t == mantissa + 1 and (self.emax >= bias or not self.explim)):
             warnings.warn(f"rounding to {self.t} bits leaves numbers of {work.dtype} as they are", stacklevel=2)
         result: AnyArray = arrays.restore(self._round(arrays.cast(work, "float64"), mode, key, flip), array)
         return result
