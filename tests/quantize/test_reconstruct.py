@@ -131,7 +131,7 @@ def test_divergence_of_logits_is_what_torch_says_and_falls() -> None:
         got.log_softmax(-1), wanted.log_softmax(-1), reduction="sum", log_target=True
     ) / len(held)
     assert done.before == pytest.approx(float(far), rel=1e-4)
-    assert done.kept and done.after < 0.9 * done.before
+    assert done.kept and done.after < 0.95 * done.before
 
 
 def test_progress_is_told() -> None:

@@ -120,7 +120,9 @@ def test_learned_blocks_err_less_than_gptq_that_less_than_rounding_and_distilled
     ids = [256, *reference.tokenizer.encode(text.read_text())[:100]]
     wanted = models.TorchExecutor(reference.plan, reference.weights).forward(ids, "all").log_softmax(-1)
     for method in ("rtn", "gptq", "gradient_ptq", "distill"):
-        given = {"model_rate": 0.003} if method == "distill" else {}  # little text for so small a model
+        given = (
+            {"model_rate": 0.001, "model_scale_rate": 0.001} if method == "distill" else {}
+        )  # little text for so small a model
         recipe = recipes.Recipe.parse(
             {
                 "weights": "int3/g16",
