@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from itertools import pairwise
 
 import ml_dtypes
@@ -377,7 +376,7 @@ def test_all_float32_inputs_against_other_libraries(name: str) -> None:
     other = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16, "e5m2": ml_dtypes.float8_e5m2}[name]
     torch_type = {"fp16": torch.float16, "bf16": torch.bfloat16, "e5m2": torch.float8_e5m2}[name]
     store = np.uint8 if fmt.bits == 8 else np.uint16
-    infinity, deadline = ((1 << fmt.exponent_bits) - 1) << fmt.mantissa_bits, time.monotonic() + 1700
+    infinity = ((1 << fmt.exponent_bits) - 1) << fmt.mantissa_bits
     for first in range(0, 1 << 32, step):
         x = np.arange(first, first + step, dtype=np.uint32).view(np.float32)
         got = fmt.encode(x)
@@ -396,4 +395,3 @@ def test_all_float32_inputs_against_other_libraries(name: str) -> None:
             nan = (codes & magnitude) > infinity
             assert np.array_equal(nan, np.isnan(x)) and (got[nan] & magnitude > infinity).all()
             assert np.array_equal(got[~nan], expected[~nan])
-        assert time.monotonic() < deadline, "this machine is too slow for the whole range"
