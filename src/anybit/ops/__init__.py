@@ -1,6 +1,7 @@
 """Floor 3: what is computed on numbers in memory. One readable reference an op, and fast kernels tested against it."""
 
 from anybit.ops.bitserial import bitserial_linear, bitserial_matmul
+from anybit.ops.dfp import dfp_encode, dfp_matmul
 from anybit.ops.dispatch import Choice, Kernel, Problem
 from anybit.ops.embedding import embedding
 from anybit.ops.emulated import Accumulator, emulated_matmul
@@ -21,6 +22,8 @@ __all__ = [
     "bitserial_linear",
     "bitserial_matmul",
     "calibrated_gain",
+    "dfp_encode",
+    "dfp_matmul",
     "embedding",
     "emulated_matmul",
     "explain",
