@@ -39,8 +39,8 @@ class ComplexSigns:
 
     @staticmethod
     def of(w: Tensor) -> ComplexSigns:
-        """The nearest roots of a complex matrix w [n, k] and the mean magnitude along either axis of the entries that went to it, 0 where none
-        did. FormatError for anything else, and where w holds NaN or infinity.
+        """The nearest roots of a complex matrix w [n, k], and the mean magnitude along either axis of the entries that went to it (0 where
+        none did). FormatError for anything else, and where w holds NaN or infinity.
         """
         if w.ndim != 2 or not w.is_complex():
             raise FormatError(f"complex signs are of a complex matrix; got {w.dtype} {list(w.shape)}")
