@@ -65,6 +65,7 @@ constexpr int64_t kFewestBf16 = 2;
 // slots that begins at a multiple of its length is known: for a panel of weights, and for kSquaredRows rows of x.
 constexpr int64_t kWordChunk = 256, kSquaredRows = 8;
 constexpr int kSpans = 6;
+constexpr int64_t kFewestSplit = 5;  // rows from which on products of digits are faster, where there are such
 constexpr int64_t kWordBlock = 32768;  // largest k-block: digits of eight bits times each other, two such products a sum, stay below 2^31
 
 // How a row of x becomes integers.
@@ -97,6 +98,8 @@ struct Kernels {
   void (*quantize_row)(const float* x, int64_t slots, const RowRounding&, int8_t* codes, float* scales, int32_t* sums, int64_t lds);
   // the same in 16 bits; squares[chunk][kSpans] become the larger of themselves and those of this row
   void (*quantize_words)(const float* x, int64_t slots, const RowRounding&, int16_t* codes, float* scales, float* squares);
+  // moves the lower bytes of words to `low` and the upper ones together, for kFewestSplit rows or more; null where words stay words
+  void (*split_words)(int16_t* words, int64_t slots, int8_t* low);
   int32_t (*top_of)(const float* x, int64_t count);  // the bit pattern of the largest magnitude
   // probes for `doctor`: reads `bytes` once and returns a value that depends on all of it; `rounds` of the int8 multiply-add loop,
   // returning the number of operations (2 a multiply-add)

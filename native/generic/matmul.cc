@@ -118,13 +118,15 @@ void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx,
   const int64_t group = group_slots(spec, a.slots);
   const RowRounding rounding{group, static_cast<float>(spec.levels), spec.wide, given};
   auto* scales = const_cast<float*>(a.scales) + row * a.groups;
+  auto* codes = const_cast<int8_t*>(a.codes) + row * a.ldc;
   if (spec.act == Act::int16) {
     auto* squares = const_cast<float*>(a.squares) + row / kSquaredRows * word_chunks(a.slots) * kSpans;
     if (row % kSquaredRows == 0) std::memset(squares, 0, sizeof(float) * word_chunks(a.slots) * kSpans);
-    kernels().quantize_words(source, a.slots, rounding, reinterpret_cast<int16_t*>(halves), scales, squares);
+    auto* words = reinterpret_cast<int16_t*>(halves);
+    kernels().quantize_words(source, a.slots, rounding, words, scales, squares);
+    if (kernels().split_words && a.m >= kFewestSplit) kernels().split_words(words, a.slots, codes);
     return;
   }
-  auto* codes = const_cast<int8_t*>(a.codes) + row * a.ldc;
   kernels().quantize_row(source, a.slots, rounding, codes, scales, const_cast<int32_t*>(a.sums) + row, a.lds);
   if (spec.values) {
     for (int64_t k = 0; k < a.slots; ++k) copy[k] = static_cast<float>(codes[k]) * scales[k / group];

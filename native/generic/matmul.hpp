@@ -138,7 +138,7 @@ struct Activations {
   ActSpec spec;
   const float* x = nullptr;  // [m][ldx] fp32 over slots, zeros in the padding; see ActSpec::values
   int64_t ldx = 0;
-  const int8_t* codes = nullptr;  // [m][ldc]
+  const int8_t* codes = nullptr;  // [m][ldc]; of int16 the lower digits where kernels split them
   int64_t ldc = 0;
   const uint16_t* halves = nullptr;  // bf16: [m][ldh], of m >= kFewestBf16 rows where this machine multiplies them; or codes of int16
   int64_t ldh = 0;

@@ -55,17 +55,22 @@ void quantize_words(const float* x, int64_t slots, const RowRounding& how, int16
     alignas(64) float square[32];
     store_f(square, mul_f(to_f(a), to_f(a)));
     store_f(square + 16, mul_f(to_f(b), to_f(b)));
-    float* largest = squares + k / kWordChunk * kSpans;
+    float eight[4], *largest = squares + k / kWordChunk * kSpans;
+#pragma GCC unroll 4
     for (int part = 0; part < 4; ++part) {
       const float* s = square + 8 * part;
-      const float eight = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
-      const int64_t end = k + 8 * part + 8;
-      for (int i = 0; i < kSpans; ++i) {
-        sums[i] += eight;
-        if ((end & ((8 << i) - 1)) != 0 && end < slots) continue;
-        largest[i] = sums[i] > largest[i] ? sums[i] : largest[i];
-        sums[i] = 0.0f;
-      }
+      eight[part] = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+    }
+    const auto more = [](float one, float other) { return one > other ? one : other; };
+    const float first = eight[0] + eight[1], second = eight[2] + eight[3];
+    largest[0] = more(largest[0], more(more(eight[0], eight[1]), more(eight[2], eight[3])));
+    largest[1] = more(largest[1], more(first, second));
+    largest[2] = more(largest[2], first + second);
+    for (int i = 3; i < kSpans; ++i) {
+      sums[i] += first + second;
+      if (((k + 32) & ((8 << i) - 1)) != 0 && k + 32 < slots) continue;
+      largest[i] = more(largest[i], sums[i]);
+      sums[i] = 0.0f;
     }
   });
 }
@@ -130,6 +135,7 @@ constexpr Kernels kTable = {
     int16_panels,
     quantize_row,
     quantize_words,
+    nullptr,
     top_of,
     read_all,
     int8_rounds,
