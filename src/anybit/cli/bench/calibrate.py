@@ -30,8 +30,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "bf16": (*INTEGERS, "nf4", "bf16"),
 }
 """Family, named after its activations -> formats of weights of each element that its kernels unpack."""
-ROUNDING = {"int8": (128, 127), "int16": (128, 32767), "bf16": (-2, 127), "exact": (-1, 127)}
-"""How the native product is told to take x: the group, and the largest code."""
+ROUNDING = {"int8": (128, 127), "int16": (128, 4095), "bf16": (-2, 127), "exact": (-1, 127)}
+"""How the native product is told to take x: the group, and the largest code (int16: one that leaves chains as long as one exponent does)."""
 LIMIT = 0.008
 """Seconds a call from which on no more rows are measured: in proportion from there."""
 CHECK = (
