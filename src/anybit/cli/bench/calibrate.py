@@ -31,7 +31,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 """Family, named after its activations -> formats of weights of each element that its kernels unpack."""
 ROUNDING = {"int8": (128, 127), "int16": (128, 4095), "bf16": (-2, 127), "exact": (-1, 127)}
-"""How the native product is told to take x: the group, and the largest code (int16: one that leaves chains as long as one exponent does)."""
+"""How the native product is told to take x: the group, and the largest code (int16: chains are about as long as with one exponent)."""
 LIMIT = 0.008
 """Seconds a call from which on no more rows are measured: in proportion from there."""
 CHECK = (
@@ -147,7 +147,9 @@ def measure(threads: int, progress: Progress = silent, rows: Sequence[int] = ROW
         for count in NARROW:
             subjects[family, str(count)] = (
                 family,
-                ops.prepack(quantize(weight[:count], TensorFormat.parse(f"{'int16' if family == 'int16' else 'uint4'}/g128"))),
+                ops.prepack(
+                    quantize(weight[:count], TensorFormat.parse(f"{'int16' if family == 'int16' else 'uint4'}/g128"))
+                ),
             )
 
     def once(family: str, packed: Any) -> list[float]:
