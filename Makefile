@@ -54,7 +54,7 @@ native: $(VENV)/torch.stamp
 	$(VENV)/bin/cmake --build build/dev
 	cp build/dev/_native*.so src/anybit/
 
-# The tests of native code with AddressSanitizer and UndefinedBehaviorSanitizer in it
+# The tests of native code with AddressSanitizer and UndefinedBehaviorSanitizer in it, whose reports pytest must not capture: they end it
 SANITIZED := tests/ops tests/native/test_isas.py tests/native/test_pack_bytes.py tests/formats/test_native.py tests/tensors/test_fused.py tests/runtime
 sanitize: $(VENV)/torch.stamp
 	$(PY) -m pip install -q nanobind cmake ninja
@@ -62,7 +62,7 @@ sanitize: $(VENV)/torch.stamp
 	$(VENV)/bin/cmake --build build/sanitize
 	rm -rf build/sanitize/src && cp -r src build/sanitize/src && cp build/sanitize/_native*.so build/sanitize/src/anybit/
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  PYTHONPATH=build/sanitize/src $(PY) -m pytest -q -m "not slow" -p no:cacheprovider $(SANITIZED)
+	  PYTHONPATH=build/sanitize/src $(PY) -m pytest -q -m "not slow" -p no:cacheprovider --capture=sys $(SANITIZED)
 
 clean:
 	rm -rf build $(VENV) .venv-peers src/anybit/_native*.so

@@ -23,6 +23,8 @@ using namespace anybit::avx512;
 
 #include "amx/bf16.inl"
 
+#include "amx/int16.inl"
+
 Kernels make_table() {
   Kernels k = avx512::kMatmulKernels;
   k.name = "amx";
@@ -52,6 +54,7 @@ Kernels make_table() {
   k.bf16_codebook[3] = tile_bf16<CodebookNumbers<3>>;
   k.bf16_codebook[4] = tile_bf16<CodebookNumbers<4>>;
   k.to_bf16 = to_bf16;
+  k.int16 = tile_int16, k.split_words = split_words;
   k.bf16_bf16 = tile_bf16<Bf16Numbers>;
   return k;
 }

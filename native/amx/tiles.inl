@@ -15,10 +15,15 @@ class Tiles {
   Tiles(const Tiles&) = delete;
   ~Tiles() { _tile_release(); }
   // `rows` of x, 1 to 32, and `depth` k, 32 or 64.
-  void shape(int64_t rows, int64_t depth) {
-    if (rows == rows_ && depth == depth_) return;
-    rows_ = rows, depth_ = depth;
-    const auto first = static_cast<uint8_t>(rows < kTileX ? rows : kTileX), second = static_cast<uint8_t>(rows < kTileX + 1 ? 1 : rows - kTileX);
+  void shape(int64_t rows, int64_t depth) { set(rows < kTileX ? rows : kTileX, rows < kTileX + 1 ? 1 : rows - kTileX, depth); }
+  // The same `rows` of x, 1 to 16, in both of its tiles.
+  void shape_together(int64_t rows, int64_t depth) { set(rows, rows, depth); }
+
+ private:
+  void set(int64_t rows, int64_t more, int64_t depth) {
+    if (rows == rows_ && more == more_ && depth == depth_) return;
+    rows_ = rows, more_ = more, depth_ = depth;
+    const auto first = static_cast<uint8_t>(rows), second = static_cast<uint8_t>(more);
     struct alignas(64) {
       uint8_t palette = 1, start = 0, reserved[14] = {};
       uint16_t bytes[16] = {};
@@ -33,8 +38,7 @@ class Tiles {
     _tile_loadconfig(&config);
   }
 
- private:
-  int64_t rows_ = 0, depth_ = 0;
+  int64_t rows_ = 0, more_ = 0, depth_ = 0;
 };
 
 // sums[XTiles * 16][2][16] = x times slots [0, slots) of one or two rows of weight tiles, kHighDigits apart.

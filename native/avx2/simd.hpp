@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include "generic/number.inl"
 
@@ -121,6 +122,25 @@ ANYBIT_INLINE int32_t reduce_add(I a) {
   return _mm_cvtsi128_si32(t);
 }
 
+// 16 rows x 2 k of 16 bits, and 2 k of x
+using PairsOfK = B;
+using PairOfX = B;
+ANYBIT_INLINE PairsOfK load_pairs(const uint8_t* p) { return load(p); }
+ANYBIT_INLINE PairOfX broadcast_pair(const int8_t* x) { return broadcast4(x); }
+ANYBIT_INLINE I dot_pairs(I sum, PairsOfK w, PairOfX x) { ANYBIT_BOTH(I, _mm256_add_epi32(sum.v[h], _mm256_madd_epi16(w.v[h], x.v[h]))) }
+ANYBIT_INLINE I add_upper(I high, I low) { ANYBIT_BOTH(I, _mm256_add_epi32(high.v[h], _mm256_srai_epi32(low.v[h], 16))) }
+ANYBIT_INLINE I lower(I a) { ANYBIT_BOTH(I, _mm256_and_si256(a.v[h], _mm256_set1_epi32(65535))) }
+ANYBIT_INLINE I s16_even(B b) { ANYBIT_BOTH(I, _mm256_srai_epi32(_mm256_slli_epi32(b.v[h], 16), 16)) }
+ANYBIT_INLINE I s16_odd(B b) { ANYBIT_BOTH(I, _mm256_srai_epi32(b.v[h], 16)) }
+// The number nearest to high * 2^16 + low.
+ANYBIT_INLINE F joined(I high, I low) {
+  const auto four = [](__m128i h, __m128i l) ANYBIT_UNROLLED {
+    return _mm256_cvtpd_ps(_mm256_fmadd_pd(_mm256_cvtepi32_pd(h), _mm256_set1_pd(65536.0), _mm256_cvtepi32_pd(l)));
+  };
+  ANYBIT_BOTH(F, _mm256_set_m128(four(_mm256_extracti128_si256(high.v[h], 1), _mm256_extracti128_si256(low.v[h], 1)),
+                                 four(_mm256_castsi256_si128(high.v[h]), _mm256_castsi256_si128(low.v[h]))))
+}
+
 // Signed 16-bit sums of the 16 rows in four parts of 16 bytes, row 4v + d at byte 4d + v: those of even bytes and those of odd ones.
 ANYBIT_INLINE I rows_h(B even, B odd) {
   __m256i part[4];  // rows 4v + d of vector v, added over two of the parts
@@ -158,6 +178,9 @@ ANYBIT_INLINE void store_s8(int8_t* p, I a) {
   const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.v[0], a.v[1]), 0xd8);
   const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+}
+ANYBIT_INLINE void store_s16(int16_t* p, I a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(_mm256_packs_epi32(a.v[0], a.v[1]), 0xd8));
 }
 ANYBIT_INLINE F load_fp16(const uint8_t* p) {
   ANYBIT_BOTH(F, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + h)))

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include "generic/number.inl"
 
@@ -94,6 +95,25 @@ ANYBIT_INLINE int32_t reduce_add(I a) {
   return _mm_cvtsi128_si32(q);
 }
 
+// 16 rows x 2 k of 16 bits, and 2 k of x
+using PairsOfK = B;
+using PairOfX = B;
+ANYBIT_INLINE PairsOfK load_pairs(const uint8_t* p) { return load(p); }
+ANYBIT_INLINE PairOfX broadcast_pair(const int8_t* x) { return broadcast4(x); }
+ANYBIT_INLINE I dot_pairs(I sum, PairsOfK w, PairOfX x) { return {_mm512_dpwssd_epi32(sum.v, w.v, x.v)}; }
+ANYBIT_INLINE I add_upper(I high, I low) { return {_mm512_dpwssd_epi32(high.v, low.v, _mm512_set1_epi32(0x10000))}; }  // lower * 0 + upper * 1
+ANYBIT_INLINE I lower(I a) { return {_mm512_and_si512(a.v, _mm512_set1_epi32(65535))}; }
+// The number nearest to high * 2^16 + low.
+ANYBIT_INLINE F joined(I high, I low) {
+  const __m512d unit = _mm512_set1_pd(65536.0);
+  const auto half = [&](__m256i h, __m256i l) ANYBIT_UNROLLED { return _mm512_cvtpd_ps(_mm512_fmadd_pd(_mm512_cvtepi32_pd(h), unit, _mm512_cvtepi32_pd(l))); };
+  const __m256 a = half(_mm512_castsi512_si256(high.v), _mm512_castsi512_si256(low.v));
+  const __m256 b = half(_mm512_extracti64x4_epi64(high.v, 1), _mm512_extracti64x4_epi64(low.v, 1));
+  return {_mm512_castpd_ps(_mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_castps_pd(a)), _mm256_castps_pd(b), 1))};
+}
+ANYBIT_INLINE I s16_even(B b) { return {_mm512_srai_epi32(_mm512_slli_epi32(b.v, 16), 16)}; }
+ANYBIT_INLINE I s16_odd(B b) { return {_mm512_srai_epi32(b.v, 16)}; }
+
 // Signed 16-bit sums of the 16 rows in four parts of 16 bytes, row 4v + d at byte 4d + v: those of even bytes and those of odd ones.
 ANYBIT_INLINE I rows_h(B even, B odd) {
   const __m512i a = _mm512_srai_epi32(_mm512_slli_epi32(even.v, 16), 16), c = _mm512_srai_epi32(even.v, 16);
@@ -116,6 +136,7 @@ ANYBIT_INLINE F to_f(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
 ANYBIT_INLINE I round_i(F a) { return {_mm512_cvtps_epi32(a.v)}; }
 ANYBIT_INLINE I abs_bits(F a) { return {_mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(0x7fffffff))}; }
 ANYBIT_INLINE void store_s8(int8_t* p, I a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(a.v)); }
+ANYBIT_INLINE void store_s16(int16_t* p, I a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(a.v)); }
 ANYBIT_INLINE F load_fp16(const uint8_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
 ANYBIT_INLINE F load_bf16(const uint8_t* p) {
   const __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));

@@ -65,8 +65,11 @@ WeightPtr pack_plain(Bytes values, int64_t n, int64_t k, const std::string& type
                      const std::string& scale_type, Bytes scale, float factor) {
   DenseSource s;
   s.n = n, s.k = k;
-  require(type == "fp32" || type == "fp16" || type == "bf16", "plain weights are fp32, fp16 or bf16; got '" + type + "'");
-  s.kind = type == "fp32" ? ElementKind::fp32 : type == "fp16" ? ElementKind::fp16 : ElementKind::bf16;
+  require(type == "fp32" || type == "fp16" || type == "bf16" || type == "int16", "plain weights are fp32, fp16, bf16 or int16; got '" + type + "'");
+  s.kind = type == "fp32"   ? ElementKind::fp32
+           : type == "fp16" ? ElementKind::fp16
+           : type == "bf16" ? ElementKind::bf16
+                            : ElementKind::int16;
   require(n >= 1 && k >= 1 && block_rows >= 0 && block_cols >= 0, "sizes must be positive");
   require(values.shape(0) == static_cast<size_t>(n * k * (type == "fp32" ? 4 : 2)), "the values do not fill the matrix");
   s.values = values.data();
@@ -108,24 +111,33 @@ void tree_rows(const WeightPtr& w, In<float, 2> x, int64_t first, int64_t last, 
   product(*w, x.data(), m, k, {.act = Act::exact, .geometry = w->geometry}, out.data(), epilogue);
 }
 
-// act_group -1: exact; -2: the same, and all of x is bf16; 0: integers of at most `levels` with a scale a row; else a scale a group,
-// of which the first `wide` have 127 levels
+// How x is prepared for a weight.  act_group -1: exact; -2: the same, and all of x is bf16; 0: integers of at most `levels` with a scale a
+// row; else a scale a group, of which the first `wide` have 127 levels.  whole, "any" or "power": one scale for all rows.
+ActSpec spec_for(const Weight& w, int64_t act_group, int levels, int64_t wide, const std::string& whole) {
+  ActSpec spec;
+  const bool words = w.kind == ElementKind::int16;
+  spec.act = act_group < -1 ? Act::bf16 : act_group < 0 ? Act::exact : words ? Act::int16 : Act::int8;
+  spec.group = act_group > 0 && act_group < w.k ? act_group : 0;
+  spec.geometry = w.geometry;
+  const int most = words ? 32767 : 127;
+  require(levels >= 1 && levels <= most, "activation codes have 1 to " + std::to_string(most) + " levels; got " + std::to_string(levels));
+  require(wide >= 0, "the number of groups with 127 levels is not negative; got " + std::to_string(wide));
+  require(whole.empty() || whole == "any" || whole == "power", "one scale for all rows is of any size or a power; got '" + whole + "'");
+  require(whole.empty() || (act_group == 0 && wide == 0), "one scale for all rows leaves none to groups");
+  spec.levels = levels, spec.wide = wide, spec.whole = !whole.empty(), spec.power = whole == "power";
+  spec.values = spec.act == Act::int8 && !has_integer_form(w);
+  require(spec.group == 0 || spec.geometry.takes(spec.group),
+          "activation groups must be a multiple of 32 (or the weight's group); got " + std::to_string(act_group));
+  return spec;
+}
+
 void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<float, 2> out, std::optional<In<float, 1>> bias,
-                 bool accumulate, bool one_order, int levels, int64_t wide) {
+                 bool accumulate, bool one_order, int levels, int64_t wide, const std::string& whole) {
   const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
   require(k == w->k, "x has " + std::to_string(k) + " columns, the weight " + std::to_string(w->k));
   require(out.shape(0) == x.shape(0) && static_cast<int64_t>(out.shape(1)) == w->n, "the output has the wrong shape");
   require(!bias || static_cast<int64_t>(bias->shape(0)) == w->n, "the bias has the wrong length");
-  ActSpec spec;
-  spec.act = act_group < -1 ? Act::bf16 : act_group < 0 ? Act::exact : Act::int8;
-  spec.group = act_group > 0 && act_group < k ? act_group : 0;
-  spec.geometry = w->geometry;
-  require(levels >= 1 && levels <= 127, "activation codes have 1 to 127 levels; got " + std::to_string(levels));
-  require(wide >= 0, "the number of groups with 127 levels is not negative; got " + std::to_string(wide));
-  spec.levels = levels, spec.wide = wide;
-  spec.values = act_group >= 0 && !has_integer_form(*w);
-  require(spec.group == 0 || spec.geometry.takes(spec.group),
-          "activation groups must be a multiple of 32 (or the weight's group); got " + std::to_string(act_group));
+  const ActSpec spec = spec_for(*w, act_group, levels, wide, whole);
   if (m == 0) return;
   Epilogue epilogue;
   epilogue.bias = bias ? bias->data() : nullptr, epilogue.accumulate = accumulate, epilogue.one_order = one_order;
@@ -237,15 +249,17 @@ double probe_int8_peak(int threads, int64_t iterations) {
 }
 
 // Seconds of each of `rounds` multiplications, the weights visited in turn (so that they need not be in cache).
-std::vector<double> time_matmul(const std::vector<WeightPtr>& weights, In<float, 2> x, int64_t act_group, int rounds) {
+std::vector<double> time_matmul(const std::vector<WeightPtr>& weights, In<float, 2> x, int64_t act_group, int rounds, int levels,
+                                const std::string& whole) {
   require(!weights.empty() && rounds >= 1, "timing needs at least one weight and one round");
   const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
   std::vector<float> y;
   for (const auto& w : weights) {
     require(w->k == k && w->geometry == Geometry{}, "timing needs weights of x's width with groups that are multiples of 32");
+    require((w->kind == ElementKind::int16) == (weights.front()->kind == ElementKind::int16), "timing needs weights that take the same x");
     if (y.size() < static_cast<size_t>(m * w->n)) y.resize(static_cast<size_t>(m * w->n));
   }
-  const ActSpec spec{act_group < -1 ? Act::bf16 : act_group < 0 ? Act::exact : Act::int8, act_group > 0 ? act_group : 0, {}};
+  const ActSpec spec = spec_for(*weights.front(), act_group, levels, 0, whole);
   nb::gil_scoped_release release;
   const auto pool = default_pool();
   Activations activations;
@@ -269,7 +283,7 @@ std::vector<std::tuple<std::string, std::string, bool>> isas() {
 }  // namespace
 
 void bind_kernels(nb::module_& m) {
-  const char* kinds[] = {"integer", "codebook", "bf16", "fp16", "fp32"};
+  const char* kinds[] = {"integer", "codebook", "bf16", "fp16", "fp32", "int16"};
   nb::class_<Weight>(m, "Weight", "A matrix in the kernels' own layout; read-only.")
       .def_ro("n", &Weight::n)
       .def_ro("k", &Weight::k)
@@ -285,7 +299,7 @@ void bind_kernels(nb::module_& m) {
   m.def("pack_dense", pack_plain, nb::arg("values"), nb::arg("n"), nb::arg("k"), nb::arg("type"), nb::arg("block_rows"),
         nb::arg("block_cols"), nb::arg("scale_type"), nb::arg("scale"), nb::arg("factor") = 1.0f);
   m.def("matmul", matmul_rows, nb::arg("weight"), nb::arg("x"), nb::arg("act_group"), nb::arg("out"), nb::arg("bias").none(),
-        nb::arg("accumulate") = false, nb::arg("one_order") = false, nb::arg("levels") = 127, nb::arg("wide") = 0);
+        nb::arg("accumulate") = false, nb::arg("one_order") = false, nb::arg("levels") = 127, nb::arg("wide") = 0, nb::arg("whole") = "");
   m.def("tree_matmul", tree_rows, nb::arg("weight"), nb::arg("x"), nb::arg("first"), nb::arg("last"), nb::arg("out"));
   m.attr("TREE_LEAF") = kTreeLeaf;
   m.def("matmul_parts", matmul_parts, nb::arg("parts"), nb::arg("x"), nb::arg("act_group"), nb::arg("places"), nb::arg("out"),
@@ -298,6 +312,7 @@ void bind_kernels(nb::module_& m) {
   m.def("set_isa", [](const std::string& name) { set_isa(name); }, nb::arg("name"));
   m.def("probe_bandwidth", probe_bandwidth, nb::arg("bytes"), nb::arg("threads"), nb::arg("rounds") = 5);
   m.def("probe_int8_peak", probe_int8_peak, nb::arg("threads"), nb::arg("iterations") = 200000);
-  m.def("time_matmul", time_matmul, nb::arg("weights"), nb::arg("x"), nb::arg("act_group"), nb::arg("rounds"));
+  m.def("time_matmul", time_matmul, nb::arg("weights"), nb::arg("x"), nb::arg("act_group"), nb::arg("rounds"),
+        nb::arg("levels") = 127, nb::arg("whole") = "");
   m.def("arena_mapped", arena_mapped, "bytes of address space held for weights");
 }

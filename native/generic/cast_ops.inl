@@ -96,21 +96,21 @@ template <Mode M> struct Upper {
     const IntVec bits = bits_of(clamp_of(x, low, high)), a = bits & kMagnitude, minus = bits & ~splat(kMagnitude);
     const IntVec negative = bits >> 31, cut = splat(~mask);
     IntVec r;
-    if constexpr (M == Mode::nearest_even) r = (a + ((a >> shift) & 1) + (half - 1)) & cut;
-    if constexpr (M == Mode::nearest_away) r = (a + half) & cut;
-    if constexpr (M == Mode::nearest_zero) r = (a + (half - 1)) & cut;
-    if constexpr (M == Mode::nearest_up) r = (a + (half + negative)) & cut;
-    if constexpr (M == Mode::nearest_down) r = (a + (half - 1 - negative)) & cut;
+    if constexpr (M == Mode::nearest_even) r = plus(a, ((a >> shift) & 1) + (half - 1)) & cut;
+    if constexpr (M == Mode::nearest_away) r = plus(a, splat(half)) & cut;
+    if constexpr (M == Mode::nearest_zero) r = plus(a, splat(half - 1)) & cut;
+    if constexpr (M == Mode::nearest_up) r = plus(a, half + negative) & cut;
+    if constexpr (M == Mode::nearest_down) r = plus(a, half - 1 - negative) & cut;
     if constexpr (M == Mode::toward_zero) r = a & cut;
-    if constexpr (M == Mode::up) r = (a + (mask & ~negative)) & cut;
-    if constexpr (M == Mode::down) r = (a + (mask & negative)) & cut;
+    if constexpr (M == Mode::up) r = plus(a, mask & ~negative) & cut;
+    if constexpr (M == Mode::down) r = plus(a, mask & negative) & cut;
     if constexpr (M == Mode::odd) r = (a & cut) | (((a & mask) != 0) & (mask + 1));
     if constexpr (M == Mode::stochastic) {
       // The position above the lower neighbour, exact: the cut bits are 16 to 22.
       const IntVec rest = a & mask;
       const IntVec upper = draw < float_from(select_int(negative, (mask + 1) - rest, rest)) * float_of(splat((127 - shift) << 23));
       const IntVec away = (upper ^ negative) & (rest != 0) & (mask + 1);
-      r = (a & cut) + away;
+      r = plus(a & cut, away);
       // A negative number that moved up to zero lost its sign.
       return r | (minus & ~((r == 0) & (rest != 0)));
     }

@@ -20,6 +20,8 @@ inline bool any_of(IntVec mask) {
   return any != 0;
 }
 inline IntVec select_int(IntVec mask, IntVec a, IntVec b) { return mask ? a : b; }
+// The sum modulo 2^32: that of a NaN's pattern means nothing, but must not be undefined.
+inline IntVec plus(IntVec a, IntVec b) { return reinterpret_cast<IntVec>(reinterpret_cast<WordVec>(a) + reinterpret_cast<WordVec>(b)); }
 inline IntVec max_int(IntVec a, IntVec b) { return select_int(a > b, a, b); }
 
 inline std::int32_t largest_int(IntVec v) {

@@ -30,8 +30,10 @@ struct Problem {
   int64_t ldx;
   const int8_t* xcodes;
   int64_t ldc;
-  const uint16_t* xhalves;  // bf16
+  const uint16_t* xhalves;  // bf16; or integers of up to 16 bits
   int64_t ldh;
+  const float *wsquares, *xsquares;  // int16: of panel i, or rows 8i to 8i + 7, and chunk c at (i * chunks + c) * kSpans
+  int64_t chunks;
   const float* xscales;
   int64_t xgroup, xgroups;  // xgroup in slots
   const int32_t* sums;  // of row i up to slot 32 * t at sums[t * lds + i]
@@ -59,6 +61,21 @@ constexpr int64_t kTreeLeaf = 256;
 
 constexpr int64_t kFewestBf16 = 2;
 
+// Integers of 16 bits are cut in chunks of slots, for each of which the largest sum of squares of any span of 8, 16, ... kWordChunk
+// slots that begins at a multiple of its length is known: for a panel of weights, and for kSquaredRows rows of x.
+constexpr int64_t kWordChunk = 256, kSquaredRows = 8;
+constexpr int kSpans = 6;
+constexpr int64_t kFewestSplit = 5;  // rows from which on products of digits are faster, where there are such
+constexpr int64_t kWordBlock = 32768;  // largest k-block: digits of eight bits times each other, two such products a sum, stay below 2^31
+
+// How a row of x becomes integers.
+struct RowRounding {
+  int64_t group;  // slots that share a scale
+  float levels;   // the largest code
+  int64_t wide;   // in so many first groups it is 127 all the same
+  float given;    // the scale of all groups; 0: each has its own
+};
+
 // Computes panels [first, last).
 using PanelFn = void (*)(const Problem&, int64_t first, int64_t last);
 
@@ -76,9 +93,14 @@ struct Kernels {
   PanelFn bf16_bf16;
   void (*to_bf16)(const float* x, int64_t slots, uint16_t* halves);  // of numbers that are bf16
   PanelFn bit_serial, look_up;  // weights in planes (planes.hpp)
-  // one row of x: codes of at most `levels`, in the first `wide` groups 127 (zeros beyond k up to slots), one scale a group, running sums
-  void (*quantize_row)(const float* x, int64_t slots, int64_t group, float levels, int64_t wide, int8_t* codes, float* scales,
-                       int32_t* sums, int64_t lds);
+  PanelFn exact_int16, int16;
+  // one row of x: codes (zeros beyond k up to slots), one scale a group, running sums
+  void (*quantize_row)(const float* x, int64_t slots, const RowRounding&, int8_t* codes, float* scales, int32_t* sums, int64_t lds);
+  // the same in 16 bits; squares[chunk][kSpans] become the larger of themselves and those of this row
+  void (*quantize_words)(const float* x, int64_t slots, const RowRounding&, int16_t* codes, float* scales, float* squares);
+  // moves the lower bytes of words to `low` and the upper ones together, for kFewestSplit rows or more; null where words stay words
+  void (*split_words)(int16_t* words, int64_t slots, int8_t* low);
+  int32_t (*top_of)(const float* x, int64_t count);  // the bit pattern of the largest magnitude
   // probes for `doctor`: reads `bytes` once and returns a value that depends on all of it; `rounds` of the int8 multiply-add loop,
   // returning the number of operations (2 a multiply-add)
   uint64_t (*read_all)(const uint8_t* data, size_t bytes);

@@ -1,5 +1,6 @@
 #include "generic/matmul.hpp"
 
+#include <algorithm>
 #include <cassert>
 #include <cmath>
 #include <cstring>
@@ -28,10 +29,15 @@ int64_t group_slots(const ActSpec& spec, int64_t slots) {
 // Of one running sum to the next: rows in fours, so that a tile of rows is one vector.
 int64_t sum_stride(int64_t m) { return m == 1 ? 1 : (m + 3) / 4 * 4; }
 
+int64_t word_chunks(int64_t slots) { return (slots + kWordChunk - 1) / kWordChunk; }
+size_t squares_bytes(int64_t m, int64_t slots) {
+  return round_up(sizeof(float) * ((m + kSquaredRows - 1) / kSquaredRows) * word_chunks(slots) * kSpans);
+}
+
 size_t bytes_needed(int64_t m, int64_t slots) {
   return round_up(static_cast<size_t>(m) * code_stride(slots)) + round_up(sizeof(float) * m * (slots / 32 + 1)) +
          round_up(sizeof(int32_t) * sum_stride(m) * (slots / 32 + 1)) + round_up(sizeof(float) * m * slots) +
-         round_up(static_cast<size_t>(m) * code_stride(2 * slots));
+         round_up(static_cast<size_t>(m) * code_stride(2 * slots)) + squares_bytes(m, slots);
 }
 
 // The largest multiple of 32 up to `most` that divides `slots`.
@@ -62,9 +68,11 @@ void lay_out(Activations& a, const float* x, int64_t m, int64_t k, int64_t ldx, 
   at += round_up(sizeof(int32_t) * a.lds * (a.slots / 32 + 1));
   a.ldh = code_stride(2 * a.slots) / 2;
   a.halves = nullptr;
-  if (spec.act == Act::bf16 && m >= kFewestBf16 && kernels().to_bf16) {
-    a.halves = reinterpret_cast<const uint16_t*>(at + round_up(sizeof(float) * m * a.slots));
+  std::byte* halves = at + round_up(sizeof(float) * m * a.slots);
+  if (spec.act == Act::int16 || (spec.act == Act::bf16 && m >= kFewestBf16 && kernels().to_bf16)) {
+    a.halves = reinterpret_cast<const uint16_t*>(halves);
   }
+  a.squares = reinterpret_cast<const float*>(halves + round_up(static_cast<size_t>(m) * code_stride(2 * a.slots)));
   const bool as_is = spec.geometry.group == 0 && k == a.slots;
   if (as_is && !spec.values) {
     a.x = x, a.ldx = ldx;
@@ -73,7 +81,21 @@ void lay_out(Activations& a, const float* x, int64_t m, int64_t k, int64_t ldx, 
   }
 }
 
-void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx) {
+bool is_integer(const ActSpec& spec) { return spec.act == Act::int8 || spec.act == Act::int16; }
+
+// The scale of all rows, of which this is the largest magnitude's bit pattern.
+float whole_scale(int32_t top, const ActSpec& spec) {
+  if (top >= 0x7f800000) return float_of_bits(0x7fc00000u);
+  const float scale = float_of_bits(static_cast<uint32_t>(top)) / static_cast<float>(spec.levels);
+  if (!spec.power || !(scale > 0.0f)) return scale;
+  int exponent = 0;
+  const float fraction = std::frexp(scale, &exponent);  // in [0.5, 1)
+  exponent -= fraction == 0.5f;
+  return std::ldexp(1.0f, exponent < -127 ? -127 : exponent);
+}
+
+// given: of all rows where ActSpec::whole.
+void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx, float given) {
   const float* source = x + row * ldx;
   const ActSpec& spec = a.spec;
   auto* copy = const_cast<float*>(a.x) + row * a.ldx;
@@ -90,15 +112,22 @@ void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx)
     }
     source = copy;
   }
-  if (a.halves) {
-    auto* halves = const_cast<uint16_t*>(a.halves) + row * a.ldh;
-    kernels().to_bf16(source, a.slots, halves);
-  }
-  if (spec.act != Act::int8) return;
+  auto* halves = const_cast<uint16_t*>(a.halves) + row * a.ldh;
+  if (spec.act == Act::bf16 && a.halves) kernels().to_bf16(source, a.slots, halves);
+  if (!is_integer(spec)) return;
   const int64_t group = group_slots(spec, a.slots);
-  auto* codes = const_cast<int8_t*>(a.codes) + row * a.ldc;
+  const RowRounding rounding{group, static_cast<float>(spec.levels), spec.wide, given};
   auto* scales = const_cast<float*>(a.scales) + row * a.groups;
-  kernels().quantize_row(source, a.slots, group, static_cast<float>(spec.levels), spec.wide, codes, scales, const_cast<int32_t*>(a.sums) + row, a.lds);
+  auto* codes = const_cast<int8_t*>(a.codes) + row * a.ldc;
+  if (spec.act == Act::int16) {
+    auto* squares = const_cast<float*>(a.squares) + row / kSquaredRows * word_chunks(a.slots) * kSpans;
+    if (row % kSquaredRows == 0) std::memset(squares, 0, sizeof(float) * word_chunks(a.slots) * kSpans);
+    auto* words = reinterpret_cast<int16_t*>(halves);
+    kernels().quantize_words(source, a.slots, rounding, words, scales, squares);
+    if (kernels().split_words && a.m >= kFewestSplit) kernels().split_words(words, a.slots, codes);
+    return;
+  }
+  kernels().quantize_row(source, a.slots, rounding, codes, scales, const_cast<int32_t*>(a.sums) + row, a.lds);
   if (spec.values) {
     for (int64_t k = 0; k < a.slots; ++k) copy[k] = static_cast<float>(codes[k]) * scales[k / group];
   }
@@ -122,6 +151,7 @@ int64_t exact_block(const Weight& w) { return w.group == 0 ? kExactBlock : block
 
 PanelFn choose(const Weight& w, const Activations& a, Act act) {
   const Kernels& k = kernels();
+  if (w.kind == ElementKind::int16) return act == Act::int16 ? k.int16 : k.exact_int16;
   if (a.halves) {
     if (bf16_holds_integers(w)) return k.bf16_integer[w.bits];
     if (w.kind == ElementKind::codebook && w.table_is_bf16) return k.bf16_codebook[w.bits];
@@ -135,6 +165,7 @@ PanelFn choose(const Weight& w, const Activations& a, Act act) {
     case ElementKind::bf16: return k.exact_bf16;
     case ElementKind::fp16: return k.exact_fp16;
     case ElementKind::fp32: return k.exact_fp32;
+    case ElementKind::int16: break;
   }
   return nullptr;
 }
@@ -167,20 +198,28 @@ void Activations::reserve(int64_t max_m, int64_t max_k, int threads, double stre
   ensure(*this, bytes_needed(max_m, slots));
   own.resize(static_cast<size_t>(threads) > own.size() ? static_cast<size_t>(threads) : own.size());
   for (Activations& copy : own) ensure(copy, bytes_needed(1, slots));
+  tops.resize(own.size());
 }
 
 const Activations& prepare(Team& team, Activations& shared, const float* x, int64_t m, int64_t k, int64_t ldx, const ActSpec& spec) {
   if (m == 1 && team.size > 1) {
     Activations& mine = shared.own[static_cast<size_t>(team.rank)];
     lay_out(mine, x, 1, k, ldx, spec);
-    prepare_row(mine, x, 0, ldx);
+    prepare_row(mine, x, 0, ldx, spec.whole ? whole_scale(kernels().top_of(x, k), spec) : 0.0f);
     return mine;
   }
   if (team.rank == 0) lay_out(shared, x, m, k, ldx, spec);
+  const Share rows = share(team, m, spec.act == Act::int16 ? kSquaredRows : 1);
+  int32_t top = 0;
+  if (spec.whole) {
+    for (int64_t row = rows.begin; row < rows.end; ++row) top = std::max(top, kernels().top_of(x + row * ldx, k));
+    shared.tops[static_cast<size_t>(team.rank)] = top;
+  }
   team.barrier();
-  if (spec.act == Act::int8 || shared.halves || shared.x != x) {
-    const Share rows = share(team, m);
-    for (int64_t row = rows.begin; row < rows.end; ++row) prepare_row(shared, x, row, ldx);
+  if (is_integer(spec) || shared.halves || shared.x != x) {
+    for (int rank = 0; spec.whole && rank < team.size; ++rank) top = std::max(top, shared.tops[static_cast<size_t>(rank)]);
+    const float given = spec.whole ? whole_scale(top, spec) : 0.0f;
+    for (int64_t row = rows.begin; row < rows.end; ++row) prepare_row(shared, x, row, ldx, given);
     team.barrier();
   }
   return shared;
@@ -210,9 +249,12 @@ Problem problem_of(const Weight& w, const Activations& a, Act act, float* y, int
   p.xscales = a.scales, p.xgroups = a.groups;
   p.xgroup = group_slots(a.spec, whole);
   p.xhalves = a.halves, p.ldh = a.ldh;
+  p.wsquares = reinterpret_cast<const float*>(w.squares.get()), p.xsquares = a.squares, p.chunks = word_chunks(w.slots);
   p.sums = a.sums, p.lds = a.lds;
-  p.block = act != Act::int8 ? exact_block(w) : w.group == 0 ? kInt8Block : block_of(w.group, kInt8Block);
-  if (act == Act::int8 && a.groups > 1) p.block = std::gcd(p.block, p.xgroup);
+  const bool integers = act == Act::int8 || act == Act::int16;
+  const int64_t most = act == Act::int8 ? kInt8Block : kWordBlock;
+  p.block = !integers ? exact_block(w) : w.group == 0 ? most : block_of(w.group, most);
+  if (integers && a.groups > 1) p.block = std::gcd(p.block, p.xgroup);
   p.y = y, p.ldy = ldy;
   p.bias = epilogue.bias, p.accumulate = epilogue.accumulate, p.one_order = epilogue.one_order;
   if (epilogue.tree) {
@@ -225,7 +267,8 @@ Problem problem_of(const Weight& w, const Activations& a, Act act, float* y, int
 }
 
 void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t ldy, const Epilogue& epilogue) {
-  const Act act = has_integer_form(w) ? a.spec.act : Act::exact;
+  const bool integers = w.kind == ElementKind::int16 ? a.spec.act == Act::int16 : has_integer_form(w) && a.spec.act != Act::int16;
+  const Act act = integers ? a.spec.act : Act::exact;
   const Problem p = problem_of(w, a, act, y, ldy, epilogue);
   const Share panels = share(team, w.panels);
   if (p.m > 0 && panels.begin < panels.end) choose(w, a, act)(p, panels.begin, panels.end);
@@ -262,11 +305,14 @@ void embedding_row(const Weight& w, int64_t row, float factor, float* out) {
           break;
         case ElementKind::codebook: value = w.table[packed_code(panel, w.bits, lane, slot)]; break;
         case ElementKind::bf16:
+        case ElementKind::int16:
         case ElementKind::fp16: {
-          const int64_t in_tile = w.kind == ElementKind::bf16 ? slot % 32 / 2 * 64 + lane * 4 + slot % 2 * 2 : slot % 32 * 32 + lane * 2;
+          const int64_t in_tile = w.kind != ElementKind::fp16 ? slot % 32 / 2 * 64 + lane * 4 + slot % 2 * 2 : slot % 32 * 32 + lane * 2;
           uint16_t half;
           std::memcpy(&half, panel + slot / 32 * 1024 + in_tile, 2);
-          value = w.kind == ElementKind::bf16 ? bf16_to_float(half) : fp16_to_float(half);
+          value = w.kind == ElementKind::bf16   ? bf16_to_float(half)
+                  : w.kind == ElementKind::fp16 ? fp16_to_float(half)
+                                                : static_cast<float>(static_cast<int16_t>(half));
           break;
         }
         case ElementKind::fp32: std::memcpy(&value, panel + slot / 32 * 2048 + slot % 32 * 64 + lane * 4, 4); break;

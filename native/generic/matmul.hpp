@@ -1,4 +1,4 @@
-// y[M, N] = x[M, K] W[N, K]^T for packed weights of 1 to 8 bits, codebooks of up to 16 values, and plain bf16/fp16/fp32.
+// y[M, N] = x[M, K] W[N, K]^T for packed weights of 1 to 8 and 16 bits, codebooks of up to 16 values, and plain bf16/fp16/fp32.
 //
 // Packed layout, the same for every instruction set.  Rows (outputs) are taken 16 at a time, a panel; k is taken 32 at a time, a tile.
 // A panel is one sequential stream of tiles, so a thread that owns panels reads one stream.
@@ -20,6 +20,9 @@
 //           = scale_w * scale_x *  step * (sum u x - u_zero * sum x)          with them
 // with the integer sums exact.  Scales and zero points lie apart from the codes: 16 rows of a group contiguous, groups in order.
 // A group whose length is not a multiple of 32 is padded to one (`Geometry`), in the codes with any value and in x with zeros.
+//
+// bf16 and signed integers of up to 16 bits lie in vectors of 16 rows x 2 k, a dword a row.  With integer x of up to 16 bits the latter
+// are multiplied exactly (int16.inl), a block of k with one scale giving the float32 nearest to its sum.
 #pragma once
 
 #include <cstddef>
@@ -34,7 +37,8 @@ namespace anybit {
 enum class Act : uint8_t {
   exact,  // x as it is, fp32 accumulation
   bf16,   // the same, and all of x is known to be bf16: weights that bf16 holds exactly may be multiplied in it, summed in fp32
-  int8    // x rounded to `levels` steps of its group's largest magnitude, integer dot products
+  int8,   // x rounded to `levels` steps of its group's largest magnitude, integer dot products
+  int16   // the same with codes of up to 16 bits, for weights of int16
 };
 
 // How logical k lies in slots of a packed row: `group` k's fill the first places of every `padded` slots.  {0, 0}: k is the slot.
@@ -49,7 +53,7 @@ struct Geometry {
   }
 };
 
-enum class ElementKind : uint8_t { integer, codebook, bf16, fp16, fp32 };
+enum class ElementKind : uint8_t { integer, codebook, bf16, fp16, fp32, int16 };
 enum class ScaleKind : uint8_t { none, fp32, fp16, bf16, e8m0 };
 
 // A packed matrix.  Made by pack(); read-only from then on.
@@ -76,6 +80,7 @@ struct Weight {
 
   int64_t panels = 0, panel_bytes = 0;
   std::shared_ptr<std::byte> codes, scales, zeros;  // zeros: u_zero, a byte each, or null
+  std::shared_ptr<std::byte> squares;               // int16: float [panels][chunks][kSpans]
   size_t nbytes() const;                            // of codes, scales and zeros as packed
 };
 using WeightPtr = std::shared_ptr<const Weight>;
@@ -102,7 +107,7 @@ struct Source {
 // called from inside a run of the pool.
 WeightPtr pack(ThreadPool&, const Source&);
 
-// Rows of plain numbers [n][k], contiguous; kind bf16, fp16 or fp32; scales as above or none.
+// Rows of plain numbers [n][k], contiguous; kind bf16, fp16, fp32 or int16; scales as above or none.
 struct DenseSource {
   int64_t n = 0, k = 0;
   ElementKind kind = ElementKind::fp32;
@@ -119,7 +124,9 @@ struct ActSpec {
   Act act = Act::exact;
   int64_t group = 0;
   Geometry geometry = {};  // of the weights that will read it
-  int levels = 127;        // int8: the largest code; 2^(b-1) - 1 for activations of b bits
+  int levels = 127;        // integers: the largest code; 2^(b-1) - 1 for activations of b bits
+  bool whole = false;      // integers: one scale for all rows
+  bool power = false;      // which is a power of two: the smallest that clips nothing
   int64_t wide = 0;        // int8: in so many first groups the largest code is 127 all the same
   bool values = false;     // int8: make Activations::x what the codes stand for (for weights without an integer form), else leave x
   bool operator==(const ActSpec&) const = default;
@@ -131,10 +138,11 @@ struct Activations {
   ActSpec spec;
   const float* x = nullptr;  // [m][ldx] fp32 over slots, zeros in the padding; see ActSpec::values
   int64_t ldx = 0;
-  const int8_t* codes = nullptr;  // [m][ldc]
+  const int8_t* codes = nullptr;  // [m][ldc]; of int16 the lower digits where kernels split them
   int64_t ldc = 0;
-  const uint16_t* halves = nullptr;  // bf16: [m][ldh], of m >= kFewestBf16 rows where this machine multiplies them
+  const uint16_t* halves = nullptr;  // bf16: [m][ldh], of m >= kFewestBf16 rows where this machine multiplies them; or codes of int16
   int64_t ldh = 0;
+  const float* squares = nullptr;  // int16: [ceil(m / kSquaredRows)][chunks][kSpans]
   const float* scales = nullptr;  // [m][groups]
   int64_t groups = 0;
   const int32_t* sums = nullptr;  // [slots / 32 + 1][lds] running sums: sums[t * lds + row] = sum of the row's codes below slot 32 * t
@@ -146,6 +154,7 @@ struct Activations {
 
   // private copies, one a thread, that prepare() makes for m = 1 so that no barrier is needed
   std::vector<Activations> own;
+  std::vector<int32_t> tops;  // ActSpec::whole: the largest magnitude of each rank's rows
   std::shared_ptr<std::byte> memory;
   size_t capacity = 0;
 };

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "generic/arena.hpp"
+#include "generic/kernels.hpp"
 #include "generic/matmul.hpp"
 
 namespace anybit {
@@ -142,6 +143,38 @@ void as_codebook(Weight& w, const float* table, int bits, uint8_t* stored) {
   for (int c = 0; c < count; ++c) w.level_words[c] = static_cast<int16_t>(std::lrintf(w.table[c] / w.level_unit));
 }
 
+// Weight::squares: for every panel and chunk the largest sum of squares of a row over each length of spans.
+void set_squares(ThreadPool& pool, Weight& w) {
+  const int64_t chunks = (w.slots + kWordChunk - 1) / kWordChunk;
+  w.squares = arena_allocate(sizeof(float) * static_cast<size_t>(w.panels * chunks) * kSpans);
+  pool.run([&](Team& team) {
+    const Share panels = share(team, w.panels);
+    for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+      const auto* codes = reinterpret_cast<const int16_t*>(w.codes.get() + panel * w.panel_bytes);
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+        auto* squares = reinterpret_cast<float*>(w.squares.get()) + (panel * chunks + chunk) * kSpans;
+        const int64_t end = (chunk + 1) * kWordChunk < w.slots ? (chunk + 1) * kWordChunk : w.slots;
+        for (int64_t lane = 0; lane < 16; ++lane) {
+          double sums[kSpans] = {};
+          for (int64_t slot = chunk * kWordChunk; slot < end; slot += 8) {
+            double eight = 0.0;
+            for (int64_t j = slot; j < slot + 8; ++j) {
+              const double code = codes[j / 2 * 32 + lane * 2 + j % 2];
+              eight += code * code;
+            }
+            for (int i = 0; i < kSpans; ++i) {
+              sums[i] += eight;
+              if (((slot + 8) & ((8 << i) - 1)) != 0 && slot + 8 < end) continue;
+              squares[i] = std::fmax(squares[i], static_cast<float>(sums[i]));
+              sums[i] = 0.0;
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
 }  // namespace
 
 int packed_code(const uint8_t* panel, int bits, int64_t lane, int64_t slot) {
@@ -208,7 +241,7 @@ WeightPtr pack_dense(ThreadPool& pool, const DenseSource& source) {
   auto made = std::make_shared<Weight>();
   Weight& w = *made;
   w.n = source.n, w.k = source.k, w.factor = source.factor, w.kind = source.kind;
-  if (has_integer_form(w)) refuse("pack_dense takes bf16, fp16 or fp32");
+  if (has_integer_form(w)) refuse("pack_dense takes bf16, fp16, fp32 or int16");
   const int64_t item = source.kind == ElementKind::fp32 ? 4 : 2;
   w.bits = static_cast<int>(8 * item);
   set_grid(w, source.block_rows, source.block_cols, source.scale_kind);
@@ -224,12 +257,14 @@ WeightPtr pack_dense(ThreadPool& pool, const DenseSource& source) {
       const int64_t lane = row % 16;
       for (int64_t k = 0; k < w.k; ++k) {
         const int64_t slot = k / group * padded + k % group;
-        // bf16 keeps pairs of k in a dword of the row; the others keep 16 rows of one k together
-        const int64_t at = source.kind == ElementKind::bf16 ? slot / 2 * 64 + lane * 4 + slot % 2 * 2 : (slot * 16 + lane) * item;
+        // bf16 and int16 keep pairs of k in a dword of the row; the others keep 16 rows of one k together
+        const bool pairs = source.kind == ElementKind::bf16 || source.kind == ElementKind::int16;
+        const int64_t at = pairs ? slot / 2 * 64 + lane * 4 + slot % 2 * 2 : (slot * 16 + lane) * item;
         std::memcpy(panel + at, in + k * item, item);
       }
     }
   });
+  if (source.kind == ElementKind::int16) set_squares(pool, w);
   return made;
 }
 

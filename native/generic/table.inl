@@ -1,33 +1,78 @@
 // Activation quantization, probes, and the table of everything.  Compiled once per instruction set, inside its namespace.
 
+int32_t top_of(const float* x, int64_t count) {
+  I top = zero_i();
+  int64_t k = 0;
+  for (; k + 16 <= count; k += 16) top = max_i(top, abs_bits(load_f(x + k)));
+  int32_t bits = reduce_max(top);  // magnitudes order like their bit patterns
+  for (; k < count; ++k) {
+    int32_t one;
+    __builtin_memcpy(&one, x + k, 4);
+    one &= 0x7fffffff;
+    bits = one > bits ? one : bits;
+  }
+  return bits;
+}
+
 // Codes = nearest-even of x / scale with scale = max|x| / levels a group (the first `wide` groups: 127 levels): true divisions, so that
-// the codes are the reference's.
+// the codes are the reference's.  store(k, codes of 16 slots, of the next 16).
 // A group that holds an infinity or NaN gets scale NaN, so that the result is NaN and not silently wrong.
-void quantize_row(const float* x, int64_t slots, int64_t group, float levels, int64_t wide, int8_t* codes, float* scales, int32_t* sums,
-                  int64_t lds) {
-  int32_t running = 0;
-  sums[0] = 0;
-  for (int64_t k0 = 0, g = 0; k0 < slots; k0 += group, ++g) {
-    const int64_t k1 = k0 + group < slots ? k0 + group : slots;
-    I top = zero_i();
-    for (int64_t k = k0; k < k1; k += 16) top = max_i(top, abs_bits(load_f(x + k)));
-    const int32_t bits = reduce_max(top);  // magnitudes order like their bit patterns
-    const float scale = bits >= 0x7f800000 ? float_of_bits(0x7fc00000u) : float_of_bits(static_cast<uint32_t>(bits)) / (g < wide ? 127.0f : levels);
+template <class Store>
+ANYBIT_INLINE void round_row(const float* x, int64_t slots, const RowRounding& how, float* scales, Store&& store) {
+  for (int64_t k0 = 0, g = 0; k0 < slots; k0 += how.group, ++g) {
+    const int64_t k1 = k0 + how.group < slots ? k0 + how.group : slots;
+    float scale = how.given;
+    if (scale == 0.0f) {
+      const int32_t bits = top_of(x + k0, k1 - k0);
+      scale = bits >= 0x7f800000 ? float_of_bits(0x7fc00000u) : float_of_bits(static_cast<uint32_t>(bits)) / (g < how.wide ? 127.0f : how.levels);
+    }
     scales[g] = scale;
     if (!(scale > 0.0f)) {
-      for (int64_t k = k0; k < k1; k += 16) store_s8(codes + k, zero_i());
-      for (int64_t k = k0; k < k1; k += 32) sums[(k / 32 + 1) * lds] = running;
+      for (int64_t k = k0; k < k1; k += 32) store(k, zero_i(), zero_i());
       continue;
     }
     const F divisor = splat_f(scale);
-    for (int64_t k = k0; k < k1; k += 32) {
-      const I a = round_i(div_f(load_f(x + k), divisor)), b = round_i(div_f(load_f(x + k + 16), divisor));
-      store_s8(codes + k, a);
-      store_s8(codes + k + 16, b);
-      running += reduce_add(add_i(a, b));
-      sums[(k / 32 + 1) * lds] = running;
-    }
+    for (int64_t k = k0; k < k1; k += 32) store(k, round_i(div_f(load_f(x + k), divisor)), round_i(div_f(load_f(x + k + 16), divisor)));
   }
+}
+
+void quantize_row(const float* x, int64_t slots, const RowRounding& how, int8_t* codes, float* scales, int32_t* sums, int64_t lds) {
+  int32_t running = 0;
+  sums[0] = 0;
+  round_row(x, slots, how, scales, [&](int64_t k, const I& a, const I& b) ANYBIT_UNROLLED {
+    store_s8(codes + k, a);
+    store_s8(codes + k + 16, b);
+    running += reduce_add(add_i(a, b));
+    sums[(k / 32 + 1) * lds] = running;
+  });
+}
+
+void quantize_words(const float* x, int64_t slots, const RowRounding& how, int16_t* codes, float* scales, float* squares) {
+  float sums[kSpans] = {};
+  round_row(x, slots, how, scales, [&](int64_t k, const I& a, const I& b) ANYBIT_UNROLLED {
+    store_s16(codes + k, a);
+    store_s16(codes + k + 16, b);
+    alignas(64) float square[32];
+    store_f(square, mul_f(to_f(a), to_f(a)));
+    store_f(square + 16, mul_f(to_f(b), to_f(b)));
+    float eight[4], *largest = squares + k / kWordChunk * kSpans;
+#pragma GCC unroll 4
+    for (int part = 0; part < 4; ++part) {
+      const float* s = square + 8 * part;
+      eight[part] = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+    }
+    const auto more = [](float one, float other) { return one > other ? one : other; };
+    const float first = eight[0] + eight[1], second = eight[2] + eight[3];
+    largest[0] = more(largest[0], more(more(eight[0], eight[1]), more(eight[2], eight[3])));
+    largest[1] = more(largest[1], more(first, second));
+    largest[2] = more(largest[2], first + second);
+    for (int i = 3; i < kSpans; ++i) {
+      sums[i] += first + second;
+      if (((k + 32) & ((8 << i) - 1)) != 0 && k + 32 < slots) continue;
+      largest[i] = more(largest[i], sums[i]);
+      sums[i] = 0.0f;
+    }
+  });
 }
 
 uint64_t read_all(const uint8_t* data, size_t bytes) {
@@ -86,7 +131,12 @@ constexpr Kernels kTable = {
     nullptr,
     bit_serial,
     look_up,
+    exact_panels<Int16Numbers>,
+    int16_panels,
     quantize_row,
+    quantize_words,
+    nullptr,
+    top_of,
     read_all,
     int8_rounds,
 };

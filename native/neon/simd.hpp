@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 #include <cstring>
 
 #include "generic/number.inl"
@@ -90,6 +91,39 @@ ANYBIT_INLINE int32_t reduce_add(I a) {
   return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3])));
 }
 
+// 16 rows x 2 k of 16 bits, apart by k, and 2 k of x
+struct PairsOfK { int16x8x2_t v[2]; };
+using PairOfX = int16x4_t;
+ANYBIT_INLINE PairsOfK load_pairs(const uint8_t* p) {
+  return {{vld2q_s16(reinterpret_cast<const int16_t*>(p)), vld2q_s16(reinterpret_cast<const int16_t*>(p) + 16)}};
+}
+ANYBIT_INLINE PairOfX broadcast_pair(const int8_t* x) {
+  int32_t word;
+  std::memcpy(&word, x, 4);
+  return vreinterpret_s16_s32(vdup_n_s32(word));
+}
+ANYBIT_INLINE I dot_pairs(I sum, PairsOfK w, PairOfX x) {
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    sum.v[2 * h] = vmlal_lane_s16(sum.v[2 * h], vget_low_s16(w.v[h].val[0]), x, 0);
+    sum.v[2 * h + 1] = vmlal_high_lane_s16(sum.v[2 * h + 1], w.v[h].val[0], x, 0);
+    sum.v[2 * h] = vmlal_lane_s16(sum.v[2 * h], vget_low_s16(w.v[h].val[1]), x, 1);
+    sum.v[2 * h + 1] = vmlal_high_lane_s16(sum.v[2 * h + 1], w.v[h].val[1], x, 1);
+  }
+  return sum;
+}
+ANYBIT_INLINE I add_upper(I high, I low) { ANYBIT_FOUR(I, vsraq_n_s32(high.v[h], low.v[h], 16)) }
+ANYBIT_INLINE I lower(I a) { ANYBIT_FOUR(I, vandq_s32(a.v[h], vdupq_n_s32(65535))) }
+// The number nearest to high * 2^16 + low.
+ANYBIT_INLINE F joined(I high, I low) {
+  const auto two = [](int32x2_t h, int32x2_t l) ANYBIT_UNROLLED {
+    return vcvt_f32_f64(vcvtq_f64_s64(vaddq_s64(vshlq_n_s64(vmovl_s32(h), 16), vmovl_s32(l))));
+  };
+  ANYBIT_FOUR(F, vcombine_f32(two(vget_low_s32(high.v[h]), vget_low_s32(low.v[h])), two(vget_high_s32(high.v[h]), vget_high_s32(low.v[h]))))
+}
+ANYBIT_INLINE I s16_even(B b) { ANYBIT_FOUR(I, vshrq_n_s32(vshlq_n_s32(vreinterpretq_s32_u8(b.v[h]), 16), 16)) }
+ANYBIT_INLINE I s16_odd(B b) { ANYBIT_FOUR(I, vshrq_n_s32(vreinterpretq_s32_u8(b.v[h]), 16)) }
+
 // Signed 16-bit sums of the 16 rows in four parts of 16 bytes, row 4v + d at byte 4d + v: those of even bytes and those of odd ones.
 ANYBIT_INLINE I rows_h(B even, B odd) {
   I out = zero_i();
@@ -118,6 +152,10 @@ ANYBIT_INLINE I abs_bits(F a) { ANYBIT_FOUR(I, vandq_s32(vreinterpretq_s32_f32(a
 ANYBIT_INLINE void store_s8(int8_t* p, I a) {
   const int16x8_t low = vcombine_s16(vqmovn_s32(a.v[0]), vqmovn_s32(a.v[1])), high = vcombine_s16(vqmovn_s32(a.v[2]), vqmovn_s32(a.v[3]));
   vst1q_s8(p, vcombine_s8(vqmovn_s16(low), vqmovn_s16(high)));
+}
+ANYBIT_INLINE void store_s16(int16_t* p, I a) {
+  vst1q_s16(p, vcombine_s16(vqmovn_s32(a.v[0]), vqmovn_s32(a.v[1])));
+  vst1q_s16(p + 8, vcombine_s16(vqmovn_s32(a.v[2]), vqmovn_s32(a.v[3])));
 }
 ANYBIT_INLINE F load_fp16(const uint8_t* p) {
   ANYBIT_FOUR(F, vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p + 8 * h))))

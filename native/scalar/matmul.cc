@@ -11,6 +11,8 @@ namespace {
 
 #include "generic/planes.inl"
 
+#include "generic/int16.inl"
+
 #include "generic/table.inl"
 }  // namespace
 

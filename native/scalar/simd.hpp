@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 #include <cstring>
 
 #include "generic/number.inl"
@@ -90,6 +91,22 @@ ANYBIT_INLINE I shl_i(I a, int n) { return lanes16<I>([&](int i) { return static
 ANYBIT_INLINE I max_i(I a, I b) { return lanes16<I>([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
 ANYBIT_INLINE I load_u8(const uint8_t* p) { return lanes16<I>([&](int i) { return p[i]; }); }
 template <int J> ANYBIT_INLINE I byte(B b) { return lanes16<I>([&](int i) { return b.v[4 * i + J]; }); }
+// 16 rows x 2 k of 16 bits, and 2 k of x
+struct PairsOfK { int16_t v[32]; };
+struct PairOfX { int16_t v[2]; };
+ANYBIT_INLINE PairsOfK load_pairs(const uint8_t* p) { PairsOfK w; std::memcpy(w.v, p, 64); return w; }
+ANYBIT_INLINE PairOfX broadcast_pair(const int8_t* x) { PairOfX two; std::memcpy(two.v, x, 4); return two; }
+ANYBIT_INLINE I dot_pairs(I sum, PairsOfK w, PairOfX x) {
+  return lanes16<I>([&](int i) { return sum.v[i] + w.v[2 * i] * x.v[0] + w.v[2 * i + 1] * x.v[1]; });
+}
+ANYBIT_INLINE I add_upper(I high, I low) { return lanes16<I>([&](int i) { return high.v[i] + (low.v[i] >> 16); }); }
+ANYBIT_INLINE I lower(I a) { return lanes16<I>([&](int i) { return a.v[i] & 65535; }); }
+// The number nearest to high * 2^16 + low.
+ANYBIT_INLINE F joined(I high, I low) {
+  return lanes16<F>([&](int i) { return static_cast<float>(int64_t{high.v[i]} * 65536 + low.v[i]); });
+}
+ANYBIT_INLINE I s16_even(B b) { return lanes16<I>([&](int i) { int16_t h; std::memcpy(&h, b.v + 4 * i, 2); return h; }); }
+ANYBIT_INLINE I s16_odd(B b) { return lanes16<I>([&](int i) { int16_t h; std::memcpy(&h, b.v + 4 * i + 2, 2); return h; }); }
 ANYBIT_INLINE int32_t reduce_max(I a) { int32_t m = a.v[0]; for (int x : a.v) m = x > m ? x : m; return m; }
 ANYBIT_INLINE int32_t reduce_add(I a) { int32_t s = 0; for (int x : a.v) s += x; return s; }
 
@@ -122,6 +139,7 @@ ANYBIT_INLINE I abs_bits(F a) {
   return lanes16<I>([&](int i) { int32_t b; std::memcpy(&b, &a.v[i], 4); return b & 0x7fffffff; });
 }
 ANYBIT_INLINE void store_s8(int8_t* p, I a) { for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]); }
+ANYBIT_INLINE void store_s16(int16_t* p, I a) { for (int i = 0; i < 16; ++i) p[i] = static_cast<int16_t>(a.v[i]); }
 ANYBIT_INLINE F load_fp16(const uint8_t* p) {
   return lanes16<F>([&](int i) { uint16_t h; std::memcpy(&h, p + 2 * i, 2); return fp16_to_float(h); });
 }

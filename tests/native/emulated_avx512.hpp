@@ -49,6 +49,18 @@ inline __m512 fused(__m512 a, __m512 b, __m512 c) {  // SIMDe's own rounds twice
   for (int i = 0; i < 16; ++i) out.v[i] = std::fma(x.v[i], y.v[i], z.v[i]);
   return out.vector();
 }
+inline __m512d doubles(__m256i a) {
+  const Lanes<int32_t, __m256i> in(a);
+  Lanes<double, __m512d> out;
+  for (int i = 0; i < 8; ++i) out.v[i] = in.v[i];
+  return out.vector();
+}
+inline __m256 narrowed(__m512d a) {
+  const Lanes<double, __m512d> in(a);
+  Lanes<float, __m256> out;
+  for (int i = 0; i < 8; ++i) out.v[i] = static_cast<float>(in.v[i]);
+  return out.vector();
+}
 inline int32_t largest(__m512i a) {
   const Lanes<int32_t, __m512i> in(a);
   return *std::max_element(in.v, in.v + 16);
@@ -61,6 +73,8 @@ inline int32_t largest(__m512i a) {
 #define _mm512_srai_epi32 emulated::shifted_down
 #define _mm512_cvtps_epi32 emulated::to_ints
 #define _mm512_cvtph_ps emulated::halves
+#define _mm512_cvtepi32_pd emulated::doubles
+#define _mm512_cvtpd_ps emulated::narrowed
 #undef _mm512_fmadd_ps
 #define _mm512_fmadd_ps emulated::fused
 #define _mm512_reduce_max_epi32 emulated::largest

@@ -68,6 +68,16 @@ WeightPtr codebook_weight(ThreadPool& pool, int64_t n, int64_t k, int bits, bool
   return pack(pool, s);
 }
 
+WeightPtr int16_weight(ThreadPool& pool, int64_t n, int64_t k, int64_t group, int most) {
+  std::vector<int16_t> codes(static_cast<size_t>(n * k));
+  for (int16_t& c : codes) c = static_cast<int16_t>(most == 32768 ? -32768 : uniform(-most, most));
+  std::vector<float> scales(static_cast<size_t>(n * (group ? (k + group - 1) / group : 1)));
+  for (float& s : scales) s = 0.5f + static_cast<float>(uniform(0, 100)) / 64.0f;
+  DenseSource s;
+  s.n = n, s.k = k, s.kind = ElementKind::int16, s.values = codes.data(), s.block_cols = group, s.scale_kind = ScaleKind::fp32, s.scale = scales.data();
+  return pack_dense(pool, s);
+}
+
 WeightPtr plain_weight(ThreadPool& pool, int64_t n, int64_t k, ElementKind kind) {
   std::vector<uint32_t> words(static_cast<size_t>(n * k));
   std::vector<uint16_t> halves(words.size());
@@ -114,14 +124,16 @@ std::vector<double> oracle(const Weight& w, const std::vector<float>& x, int64_t
     embedding_row(w, r, 1.0f, row.data());
     for (int64_t i = 0; i < m; ++i) {
       double sum = 0, size = 0;
+      float whole = 0;
+      for (float value : x) whole = std::fmax(whole, std::fabs(value));
       for (int64_t g = 0; g < w.k; g += group) {
-        float top = 0;
+        float top = spec.whole ? whole : 0;
         const int64_t end = g + group < w.k ? g + group : w.k;
         for (int64_t k = g; k < end; ++k) top = std::fmax(top, std::fabs(x[i * w.k + k]));
-        const float scale = top / 127.0f;
+        const float scale = top / static_cast<float>(spec.levels);
         for (int64_t k = g; k < end; ++k) {
           const float value = x[i * w.k + k];
-          const double used = spec.act == Act::int8 ? double{scale} * std::nearbyint(value / scale) : double{value};
+          const double used = spec.act == Act::int8 || spec.act == Act::int16 ? double{scale} * std::nearbyint(value / scale) : double{value};
           sum += used * row[k];
           size += std::fabs(used * row[k]);
         }
@@ -158,6 +170,10 @@ int main() {
   for (ElementKind kind : {ElementKind::bf16, ElementKind::fp16, ElementKind::fp32}) {
     cases.push_back({"plain", 33, 77, plain_weight(pool, 33, 77, kind)});
   }
+  const int64_t word_groups[] = {0, 64, 20};
+  for (int64_t group : word_groups) {
+    for (int most : {32768, 32767, 3000, 90}) cases.push_back({"int16", 19 + group, 300 + group, int16_weight(pool, 19 + group, 300 + group, group, most)});
+  }
   int checked = 0;
   for (const IsaInfo& isa : isa_list()) {
     if (!isa.supported()) {
@@ -168,13 +184,15 @@ int main() {
       for (int64_t m : {1, 2, 3, 7, 13, 41}) {
         std::vector<float> x(static_cast<size_t>(m * c.k));
         for (float& value : x) value = normal();
-        for (int act = 0; act < 4; ++act) {  // exact, int8 rows, int8 groups, exact in a tree
+        for (int act = 0; act < 5; ++act) {  // exact, integer rows, integer groups, exact in a tree, integers with one scale
           const bool tree = act == 3, exact = act == 0 || tree;
           if (tree && !has_tree(*c.weight)) continue;
           ActSpec spec;
           spec.act = exact ? Act::exact : Act::int8, spec.group = act == 2 ? 64 : 0, spec.geometry = c.weight->geometry, spec.values = true;
           if (act == 2 && c.weight->geometry.group) spec.group = c.weight->geometry.group;
-          if (!exact && !has_integer_form(*c.weight)) spec.group = 0;
+          if (!exact && c.weight->kind == ElementKind::int16) spec.act = Act::int16, spec.levels = m % 2 ? 32767 : 2047;
+          else if (!exact && !has_integer_form(*c.weight)) spec.group = 0;
+          spec.whole = act == 4;
           set_isa("scalar");
           const auto expected = run(pool, *c.weight, x, m, spec, tree);
           set_isa(isa.name);

@@ -75,7 +75,7 @@ def test_bf16_activations(isa, spec, m, n, k):
     assert ((got.double() - y).abs() <= (k + 8) * EPS * size + 1e-30).all()
 
 
-@pytest.mark.parametrize("act", ["int8/row", "int8/g32", "int8/g128"])
+@pytest.mark.parametrize("act", ["int8/row", "int8/g32", "int8/g128", "int8/tensor", "int6/tensor:e8m0"])
 @pytest.mark.parametrize(
     "spec", ["int2/g64", "int3/g32", "int4/g128", "int8/row", "uint4/g32+z", "ternary/row", "e2m1/g32:e8m0", "int5/g64"]
 )

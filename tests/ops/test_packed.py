@@ -39,7 +39,7 @@ def test_refuses_what_is_not_a_matrix():
 
 @pytest.mark.parametrize(("spec", "element"), [
     ("int4/g32", "integer4"), ("uint1/g32", "integer1"), ("bipolar1/g32", "integer1"), ("ternary/row", "integer2"),
-    ("int8/row", "integer8"),
+    ("int8/row", "integer8"), ("int16/row", "int16"), ("dfp16", "int16"),
     ("int4n/g32", "integer4"), ("e2m1/g32", "byte4"), ("nf4/g32", "word4"), ("e4m3fn/row", "bf16"), ("e5m2/row", "bf16"), ("bf16", "bf16"),
     ("fp16", "fp16"), ("fp32", "fp32"), ("uint4/g32+z", "integer4"), ("e3m2/row", "bf16"),
 ])  # fmt: skip

@@ -1,5 +1,7 @@
 """The reference itself, against sums written out by hand."""
 
+import math
+
 import pytest
 import torch
 
@@ -42,6 +44,39 @@ def test_which_activations_the_integer_kernels_take(spec, found):
     assert got == reference.integer_act(spec)
     assert (got and (got.bits, got.group)) == found
     assert got is None or got.levels == TensorFormat.parse(spec).element.max
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ("int16/row", (16, 0, "")),
+        ("int16n/g64", (16, 64, "")),
+        ("dfp16", (16, 0, "power")),
+        ("int8/tensor", (8, 0, "any")),
+        ("int4/tensor:e8m0", (4, 0, "power")),
+        ("int8/row", (8, 0, "")),
+        ("int2/tensor", None),
+        ("int16/b4x32", None),
+        ("uint8/tensor", None),
+        ("int16", None),
+    ],
+)
+def test_which_activations_weights_in_tiles_take_besides(spec, found):
+    got = reference.integer_act(spec, tiles=True)
+    assert (got and (got.bits, got.group, got.whole)) == found
+    if found and (found[0] > 8 or found[2]):
+        assert reference.integer_act(spec) is None
+
+
+@pytest.mark.parametrize("spec", ["int8/tensor", "int8/tensor:e8m0", "int5/tensor", "dfp16"])
+def test_one_scale_for_all_rows_clips_nothing(spec):
+    x = torch.randn(7, 40, generator=torch.Generator().manual_seed(1))
+    got = reference.round_activations(x[None], TensorFormat.parse(spec))[0]
+    levels = TensorFormat.parse(spec).element.max
+    step = float(x.abs().max()) / levels
+    if spec.endswith(("e8m0", "dfp16")):
+        step = 2.0 ** math.ceil(math.log2(step))
+    torch.testing.assert_close(got, torch.round(x / step) * step, rtol=1e-6, atol=0)
 
 
 def test_embedding_reads_rows():

@@ -1,6 +1,8 @@
 """Floor 3: what is computed on numbers in memory. One readable reference an op, and fast kernels tested against it."""
 
 from anybit.ops.bitserial import bitserial_linear, bitserial_matmul
+from anybit.ops.complex_signs import ComplexPacked, complex_matmul
+from anybit.ops.dfp import dfp_encode, dfp_matmul
 from anybit.ops.dispatch import Choice, Kernel, Problem
 from anybit.ops.embedding import embedding
 from anybit.ops.emulated import Accumulator, emulated_matmul
@@ -13,6 +15,7 @@ from anybit.ops.product import Product, calibrated_gain
 __all__ = [
     "Accumulator",
     "Choice",
+    "ComplexPacked",
     "Kernel",
     "Packed",
     "Problem",
@@ -21,6 +24,9 @@ __all__ = [
     "bitserial_linear",
     "bitserial_matmul",
     "calibrated_gain",
+    "complex_matmul",
+    "dfp_encode",
+    "dfp_matmul",
     "embedding",
     "emulated_matmul",
     "explain",

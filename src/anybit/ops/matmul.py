@@ -35,7 +35,8 @@ def matmul(
     """x [..., k] floating, w [n, k], bias [n] -> [..., n] in `out_dtype` (default: x's).
 
     act: None multiplies with x as it is, sums in float32.  int8/row and int8/gN (N a multiple of 32) round x to 8 bits (intM/…: M) and
-    multiply integers, with float32 sums over groups.  Other formats round x to their values and multiply those.
+    multiply integers, with float32 sums over groups; int8/tensor has one scale for all rows, int8/tensor:e8m0 a power of two.  Weights of
+    int16 take int16/… too (`ops.dfp`).  Other formats round x to their values and multiply those.
     A `Packed` weight costs its bytes only; a QTensor is packed at every call, so pack what is used again.
     Results do not depend on the number of threads. Inference only: no gradient flows through kernels.
 
@@ -120,7 +121,7 @@ def described(problem: tuple[int, int, int, str, str | None]) -> Problem:
     scales = 0 if fmt.scale is None else -(-k // wide) * fmt.scale.bits // 8
     size = n * k * dense_bits // 8 if dense_bits else n * (-(-k * fmt.bits // 8) + scales)
     held = element(fmt)
-    integer = held not in DENSE.values()
+    integer = held not in (*DENSE.values(), "int16")
     loaded = native.load() is not None
     group = 0 if dense_bits else wide
     return Problem(m, n, k, weights, size, activation, loaded, integer and loaded, group, False, "cpu", held)
@@ -151,24 +152,38 @@ def explain(op: str, problem: tuple[int, int, int, str, str | None]) -> dict[str
 def predicted(problem: tuple[int, int, int, str, str | None], table: Costs) -> float:
     """Seconds of the native kernel that would be chosen with another table of costs. ValueError without the native module."""
     found = described(problem)
-    native_kernels = ((_native_int8, _seconds_int8), (_native_exact, _seconds_exact))
+    native_kernels = (
+        (_native_int8, _seconds_int8),
+        (_native_int16, _seconds_int16),
+        (_native_exact, _seconds_exact),
+    )
     return min(seconds(found, table) for accepts, seconds in native_kernels if accepts(found) is None)
 
 
 def _native_int8(p: Problem) -> str | None:
+    act = reference.integer_act(p.act, tiles=True)
+    if act is not None and act.bits > 8:
+        return "activations have more than 8 bits"
+    return _integers(p, "tiles")
+
+
+def _native_int16(p: Problem) -> str | None:
+    if p.packed and p.element != "int16":
+        return f"{p.weights} is not int16"
     return _integers(p, "tiles")
 
 
 def _integers(p: Problem, order: str) -> str | None:
     """Why integer activations do not multiply a weight packed in `order`."""
-    act = reference.integer_act(p.act)
+    act = reference.integer_act(p.act, tiles=order == "tiles")
     if not p.packed:
         return "the weight is not packed (or the native module is missing)"
     if p.order != order:
         return f"the weight is packed as {p.order}"
     if act is None:
-        return "activations are no signed integers of 2 to 8 bits with a scale a row or a group of a multiple of 32"
-    if not p.integer:
+        most = "16 bits with a scale for all rows," if order == "tiles" else "8 bits with a scale"
+        return f"activations are no signed integers of 2 to {most} a row or a group of a multiple of 32"
+    if not p.integer and not (p.element == "int16" and order == "tiles"):
         return f"{p.weights} has no integer form"
     if p.padded and act.group and act.group != p.group:
         return f"groups of {p.group} are padded, so activations must share them or be int8/row"
@@ -181,7 +196,7 @@ def _native_exact(p: Problem) -> str | None:
     if p.order != "tiles":
         return f"the weight is packed as {p.order}"
     # bits must not depend on what a machine is predicted to take, so where integers can be multiplied they are
-    return "integers multiply these" if _native_int8(p) is None else None
+    return "integers multiply these" if _native_int8(p) is None or _native_int16(p) is None else None
 
 
 def _bit_serial(p: Problem) -> str | None:
@@ -203,9 +218,17 @@ def _reference(p: Problem) -> str | None:
 
 
 def _seconds_int8(p: Problem, table: Costs) -> float:
-    act = reference.integer_act(p.act)
+    return _seconds_integers(p, table, "int8")
+
+
+def _seconds_int16(p: Problem, table: Costs) -> float:
+    return _seconds_integers(p, table, "int16")
+
+
+def _seconds_integers(p: Problem, table: Costs, family: str) -> float:
+    act = reference.integer_act(p.act, tiles=True)
     group = act.group if act is not None and act.group else p.k
-    return table.seconds("int8", p.element, p.m, p.n, p.k, min(p.group or p.k, group), p.weight_bytes)
+    return table.seconds(family, p.element, p.m, p.n, p.k, min(p.group or p.k, group), p.weight_bytes)
 
 
 def _seconds_bit_serial(p: Problem, table: Costs) -> float:
@@ -238,16 +261,18 @@ def _seconds_reference(p: Problem, table: Costs) -> float:
     return table.seconds("reference", "integer4", p.m, p.n, p.k, 0, p.weight_bytes)
 
 
-def run_native(x: Tensor, w: Packed, bias: Tensor | None, group: int, levels: int = 127, wide: int = 0) -> Tensor:
+def run_native(
+    x: Tensor, w: Packed, bias: Tensor | None, group: int, levels: int = 127, wide: int = 0, whole: str = ""
+) -> Tensor:
     """The compiled product -> float32 [..., n]; group -2 and -1 exact (x bf16, any), 0 a scale a row, else a scale a group.
 
-    wide: of how many first groups the codes are of 8 bits whatever `levels`.
+    wide: of how many first groups the codes are of 8 bits whatever `levels`.  whole: as `reference.IntegerActivations` has it.
     """
     module = native.load()
     assert module is not None, "packed weights come from the native module"
     rows = as_rows(x)
     out = torch.empty(rows.shape[0], w.n)
-    module.matmul(w.handle, rows.numpy(), group, out.numpy(), _bias(bias), levels=levels, wide=wide)
+    module.matmul(w.handle, rows.numpy(), group, out.numpy(), _bias(bias), levels=levels, wide=wide, whole=whole)
     return out if rows is x else out.reshape(*x.shape[:-1], w.n)
 
 
@@ -263,10 +288,10 @@ def _bias(bias: Tensor | None) -> Any:
     return None if bias is None else bias.detach().to(torch.float32).contiguous().numpy()
 
 
-def _run_int8(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat) -> Tensor:
-    of = reference.integer_act(act)
+def _run_integers(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat) -> Tensor:
+    of = reference.integer_act(act, tiles=True)
     assert of is not None, "the kernel accepted the activations"
-    return run_native(x, w, bias, of.group, of.levels)
+    return run_native(x, w, bias, of.group, of.levels, whole=of.whole)
 
 
 def _run_planes(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat) -> Tensor:
@@ -319,7 +344,8 @@ def _kernel_of(
 
 
 KERNELS: tuple[Kernel, ...] = (
-    _kernel_of("native int8", _native_int8, _seconds_int8, _run_int8),
+    _kernel_of("native int8", _native_int8, _seconds_int8, _run_integers),
+    _kernel_of("native int16", _native_int16, _seconds_int16, _run_integers),
     _kernel_of("native bit-serial", _bit_serial, _seconds_bit_serial, _run_planes),
     _kernel_of("native lookup", _lookup, _seconds_lookup, _run_planes),
     _kernel_of("native exact", _native_exact, _seconds_exact, _run_exact),

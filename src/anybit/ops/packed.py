@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anybit.formats import TensorFormat
+from anybit.formats import Int, TensorFormat
 from anybit.ops import native
 from anybit.tensors import QTensor
 
@@ -53,13 +53,13 @@ class Packed:
         if self.order != "tiles":
             return f"integer{self.handle.bits}"
         if self.handle.kind not in ("integer", "codebook"):
-            return str(self.handle.kind)
+            return str(self.handle.kind)  # a float type, or int16
         assert self.format is not None, "plain tensors are no codes"
         return f"{'integer' if self.handle.kind == 'integer' else codebook(self.format)}{self.handle.bits}"
 
     @property
     def integer(self) -> bool:
-        """Whether int8 activations are multiplied with it as integers."""
+        """Whether activations of up to 8 bits are multiplied with it as integers; the element int16 takes up to 16 bits."""
         return self.handle is not None and (self.order != "tiles" or bool(self.handle.integer_form))
 
     @property
@@ -78,7 +78,7 @@ class Packed:
 def prepack(w: QTensor | Tensor, order: Order = "tiles") -> Packed:
     """Repack a matrix [n, k] (both at least 1) for the kernels; a copy, after which `w` may go.
 
-    Integers of 1 to 8 bits and codebooks or floats of up to 4 bits stay as small as they are; wider floats are held
+    Integers of 1 to 8 bits, int16 and codebooks or floats of up to 4 bits stay as small as they are; wider floats are held
     as bf16 or fp16 values (whichever is exact), with their scales.
 
     order: "tiles" are for any activations.  "bits" and "nibbles" keep integers as planes of bits for signed integer activations of 2 to 8
@@ -121,6 +121,8 @@ def _pack(module: Any, w: QTensor) -> Any:
     if w.zero is not None:
         dense = w.dequantize()
         return module.pack_dense(_bytes(dense), n, k, "fp32", 1, 0, "none", np.empty(0, np.uint8))
+    if _words(fmt):
+        return module.pack_dense(_bytes(w.codes), n, k, "int16", rows, cols, scale_type, scale, factor)
     values = fmt.element.decode(w.unpacked())
     for dtype in HOLDERS:
         held = values.to(dtype)
@@ -137,9 +139,11 @@ def _planes(module: Any, w: QTensor, order: Order) -> Any:
 
 
 def element(fmt: TensorFormat) -> str:
-    """What kernels unpack of a weight of this format: integerN, byteN or wordN (codebooks whose levels are one or two 8-bit digits), or the
-    float type that holds wider values."""
+    """What kernels unpack of a weight of this format: integerN, byteN or wordN (codebooks whose levels are one or two 8-bit digits), int16,
+    or the float type that holds wider values."""
     bits = fmt.element.bits
+    if _words(fmt):
+        return "int16"
     if fmt.scale is None:
         return fmt.element.name if fmt.element.name in DENSE.values() else "fp32"
     if bits <= 8 and _evenly_spaced(fmt):
@@ -157,6 +161,11 @@ def codebook(fmt: TensorFormat) -> str:
     above = np.asarray(fmt.element.values) - np.min(fmt.element.values)
     scaled = (above * 2.0**power for power in range(9))
     return "byte" if any(np.array_equal(one, np.rint(one)) and one.max() <= 255 for one in scaled) else "word"
+
+
+def _words(fmt: TensorFormat) -> bool:
+    """Whether codes are two's complement of 16 bits, which kernels take as they are."""
+    return fmt.element == Int(16)
 
 
 def _evenly_spaced(fmt: TensorFormat) -> bool:

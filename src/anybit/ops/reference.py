@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from anybit import formats
-from anybit.formats import TensorFormat
-from anybit.formats.integer import Int
+from anybit.formats import Exponent, Int, TensorFormat
 from anybit.tensors import QTensor, quantize
+from anybit.tensors.scales import PowerRounding
 
 
 @dataclass(frozen=True)
 class IntegerActivations:
-    """Activations that integer kernels round themselves: two's complement of `bits` bits (2 to 8), `group` columns a scale (0: the row)."""
+    """Activations that integer kernels round themselves: two's complement of `bits` bits, `group` columns a scale (0: the row).
+
+    whole: "any" or "power" (of two, the smallest that clips nothing) where there is one scale for all rows.
+    """
 
     bits: int
     group: int
+    whole: Literal["", "any", "power"] = ""
 
     @property
     def levels(self) -> int:
@@ -26,35 +31,44 @@ class IntegerActivations:
         return (1 << (self.bits - 1)) - 1
 
 
-def integer_act(act: str | TensorFormat | None) -> IntegerActivations | None:
-    """What the integer kernels are told of activations; None for formats they do not take."""
+def integer_act(act: str | TensorFormat | None, tiles: bool = False) -> IntegerActivations | None:
+    """What the integer kernels are told of activations of 2 to 8 bits with a scale a row or group; None for formats they do not take.
+
+    tiles: what weights in tiles take besides, activations of 16 bits (for weights of as many) and one scale for all rows.
+    """
     if act is None:
         return None
     fmt = TensorFormat.parse(act) if isinstance(act, str) else act
     rows, cols = fmt.block
     element = fmt.element
     # int2 = {-2, -1, 0, 1} has scales with signs of their own; only its narrow form is symmetric
-    signed = isinstance(element, Int) and element.signed and 2 + (not element.narrow) <= element.bits <= 8
-    if not signed or fmt.scale is None or fmt.zero is not None or fmt.tensor_scale or rows != 1 or cols % 32:
+    least, most = 3, 16 if tiles else 8
+    signed = isinstance(element, Int) and element.signed and least - element.narrow <= element.bits <= most
+    if not signed or fmt.scale is None or fmt.zero is not None or fmt.tensor_scale:
         return None
-    return IntegerActivations(element.bits, cols)
+    if tiles and fmt.block == (0, 0):
+        return IntegerActivations(element.bits, 0, "power" if isinstance(fmt.scale, Exponent) else "any")
+    return None if rows != 1 or cols % 32 else IntegerActivations(element.bits, cols)
 
 
 def round_activations(x: Tensor, act: TensorFormat | None) -> Tensor:
-    """x [..., k] as the values its quantized form stands for; itself where act is None. Every row has scales of its own.
+    """x [..., k] as the values its quantized form stands for; itself where act is None. Rows have scales of their own but for …/tensor.
 
-    Scales of integer activations are never stored, so they stay in float32 whatever the spec would store them in.
+    Scales of integer activations are never stored, so they stay in float32 whatever the spec would store them in; but one for all rows
+    that is e8m0 is the smallest power of two that clips nothing.
     """
     if act is None or not x.numel():
         return x
-    if integer_act(act) is not None:
+    integers = integer_act(act, tiles=True)
+    if integers is not None and integers.whole != "power":
         act = replace(act, scale=formats.get("fp32"))
     if act.scale is None:
         return act.element.round(
             x.float()
         )  # by the native casts, whose threads do not spin beside those of the product
     rows = x.reshape(-1, x.shape[-1]).float()
-    return quantize(rows, act).dequantize().reshape(x.shape)
+    power: PowerRounding | None = "ceil" if integers is not None and integers.whole == "power" else None
+    return quantize(rows, act, power=power).dequantize().reshape(x.shape)
 
 
 def dense(w: QTensor | Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,6 +1,7 @@
 """Floor 2: numbers in memory. `QTensor`, bit packing and bit planes, layouts, and the way from floating tensors to codes."""
 
 from anybit.tensors.bitplanes import BitPlanes, SignRule, bit_planes
+from anybit.tensors.complex_signs import ComplexSigns
 from anybit.tensors.layout import Layout
 from anybit.tensors.metrics import max_error, mean_squared_error, relative_error, snr_db
 from anybit.tensors.packing import pack_bits, unpack_bits
@@ -15,6 +16,7 @@ __all__ = [
     "POWER_ROUNDINGS",
     "SCALE_RULES",
     "BitPlanes",
+    "ComplexSigns",
     "Layout",
     "Packing",
     "PowerRounding",

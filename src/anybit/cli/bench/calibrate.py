@@ -25,12 +25,13 @@ PATIENCE = 0.1
 INTEGERS = tuple(f"uint{bits}" for bits in range(1, 9))
 FAMILIES: dict[str, tuple[str, ...]] = {
     "int8": (*INTEGERS, "e2m1", "nf4"),
-    "exact": (*INTEGERS, "nf4", "bf16", "fp16"),
+    "exact": (*INTEGERS, "nf4", "bf16", "fp16", "int16"),
+    "int16": ("int16",),
     "bf16": (*INTEGERS, "nf4", "bf16"),
 }
 """Family, named after its activations -> formats of weights of each element that its kernels unpack."""
-ROUNDING = {"int8": 128, "bf16": -2, "exact": -1}
-"""How the native product is told to take x."""
+ROUNDING = {"int8": (128, 127), "int16": (128, 4095), "bf16": (-2, 127), "exact": (-1, 127)}
+"""How the native product is told to take x: the group, and the largest code (int16: chains are about as long as with one exponent)."""
 LIMIT = 0.008
 """Seconds a call from which on no more rows are measured: in proportion from there."""
 CHECK = (
@@ -136,7 +137,7 @@ def measure(threads: int, progress: Progress = silent, rows: Sequence[int] = ROW
     subjects: dict[tuple[str, str], tuple[str, Any]] = {}
     for family in families:
         for name in FAMILIES[family]:
-            for group in GROUPS if family == "int8" else GROUPS[:1]:
+            for group in GROUPS if family in ("int8", "int16") else GROUPS[:1]:
                 packed = ops.prepack(
                     weight.to(plain_types[name])
                     if name in plain_types
@@ -146,13 +147,16 @@ def measure(threads: int, progress: Progress = silent, rows: Sequence[int] = ROW
         for count in NARROW:
             subjects[family, str(count)] = (
                 family,
-                ops.prepack(quantize(weight[:count], TensorFormat.parse("uint4/g128"))),
+                ops.prepack(
+                    quantize(weight[:count], TensorFormat.parse(f"{'int16' if family == 'int16' else 'uint4'}/g128"))
+                ),
             )
 
     def once(family: str, packed: Any) -> list[float]:
         def call(m: int) -> Callable[[], object]:
             rows_in, to = x[m].numpy(), np.empty((m, packed.n), np.float32)
-            return lambda: _native.matmul(packed.handle, rows_in, ROUNDING[family], to, None)
+            group, levels = ROUNDING[family]
+            return lambda: _native.matmul(packed.handle, rows_in, group, to, None, levels=levels)
 
         return curve(lambda m: spent(call(m)), rows)
 
