@@ -1,6 +1,7 @@
 // The instruction set that every other one is held to: 16 lanes written as plain loops.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
@@ -139,7 +140,7 @@ ANYBIT_INLINE I abs_bits(F a) {
   return lanes16<I>([&](int i) { int32_t b; std::memcpy(&b, &a.v[i], 4); return b & 0x7fffffff; });
 }
 ANYBIT_INLINE void store_s8(int8_t* p, I a) { for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]); }
-ANYBIT_INLINE void store_s16(int16_t* p, I a) { for (int i = 0; i < 16; ++i) p[i] = static_cast<int16_t>(a.v[i]); }
+ANYBIT_INLINE void store_s16(int16_t* p, I a) { for (int i = 0; i < 16; ++i) p[i] = static_cast<int16_t>(std::clamp(a.v[i], -32768, 32767)); }
 ANYBIT_INLINE F load_fp16(const uint8_t* p) {
   return lanes16<F>([&](int i) { uint16_t h; std::memcpy(&h, p + 2 * i, 2); return fp16_to_float(h); });
 }

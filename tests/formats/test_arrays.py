@@ -66,3 +66,31 @@ def test_text_and_complex_numbers_are_refused() -> None:
 def test_code_types(bits: int, numpy_type: type, torch_type: torch.dtype) -> None:
     assert arrays.code_array(np.array([1, 2]), bits).dtype == numpy_type
     assert arrays.code_array(torch.tensor([1, 2]), bits).dtype == torch_type
+
+
+def test_unsigned_64_bit_tensors_are_rounded_once_as_numpy_ones_are() -> None:
+    values = [2**60 + 2**52 + 1, 2**63 + 5, 2**64 - 1, 2**63 - 1, 0, 3]
+    ours, numpys = torch.tensor(values, dtype=torch.uint64), np.array(values, dtype=np.uint64)
+    for fmt in (get("bf16"), get("fp16"), get("int8")):
+        assert np.array_equal(fmt.round(ours).numpy(), fmt.round(numpys))
+    assert np.array_equal(get("int8").round(ours, overflow="wrap").numpy(), get("int8").round(numpys, overflow="wrap"))
+
+
+def test_codes_are_not_looked_at_where_a_tracer_stands_for_them() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    codes, fmt = torch.tensor([1, 2, 5]), get("e2m1")
+    with FakeTensorMode() as mode:
+        assert fmt.decode(mode.from_tensor(codes), torch.float32).shape == (3,)
+    for kind in ("real", "fake"):
+        graph = make_fx(lambda c: fmt.decode(c, torch.float32), tracing_mode=kind)(codes)
+        assert torch.equal(graph(codes), fmt.decode(codes, torch.float32))
+    with pytest.raises(FormatError, match="e2m1 has codes 0 to 15; got 16"):
+        fmt.decode(torch.tensor([16]), torch.float32)
+
+
+def test_long_doubles_beyond_float64_warn_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    big = np.array(["inf", "1e400", "-1e400", "nan", "1"], dtype=np.longdouble)
+    assert np.array_equal(get("fp32").round(big)[[0, 4]].astype(float), [float(get("fp32").max), 1])
+    assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]

@@ -131,15 +131,19 @@ void check_grids(const CastOps& ops, const CastOps& scalar) {
         const std::string where = std::string(ops.isa) + ": " + c.name + ", mode " + std::to_string(m);
         std::vector<float> a(n), b(n);
         std::vector<int32_t> p(n), q(n);
-        if (ops.round(c.grid, mode, drawn, x.data(), a.data(), n) != scalar.round(c.grid, mode, drawn, x.data(), b.data(), n))
-          fail(where + ": NaN is told differently");
-        // which payload a NaN keeps is the processor's choice where two meet; that it is one is compared
-        for (size_t i = 0; i < n; ++i) {
-          if (a[i] != a[i] && b[i] != b[i]) a[i] = b[i] = 0;
+        Beyond ends = beyond_of(c.grid);
+        ends.high_value = 0x7f800000, ends.low_value = static_cast<int32_t>(0xff800000u), ends.high_code = -5, ends.low_code = -6;
+        for (const Beyond* given : {static_cast<const Beyond*>(&ends), static_cast<const Beyond*>(nullptr)}) {
+          if (ops.round(c.grid, mode, given, drawn, x.data(), a.data(), n) != scalar.round(c.grid, mode, given, drawn, x.data(), b.data(), n))
+            fail(where + ": NaN is told differently");
+          // which payload a NaN keeps is the processor's choice where two meet; that it is one is compared
+          for (size_t i = 0; i < n; ++i) {
+            if (a[i] != a[i] && b[i] != b[i]) a[i] = b[i] = 0;
+          }
+          same(a, b, where + " rounded");
+          ops.encode(c.grid, mode, given, drawn, x.data(), p.data(), n), scalar.encode(c.grid, mode, given, drawn, x.data(), q.data(), n);
+          same(p, q, where + " encoded");
         }
-        same(a, b, where + " rounded");
-        ops.encode(c.grid, mode, drawn, x.data(), p.data(), n), scalar.encode(c.grid, mode, drawn, x.data(), q.data(), n);
-        same(p, q, where + " encoded");
         for (const float* decided : {static_cast<const float*>(nullptr), drawn}) {
           const Beyond beyond = beyond_of(c.grid);
           std::vector<int32_t> r = p, o = q;

@@ -98,3 +98,11 @@ def test_without_the_native_module_the_reference_gives_the_same_bits(monkeypatch
 def test_what_does_not_fit_is_refused(call, sentence):
     with pytest.raises(FormatError, match=sentence):
         call(ComplexSigns.of(normal(3, 4)))
+
+
+@pytest.mark.parametrize("power", [-60, -120])
+def test_tiny_activations_give_the_bits_of_the_reference(isa, power, monkeypatch):
+    x, w = normal(5, 40, seed=1) * 2.0**power, ComplexSigns.of(normal(9, 40, seed=2))
+    got = ops.complex_matmul(x, w)
+    monkeypatch.setattr(native, "load", lambda: None)
+    assert torch.equal(got, ops.complex_matmul(x, w))

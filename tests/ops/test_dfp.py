@@ -196,3 +196,13 @@ def test_the_choice_of_a_kernel_is_explained():
         refused["native int16"] == "int4/g128 is not int16"
         and refused["native int8"] == "activations have more than 8 bits"
     )
+
+
+@pytest.mark.parametrize("x", [torch.zeros(()), np.zeros((2, 8)), torch.zeros(2, 8, dtype=torch.complex64)])
+def test_what_is_no_floating_tensor_is_refused(x):
+    with pytest.raises(FormatError, match="x is a floating tensor"):
+        ops.dfp_matmul(x, torch.zeros(3, 8))
+    with pytest.raises(FormatError, match=r"matrix \[n, k\]; got 3 dimensions"):
+        ops.dfp_matmul(torch.zeros(2, 8), torch.zeros(1, 3, 8))
+    with pytest.raises(FormatError, match=r"2 to 16 bits; got 8\.5"):
+        ops.dfp_matmul(torch.zeros(2, 8), torch.zeros(3, 8), 8.5)

@@ -21,6 +21,8 @@ def test_the_pass_over_the_model_has_its_own_settings() -> None:
     whole = options.whole()
     assert (whole.steps, whole.rate, whole.scale_rate, whole.batch, whole.seed) == (11, 0.5, 0.25, 3, 9)
     assert whole.loss == "kl" and options.loss == "mse"
+    frozen = distill.Options(scales=False, optimizer="sign").whole()
+    assert not frozen.scales and frozen.optimizer == "sign"
     with pytest.raises(ValueError, match="0 or more"):
         distill.Options(model_steps=-1)
 

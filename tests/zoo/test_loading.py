@@ -73,7 +73,6 @@ def test_the_outliers_are_the_same_every_time(tmp_path, monkeypatch):
 
 def test_folder(tmp_path, shared_data):
     assert loading.folder("anybit-tiny") == WEIGHTS / "anybit-tiny"
-    assert loading.folder("stories260k") == shared_data / "stories260k"
     assert loading.folder(str(tmp_path)) == tmp_path
     with pytest.raises(AnybitError, match="resnet20 is no decoder but a convolutional"):
         loading.folder("resnet20")
@@ -81,11 +80,13 @@ def test_folder(tmp_path, shared_data):
         loading.folder("no-such-model")
 
 
-def test_a_decoder_without_a_calibration_text_takes_that_of_anybit_tiny(tmp_path, shared_data):
-    assert loading.calibration("stories260k") == WEIGHTS / "anybit-tiny" / "calibration.txt"
-    assert loading.calibration("anybit-tiny") is None
-    assert loading.calibration(str(shared_data / "stories260k")) is None
-    assert loading.calibration("no-such-model") is None
+def test_a_decoder_without_a_calibration_text_takes_that_of_anybit_tiny(tmp_path, shared_data, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made, own = loading.folder("stories260k"), shared_data / "stories260k"
+    assert made.is_relative_to(tmp_path) and made == loading.folder("stories260k")
+    assert (made / "calibration.txt").read_bytes() == (WEIGHTS / "anybit-tiny" / "calibration.txt").read_bytes()
+    assert all((made / file.name).read_bytes() == file.read_bytes() for file in own.iterdir())
+    assert [entry.name for entry in made.parent.iterdir()] == [made.name]
 
 
 def test_a_network_is_ready_to_be_used(shared_data):

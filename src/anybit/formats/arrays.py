@@ -118,12 +118,13 @@ def working(x: Any) -> Any:
             raise FormatError(f"expected a dense tensor; got one of layout {x.layout}")
         if x.dtype.is_floating_point:
             return x if x.dtype == xp.float64 else x.to(xp.float32)
-        return _odd_of_integers(x) if x.dtype == xp.int64 else x.to(xp.float64)
+        return _odd_of_integers(x) if x.dtype in (xp.int64, xp.uint64) else x.to(xp.float64)
     x = np.asarray(x)
     if x.dtype.kind == "f":
         if x.dtype.itemsize > 8:
-            near = x.astype(np.float64)
-            return _odd(near, np.sign(x - near))
+            with np.errstate(invalid="ignore", over="ignore"):
+                near = x.astype(np.float64)
+                return _odd(near, np.sign(x - near))
         return x.astype(np.float64 if x.dtype.itemsize == 8 else np.float32, copy=False)
     if x.dtype.kind in "iub":
         return _odd_of_integers(x) if x.dtype.itemsize == 8 else x.astype(np.float64)
@@ -138,12 +139,20 @@ def working(x: Any) -> Any:
 
 def low_bits(x: Any) -> Any:
     """64-bit integers modulo 2^48, which float64 holds and which wraps around to the same; anything else as it is."""
-    wide = x.dtype == sys.modules["torch"].int64 if is_torch(x) else x.dtype.kind in "iu" and x.dtype.itemsize == 8
+    if is_torch(x):
+        torch = sys.modules["torch"]
+        x, wide = (x.view(torch.int64), True) if x.dtype == torch.uint64 else (x, x.dtype == torch.int64)
+    else:
+        wide = x.dtype.kind in "iu" and x.dtype.itemsize == 8
     return x & ((1 << 48) - 1) if wide else x
 
 
 def _odd_of_integers(x: Any) -> Any:
-    high, low = cast(x >> 32, "float64") * 2.0**32, cast(x & 0xFFFFFFFF, "float64")
+    unsigned = is_torch(x) and x.dtype == sys.modules["torch"].uint64
+    if unsigned:  # torch neither shifts nor masks it
+        x = x.view(sys.modules["torch"].int64)
+    upper = (x >> 32) & 0xFFFFFFFF if unsigned else x >> 32
+    high, low = cast(upper, "float64") * 2.0**32, cast(x & 0xFFFFFFFF, "float64")
     near = high + low
     return _odd(near, low - (near - high))
 
@@ -173,21 +182,29 @@ def code_array(codes: Any, bits: int) -> Any:
     return np.asarray(codes).astype(code_dtype(bits), copy=False)
 
 
+def has_values(x: Any) -> bool:
+    """Whether a tensor holds numbers that may be looked at: not where a tracer or a transformation stands for them."""
+    torch = sys.modules["torch"]
+    if type(x) not in (torch.Tensor, torch.nn.Parameter) or torch.compiler.is_compiling():
+        return False
+    if torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return False
+    return torch.utils._python_dispatch._get_current_dispatch_mode() is None
+
+
 def check_codes(codes: Any, bits: int, name: str) -> None:
     """FormatError unless codes are integers of that many bits; of tensors on devices or under a tracer only the type is looked at."""
     xp = namespace(codes)
     if is_torch(codes):
         whole = not (codes.dtype.is_floating_point or codes.dtype.is_complex or codes.dtype == xp.bool)
-        seen = codes.device.type == "cpu" and not (
-            xp.compiler.is_compiling() or xp._C._functorch.is_functorch_wrapped_tensor(codes)
-        )
+        seen = codes.device.type == "cpu" and has_values(codes)
     else:
         whole, seen = codes.dtype.kind in "iu", True
     if not whole:
         raise FormatError(f"codes are integers; got an array of {codes.dtype}")
     if not seen or (codes.dtype == xp.uint8 and bits >= 8) or 0 in codes.shape:
         return
-    if is_torch(codes):
+    if is_torch(codes) and codes.dtype in (xp.uint16, xp.uint32, xp.uint64):
         codes = codes.long()  # torch has no minimum of wide unsigned types
     low, high = int(codes.min()), int(codes.max())
     if low < 0 or high >= 1 << bits:

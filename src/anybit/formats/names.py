@@ -104,11 +104,15 @@ _P3109 = re.compile(r"p3109_k(\d{1,2})p(\d{1,2})([su])([ef])|binary(\d{1,2})p(\d
 _LEVELS = re.compile(r"levels\((.*)\)")
 
 
-@cache
 def get(name: str) -> Format:
     """The format of that name. FormatError naming the widths allowed, or near names, where there is none."""
     if not isinstance(name, str):
         raise FormatError(f"a number format is known by its name, a string; got {name!r}")
+    return _get(name)
+
+
+@cache
+def _get(name: str) -> Format:
     if name in TABLE:
         return TABLE[name]
     if match := _INT.fullmatch(name):

@@ -276,11 +276,11 @@ def _plain(x: Any) -> bool:
 def _usable_tensor(x: Any) -> bool:
     """Is x a plain tensor in memory that no gradient, transformation or tracer watches?"""
     torch = sys.modules["torch"]
-    if type(x) not in (torch.Tensor, torch.nn.Parameter) or x.device.type != "cpu" or x.numel() < SMALLEST:
+    if x.device.type != "cpu" or x.numel() < SMALLEST or type(x) not in (torch.Tensor, torch.nn.Parameter):
         return False
     if x.layout != torch.strided or (x.requires_grad and torch.is_grad_enabled()) or x.is_neg() or x.is_conj():
         return False
-    return not (torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x))
+    return arrays.has_values(x)
 
 
 def _flat(x: Any) -> NDArray[Any]:

@@ -80,8 +80,8 @@ def complex_matmul(
     if packed is not None and packed.planes.handle is not None:
         sums = run_native(codes, packed.planes, None, -1 if levels == 0 else 0, levels or 127)
         p, q = sums[:, :n], sums[:, n:]
-        along, across = p + q, q - p  # twice the sums of x a and of x b
-        scale = scale / 2
+        # Twice the sums of x a and of x b; halved here, where they are whole and even, and not in the scale, which may be subnormal.
+        along, across = (p + q) / 2, (q - p) / 2
     else:
         along, across = _sums(codes, w, exact=levels > 0)
     re, im = scale * w.scale_re, scale * w.scale_im

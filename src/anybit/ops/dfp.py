@@ -7,7 +7,8 @@ chains to float32. Here the upper half of a chain's sum moves on and the lower s
 
     high += low >> 16;  low &= 65535;  the whole sum is high * 2^16 + low
 
-so that a result is the float32 nearest to the sum of products, whatever the chains. `chained_product` is the readable reference in numpy of
+so that a result of up to 32768 columns is the float32 nearest to the sum of products, whatever the chains; beyond, the spans of 32768 are
+rounded each and added. `chained_product` is the readable reference in numpy of
 compiled kernels (native/generic/int16.inl), which `ops.matmul` takes for weights of int16 and activations of int16/tensor:e8m0 too.
 """
 
@@ -29,7 +30,7 @@ from anybit.tensors.scales import power_of_two
 
 Codes = NDArray[np.int64]
 SPANS = (256, 128, 64, 32, 16, 8)
-"""Lengths of chains that are tried, longest first; 2 suits any codes."""
+"""Lengths of chains that are tried, longest first; 2 suits any codes but -2^15 on both sides."""
 ROOM = 2**31 - 1 - 65535
 """What a chain's sum may reach beside a lower half."""
 FORMAT = TensorFormat.parse("int16/tensor:e8m0")
@@ -51,10 +52,15 @@ def dfp_matmul(x: Tensor, w: Tensor | QTensor | Packed, bits: int = 16, bias: Te
     """x [..., k] in dynamic fixed point of `bits` bits (2 to 16), times w [n, k] transposed, plus bias [n] -> float32 [..., n].
 
     w: int16 with a power of two for all of it (`dfp_encode`, or packed), or floats, encoded here with as many bits. The result is the
-    float32 nearest to the sum of products of codes, times a power of two (and the bias added). The compiled product is NaN where x holds
-    NaN or infinity. FormatError for other widths and weights, and where shapes do not fit.
+    float32 nearest to the sum of products of codes, times a power of two (and the bias added); compiled, of each span of 32768 columns.
+    The compiled product is NaN where x holds NaN or infinity. FormatError for other widths and weights, and where shapes do not fit.
     """
     _check_bits(bits)
+    if not isinstance(x, Tensor) or x.dim() < 1 or not x.dtype.is_floating_point:
+        what = f"a tensor of {x.dtype} and {x.dim()} dimensions" if isinstance(x, Tensor) else type(x).__name__
+        raise FormatError(f"x is a floating tensor [..., k]; got {what}")
+    if isinstance(w, Tensor) and w.dim() != 2:
+        raise FormatError(f"the weight is a matrix [n, k]; got {w.dim()} dimensions")
     if isinstance(w, Tensor):
         w = dfp_encode(w, bits)
     if w.format is None or w.format != FORMAT:
@@ -121,5 +127,5 @@ def _scale(top: Tensor, bits: int) -> Tensor:
 
 
 def _check_bits(bits: int) -> None:
-    if not 2 <= bits <= 16:
+    if bits not in range(2, 17):
         raise FormatError(f"dynamic fixed point has 2 to 16 bits; got {bits}")

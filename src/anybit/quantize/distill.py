@@ -2,24 +2,27 @@
 
 Blocks are learned one after another first (`gradient_ptq`); then a few hundred steps lower the KL divergence of the next-token
 distributions, as quantization-aware distillation does (Liu et al., LLM-QAT, arXiv 2305.17888; Chen et al., EfficientQAT, arXiv 2407.11062,
-learn the scales alone in this phase), on the calibration windows and without labels.  Codes and format stay what they are: nothing is
+learn the scales alone in this phase), on the calibration windows and without labels.  The formats stay what they are: nothing is
 added to the model.  Gradients of the whole model are needed, so this is for models of up to about a billion parameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from torch import Tensor
 
-from anybit.quantize import gradient_ptq
+from anybit.formats import TensorFormat
+from anybit.quantize import gradient_ptq, obs
 from anybit.quantize.reconstruct import Forward, Reconstructed, Settings, Targets, Told, reconstruct
 from anybit.quantize.result import Quantized
+from anybit.quantize.statistics import Statistics
 from anybit.tensors import QTensor
 
-BYTES = 28
-"""A parameter of a learned weight at the peak: the weight, its place between codes, V, its gradient, two moments, and the value."""
+BYTES = 60
+"""A learned parameter at the peak, as measured (42 to 59): float model and weight, place between codes, V, gradient, two moments, and what
+the gradient needs of code, scale and zero point."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +39,22 @@ class Options(gradient_ptq.Options):
 
     def whole(self) -> Settings:
         """The settings of the pass over the whole model."""
-        return Settings(
-            steps=self.model_steps,
-            rate=self.model_rate,
-            scale_rate=self.model_scale_rate,
-            batch=self.batch,
-            loss="kl",
-            held_out=self.held_out,
-            seed=self.seed,
-        )
+        own = {field.name: getattr(self, field.name) for field in fields(Settings)}
+        own |= {"steps": self.model_steps, "rate": self.model_rate, "scale_rate": self.model_scale_rate, "loss": "kl"}
+        return Settings(**own)
 
 
-def quantize(*args: object, **named: object) -> Quantized:
+def quantize(
+    weight: Tensor,
+    fmt: TensorFormat,
+    stats: Statistics | None,
+    options: Options | None = None,
+    *,
+    name: str = "layer",
+    factor: obs.Factor | None = None,
+) -> Quantized:
     """As `gradient_ptq.quantize`."""
-    return gradient_ptq.quantize(*args, **named).by("distill")  # type: ignore[arg-type]
+    return gradient_ptq.quantize(weight, fmt, stats, options, name=name, factor=factor).by("distill")
 
 
 def finish(

@@ -31,7 +31,7 @@ class Options(gptq.Options, Settings):
         if self.start not in ("gptq", "rtn"):
             raise ValueError(f"start is gptq or rtn; got {self.start!r}")
         if self.loss == "kl":
-            raise ValueError("a block's outputs are no logits: the loss is mse or l1 (the method distill has kl)")
+            raise ValueError("a block's outputs are no logits: its loss is mse or l1")
 
 
 def quantize(

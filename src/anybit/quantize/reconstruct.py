@@ -135,7 +135,8 @@ class LearnedWeight:
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """weights: by name.  before, after: mean squared error on the held-out windows over the targets' mean square; kept: whether it
+    """weights: by name.  before, after: mean squared error on the held-out windows over the targets' mean square (of "kl": nats a
+    row); kept: whether it
     fell, else the weights are those it started from."""
 
     weights: Mapping[str, QTensor]
@@ -205,12 +206,12 @@ def descend(
             while len(queue) < min(settings.batch, len(train)):
                 queue += torch.randperm(len(train), generator=generator).tolist()
             batch, queue = sorted(queue[: settings.batch]), queue[settings.batch :]
+            optimizer.zero_grad(set_to_none=True)  # before the forward pass, which needs the memory
             wanted = targets(batch)
             got = learner.forward(batch)
             loss = _loss(settings.loss, got, wanted)
             if not bool(torch.isfinite(loss)):
                 break
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if settings.optimizer == "sign":
                 for group in optimizer.param_groups:

@@ -270,6 +270,7 @@ def _finished(
 ) -> dict[str, Mapping[str, Any]]:
     """The reports on the matrices of all blocks after its method has learned them together."""
     assert quantizer.method.finish is not None and job.windows is not None
+    # One piece: a job killed within it learns all of it again.
     inside = range(job.model.plan.blocks[0][0], job.model.plan.blocks[-1][1])
     learned = {i.name for i in job.items if i.name in reports and not quantizer.rounds(i) and i.ops[0] in inside}
     if not pages.has(_WHOLE):

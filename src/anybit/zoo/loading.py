@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 from pathlib import Path
 
 from torch import nn
@@ -12,9 +14,10 @@ from anybit.errors import AnybitError, CheckpointError
 from anybit.models import Model, inject_outliers
 from anybit.models.outliers import KINDS, write
 from anybit.ops.costs import cache_folder
-from anybit.zoo.members import MEMBERS, WEIGHTS, Member, find
+from anybit.zoo.members import WEIGHTS, Member, find
 
 OUTLIERS = "lm-outliers"
+CALIBRATION = "calibration.txt"
 OUTLIER_FRACTION, OUTLIER_SCALE = 0.02, 32.0
 """Of `lm-outliers`; a power of two, so that its bfloat16 weights stay exact."""
 
@@ -59,7 +62,8 @@ def checked(member: Member) -> Path:
 def folder(name_or_path: str) -> Path:
     """The directory of a decoder: a path, the name of a bundled model, or of a member of the zoo.
 
-    `lm-outliers` is written to the user's cache (`ops.costs.cache_folder`) the first time.  Raises AnybitError for a member
+    `lm-outliers`, and a third party's decoder without a calibration text of its own beside that of `anybit-tiny`, are written to the
+    user's cache (`ops.costs.cache_folder`) the first time.  Raises AnybitError for a member
     that is no decoder, CheckpointError for what is neither.
     """
     try:
@@ -73,16 +77,23 @@ def folder(name_or_path: str) -> Path:
             f"{name_or_path} is no decoder but a {member.family}; `anybit zoo eval` scores it, `anybit quantize` quantizes it"
         )
     path = checked(member)
-    return _written(member) if name_or_path == OUTLIERS else path.parent
+    if name_or_path == OUTLIERS:
+        return _written(member)
+    return path.parent if (path.parent / CALIBRATION).is_file() else _with_calibration(member, path.parent)
 
 
-def calibration(name_or_path: str) -> Path | None:
-    """The text of `anybit-tiny` for a decoder of the zoo without a calibration text of its own; None for any other model."""
-    if Path(name_or_path).exists() or name_or_path not in {member.name for member in MEMBERS}:
-        return None
-    if (folder(name_or_path) / "calibration.txt").is_file():
-        return None
-    return WEIGHTS / "anybit-tiny" / "calibration.txt"
+def _with_calibration(member: Member, source: Path) -> Path:
+    assert member.sha256 is not None, "only trained members are copied"
+    out = cache_folder() / "zoo" / f"{member.name}-{member.sha256[:12]}"
+    if not out.is_dir():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
+            made = Path(temporary) / "made"
+            shutil.copytree(source, made, copy_function=shutil.copyfile)
+            made.chmod(0o755)
+            shutil.copyfile(WEIGHTS / "anybit-tiny" / CALIBRATION, made / CALIBRATION)
+            made.rename(out)
+    return out
 
 
 def _written(member: Member) -> Path:

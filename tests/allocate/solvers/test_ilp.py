@@ -1,5 +1,9 @@
 import ctypes
 import itertools
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -103,3 +107,13 @@ def test_the_solver_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     solve(costs, sizes, int(sizes[:, 2].sum() * 0.9))
     ctypes.CDLL(None).fflush(None)
     assert capfd.readouterr().out == ""
+
+
+def test_two_threads_leave_stdout_where_it_was_and_a_closed_one_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    costs, sizes = np.random.default_rng(0).random((20, 4)).cumsum(1)[:, ::-1], np.tile(np.arange(1, 5) * 100, (20, 1))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda budget: solve(costs, sizes, budget), [4000 + 10 * i for i in range(20)]))
+    os.write(1, b"still here")
+    assert capfd.readouterr().out == "still here"
+    code = "import os, numpy as np; os.close(1); from anybit.allocate import solve; solve(np.ones((2, 2)), np.ones((2, 2)), 4)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

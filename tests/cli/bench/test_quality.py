@@ -63,9 +63,11 @@ def test_names_are_checked() -> None:
     assert (
         selected("all") == quality.LIBRARIES and selected(None) == () and selected("hqq, quanto") == ("hqq", "quanto")
     )
-    assert quality.ours(None) == tuple(quality.METHODS) and quality.ours("gptq, distill") == ("gptq", "distill")
+    assert quality.selected_methods(None) == tuple(quality.METHODS) and quality.selected_methods(
+        "gptq, distill,gptq"
+    ) == ("gptq", "distill")
     with pytest.raises(AnybitError, match="unknown method 'obq'; there are rtn, gptq"):
-        quality.ours("obq")
+        quality.selected_methods("obq")
     with pytest.raises(AnybitError, match="unknown peer 'gguf'"):
         selected("hqq,gguf")
     with pytest.raises(AnybitError, match=r"\.png or \.svg; got a\.gif"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,6 +21,8 @@ from anybit.errors import RecipeError
 
 _SCALE = 1e4
 """The costs' spread is brought to this, far above HiGHS's fixed absolute gap of 1e-6."""
+
+_STDOUT = threading.Lock()
 
 _CUTS = 50
 """How many allocations just above a budget may be excluded one by one."""
@@ -85,19 +88,24 @@ def _milp(problem: Problem, unit: str, time_limit: float) -> Choices:
 def _silenced() -> Iterator[None]:
     """Nothing compiled prints meanwhile: HiGHS 1.12 has a line that goes to stdout, where a JSON document may stand."""
     libc = ctypes.CDLL(None) if os.name == "posix" else None
-    if libc is None:
-        yield
-        return
-    libc.fflush(None)
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    try:
-        yield
-    finally:
+    with _STDOUT:  # or the second of two threads would keep what the first one put in its place
+        try:
+            kept = os.dup(1)
+        except OSError:  # it is closed
+            libc = None
+        if libc is None:
+            yield
+            return
         libc.fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        try:
+            yield
+        finally:
+            libc.fflush(None)
+            os.dup2(kept, 1)
+            os.close(kept)
+            os.close(nowhere)
 
 
 def _rows(problem: Problem) -> tuple[Floats, Floats]:

@@ -123,9 +123,9 @@ def selected(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def ours(text: str | None) -> tuple[str, ...]:
+def selected_methods(text: str | None) -> tuple[str, ...]:
     """The methods of METHODS asked for, names with commas; all where None. AnybitError for an unknown one."""
-    names = tuple(METHODS) if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+    names = tuple(METHODS) if text is None else tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     if unknown := [name for name in names if name not in METHODS]:
         raise AnybitError(f"unknown method {unknown[0]!r}; there are {', '.join(METHODS)}")
     return names
@@ -179,10 +179,13 @@ def compare(
     absent: dict[str, str] = {}
     versions: dict[str, str] = {}
     for library in libraries:
+        measured: list[Point] = []
         try:
-            points += merged(tuple(_theirs(subject, library, work, threads, versions, absent, job)))
+            for point in _theirs(subject, library, work, threads, versions, absent, job):
+                measured.append(point)
         except (AnybitError, RuntimeError) as error:
             absent[library] = str(error)
+        points += merged(measured)
     methods = tuple(METHODS) if methods is None else methods
     total = len(methods) * len(budgets)
     for number, (label, bits) in enumerate((method, budget) for method in methods for budget in budgets):

@@ -438,7 +438,7 @@ def quality(
     names = listed(subjects, "--models", str)
     libraries = bench.selected(peers)
     wanted = listed(budgets, "--bits", float)
-    ours = bench.ours(methods)
+    ours = bench.selected_methods(methods)
     positive(tokens, "--tokens")
     if picture is not None:
         bench.check_picture(picture)

@@ -121,10 +121,6 @@ def quantize(
     wanted = to_recipe(recipe, weights, bits, named, embeddings, calibration, samples, length, scale_rule, transforms)
     folder = folder or model_folder(model)
     from anybit import recipes
-    from anybit.zoo import loading
-
-    if wanted.calibration.text is None and (text := loading.calibration(model)) is not None:
-        wanted = wanted.model_copy(update={"calibration": wanted.calibration.model_copy(update={"text": text})})
 
     console = Console(json)
     if method == AUTO:
