@@ -417,7 +417,7 @@ def quality(
     ] = None,
     budgets: Annotated[
         str, typer.Option("--bits", help="Budgets of ours, bits a weight, several with commas.")
-    ] = "2.5,3,3.5,4,4.5,5,6,8.5",
+    ] = "2.5,3,3.5,4,4.5,5,6,8",
     methods: Annotated[
         str | None,
         typer.Option(
