@@ -13,11 +13,8 @@ from dataclasses import dataclass, fields
 
 from torch import Tensor
 
-from anybit.formats import TensorFormat
-from anybit.quantize import gradient_ptq, obs
+from anybit.quantize import gptq, gradient_ptq
 from anybit.quantize.reconstruct import Forward, Reconstructed, Settings, Targets, Told, reconstruct
-from anybit.quantize.result import Quantized
-from anybit.quantize.statistics import Statistics
 from anybit.tensors import QTensor
 
 BYTES = 60
@@ -44,17 +41,7 @@ class Options(gradient_ptq.Options):
         return Settings(**own)
 
 
-def quantize(
-    weight: Tensor,
-    fmt: TensorFormat,
-    stats: Statistics | None,
-    options: Options | None = None,
-    *,
-    name: str = "layer",
-    factor: obs.Factor | None = None,
-) -> Quantized:
-    """As `gradient_ptq.quantize`."""
-    return gradient_ptq.quantize(weight, fmt, stats, options, name=name, factor=factor).by("distill")
+quantize = gptq.under("distill", gradient_ptq.quantize)
 
 
 def finish(

@@ -135,8 +135,8 @@ def _dynamic(
     return done, scale, zero, None
 
 
-def under(method: str) -> Callable[..., Quantized]:
-    """`quantize` as the last step of a method whose transforms come before it, and which the report names."""
+def under(method: str, inner: Callable[..., Quantized] = quantize) -> Callable[..., Quantized]:
+    """`inner` as a step of another method, which the report names: transforms come before it, or learning behind it."""
 
     def quantize_under(
         weight: Tensor,
@@ -147,6 +147,6 @@ def under(method: str) -> Callable[..., Quantized]:
         name: str = "layer",
         factor: obs.Factor | None = None,
     ) -> Quantized:
-        return quantize(weight, fmt, stats, options, name=name, factor=factor).by(method)
+        return inner(weight, fmt, stats, options, name=name, factor=factor).by(method)
 
     return quantize_under
