@@ -1,8 +1,9 @@
 """Roundings of one library as a peer of `anybit bench formats`; see ../README.md for the protocol. Runs in .venv-peers.
 
 Started as `python run_formats.py LIBRARY '{"rows": R, "cols": C, "threads": T, "seconds": S}'`. For every line
-`{"format": F, "mode": M}` it rounds once and answers `{"seconds": s, "elements": n}`, or `{"lacks": "why"}`. Where all R x C
-numbers would take longer than S seconds, it rounds the first rows only, and n says how many numbers those are.
+`{"format": F, "mode": M}` it rounds again and again, as `rounds.Steady` says, and answers `{"seconds": s, "elements": n}`, or
+`{"lacks": "why"}`. Where all R x C numbers would take longer than S seconds, it rounds the first rows only, and n says how many
+numbers those are.
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from protocol import serve
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
+from anybit.cli.bench.rounds import Steady
 
 Call = Callable[[Any], object]
 FLOATS = {"fp16": (5, 10), "bf16": (8, 7), "e4m3fn": (4, 3), "e5m2": (5, 2), "e2m1": (2, 1)}
@@ -147,10 +153,10 @@ class Worker:
             library.set_num_threads(job["threads"])
             x = library.from_numpy(x)
         self.x = x
-        self.known: dict[tuple[str, str], tuple[Call, Any]] = {}
+        self.known: dict[tuple[str, str], tuple[Steady, int]] = {}
 
-    def prepared(self, fmt: str, mode: str) -> tuple[Call, Any]:
-        """The call and as many rows as it may take; both found at the first request, whose time is not counted."""
+    def prepared(self, fmt: str, mode: str) -> tuple[Steady, int]:
+        """Samples of the case and how many numbers they round, found at the first request."""
         if (fmt, mode) not in self.known:
             call, rows = self.case(fmt, mode), max(1, PROBE // self.cols)
             call(self.x[:rows])
@@ -158,18 +164,15 @@ class Worker:
             call(self.x[:rows])
             expected = (time.perf_counter() - started) / rows
             fit = min(len(self.x), max(rows, int(self.seconds / expected)))
-            call(self.x[:fit])
-            self.known[fmt, mode] = call, self.x[:fit]
+            self.known[fmt, mode] = Steady(partial(call, self.x[:fit])), fit * self.cols
         return self.known[fmt, mode]
 
     def answer(self, asked: dict[str, str]) -> dict[str, Any]:
         try:
-            call, x = self.prepared(asked["format"], asked["mode"])
+            sample, elements = self.prepared(asked["format"], asked["mode"])
         except Lacks:
             return {"lacks": "no such format or rounding"}
-        started = time.perf_counter()
-        call(x)
-        return {"seconds": time.perf_counter() - started, "elements": len(x) * self.cols}
+        return {"seconds": sample(), "elements": elements}
 
 
 def main() -> None:

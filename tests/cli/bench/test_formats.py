@@ -52,7 +52,7 @@ def test_times_are_scaled_and_paired():
     line = formats.measure_case(
         Case("fp16", "up"), x, 3, {"slow": slow}, read_bandwidth=lambda: 1024.0, clock=lambda: float(next(ticks))
     )
-    # every call of ours lasts one tick; a quarter of the elements in 2 s is 8 s for all
+    # the clock ticks once a look: around calls of ours that count, one; a quarter of the elements in 2 s is 8 s for all
     assert line.seconds.values == (1.0, 1.0, 1.0)
     assert line.theirs["slow"].seconds.values == (8.0, 8.0, 8.0)
     assert line.theirs["slow"].ratio == 8.0 and line.theirs["slow"].elements == 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anybit.cli.bench.rounds import Cold, Sample, interleave, order, ratio
+from anybit.cli.bench.rounds import Cold, Sample, Steady, interleave, order, ratio
 
 
 class Clock:
@@ -73,6 +73,21 @@ def test_a_copy_alone_is_called_again_and_again():
     assert len(clock.calls) == 1 + 1 + 4
     with pytest.raises(ValueError, match="at least one copy"):
         Cold([])
+
+
+def test_steady_samples_leave_out_what_comes_after_a_rest_and_interruptions():
+    clock = Clock()
+    durations = [0.04, 0.03, 0.005, 0.011, 0.006, 0.06, 0.007]
+
+    def call() -> None:
+        clock.case("a", durations.pop(0))()
+
+    sample = Steady(call, clock)
+    assert sample() == pytest.approx(0.006)  # two calls for 50 ms, then three for 20
+    assert len(durations) == 2
+    durations.append(0.02)
+    assert sample() == pytest.approx(0.0135)  # one for 50 ms, then two
+    assert not durations
 
 
 def test_sample_statistics():

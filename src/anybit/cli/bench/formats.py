@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from anybit.cli.bench.rounds import Progress, Sample, interleave, ratio, silent
+from anybit.cli.bench.rounds import Progress, Sample, Steady, interleave, ratio, silent
 from anybit.formats import MODES, TensorFormat, get
 
 FORMATS = ("fp16", "bf16", "e4m3fn", "e5m2", "e2m1", "posit8_1", "fixed8_8", "mxfp4", "nvfp4")
@@ -124,23 +123,13 @@ def measure_case(
     read_bandwidth: Callable[[], float] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Line:
-    """One case over interleaved rounds, after one that is not counted; the bandwidth once before them."""
+    """One case over interleaved rounds of `Steady` samples; the bandwidth once before them."""
     import json
 
-    call, request = case.call(x), json.dumps({"format": case.format, "mode": case.mode})
-    call()
-    started = clock()
-    call()
-    repeats = max(1, math.ceil(0.005 / max(clock() - started, 1e-9)))
+    ours, request = Steady(case.call(x), clock), json.dumps({"format": case.format, "mode": case.mode})
     able = [name for name, library in libraries.items() if "lacks" not in library.ask(request)]
     floor = None if read_bandwidth is None else case.moved((x.shape[0], x.shape[1])) / read_bandwidth()
     measured: dict[str, int] = {}
-
-    def ours() -> float:
-        started = clock()
-        for _ in range(repeats):
-            call()
-        return (clock() - started) / repeats
 
     def theirs(name: str) -> float:
         answer = libraries[name].ask(request)

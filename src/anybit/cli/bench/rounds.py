@@ -112,6 +112,33 @@ class Cold:
         return took / number
 
 
+class Steady:
+    """Samples of work done again and again: the median seconds of calls that last 20 ms together, after at least one call and 50 ms that
+    are not counted.
+
+    Whoever comes after the turns of others finds its data out of the caches, its pages out of the translation buffers and its cores clocked
+    down: a plain copy of 64 MiB takes twice its time after 0.3 s of rest.  Work of 3 ms would be charged for that, work of 300 ms hardly;
+    and of a mean of few calls, one that another machine of the same host interrupts makes something else.
+    """
+
+    def __init__(self, call: Case, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.call, self.clock = call, clock
+
+    def __call__(self) -> float:
+        self._until(0.05)
+        return statistics.median(self._until(0.02))
+
+    def _until(self, seconds: float) -> list[float]:
+        took: list[float] = []
+        begun = self.clock()
+        while not took or sum(took) < seconds:
+            self.call()
+            now = self.clock()
+            took.append(now - begun)
+            begun = now
+        return took
+
+
 def interleave(
     samplers: Mapping[str, Callable[[], float]],
     rounds: int,

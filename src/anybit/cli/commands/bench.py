@@ -322,7 +322,8 @@ def formats(
 ) -> None:
     """Rounding float32 numbers to formats in every mode, against libraries that do the same and the time of moving the bytes.
 
-    Figures are milliseconds for all numbers, medians over interleaved rounds; "× pychop" is how many times as fast anybit is.
+    Figures are milliseconds for all numbers, medians over interleaved rounds; "× pychop" is how many times as fast anybit is. Every
+    sample is of calls one after another, behind at least one and 50 ms that are not counted.
     Where a library would take longer than 0.4 s (0.15 s with --quick) it rounds a part of the numbers and its time is scaled
     up: "of 1/64" says which part. The floor is bytes read and written over the read bandwidth measured before each case.
     Libraries run in processes of their own, in .venv-peers (`make peers`); qtorch compiles its kernels when it is first started.
