@@ -38,13 +38,23 @@ lint: $(VENV)/install.stamp
 	$(VENV)/bin/mypy
 
 # Other engines to measure against, in an environment of their own; llama.cpp is compiled for this machine (about ten minutes)
-peers: .venv-peers/install.stamp
+peers: .venv-peers/install.stamp .venv-peers-calibrated/install.stamp
 
 .venv-peers/install.stamp: benchmarks/peers-requirements.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install -q --upgrade pip
 	@# GCC 12 takes the operand of ldtilecfg for 8 bytes and drops the other stores to it: without the flags ggml crashes on AMX
 	CXXFLAGS="-fno-tree-dse -fno-dse" CMAKE_ARGS="-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release" .venv-peers/bin/python -m pip install -q --no-binary llama-cpp-python -r $<
+	touch $@
+
+# llm-compressor wants other versions of transformers than the rest, and GPTQModel a build of torch for CUDA, so its packages come one by one
+CALIBRATED := .venv-peers-calibrated/bin/python -m pip install -q
+.venv-peers-calibrated/install.stamp: benchmarks/peers-calibrated-requirements.txt Makefile
+	$(PYTHON) -m venv .venv-peers-calibrated
+	$(CALIBRATED) --upgrade pip
+	$(CALIBRATED) torch==$(TORCH)
+	$(CALIBRATED) -r $<
+	$(CALIBRATED) --no-deps --no-build-isolation gptqmodel==7.7.0 pypcre tokenicer logbar device-smi defuser dill
 	touch $@
 
 # Build the extension in place (src/anybit/_native*.so), for work on native/
@@ -65,4 +75,4 @@ sanitize: $(VENV)/torch.stamp
 	  PYTHONPATH=build/sanitize/src $(PY) -m pytest -q -m "not slow" -p no:cacheprovider --capture=sys $(SANITIZED)
 
 clean:
-	rm -rf build $(VENV) .venv-peers src/anybit/_native*.so
+	rm -rf build $(VENV) .venv-peers .venv-peers-calibrated src/anybit/_native*.so

@@ -25,7 +25,7 @@ def rows_of_int8(weight: Tensor) -> Tensor:
 
 
 class Modules(ABC):
-    """A float32 transformers model; `layers` changes the linear layers of its blocks and says how many bytes they take."""
+    """A float32 transformers model; `change` quantizes the linear layers of its blocks and says how many bytes they take."""
 
     formats: list[str]
     version: str
@@ -42,8 +42,8 @@ class Modules(ABC):
                 table.weight.copy_(rows_of_int8(table.weight))
 
     @abstractmethod
-    def layers(self, model: nn.Module, name: str) -> int:
-        """Quantize the linear layers of the blocks in place; bytes as packed."""
+    def change(self, model: nn.Module, name: str) -> int:
+        """Quantize the linear layers of the blocks of a causal language model in place; bytes as packed."""
 
     @torch.no_grad()
     def run(self, name: str, windows: list[list[int]]) -> tuple[int, np.ndarray]:
@@ -52,7 +52,7 @@ class Modules(ABC):
         tables = {t.weight.data_ptr(): t.weight for t in (model.get_input_embeddings(), model.get_output_embeddings())}
         stored = sum(w.numel() + 2 * w.shape[0] for w in tables.values())
         stored += sum(2 * p.numel() for p in model.parameters() if p.ndim == 1)  # gains, 16 bits
-        stored += self.layers(model.model, name)
+        stored += self.change(model, name)
         parts = [model(torch.tensor([window[:-1]])).logits[0].float().numpy() for window in windows]
         return stored, np.concatenate(parts)
 
@@ -93,7 +93,7 @@ class TorchAO(Modules):
         ways = ("hqq", "affine")
         self.formats = ["int8", *(f"int{bits}/g{g}, {way}" for bits in (6, 4, 3, 2) for g in (64, 32) for way in ways)]
 
-    def layers(self, model: nn.Module, name: str) -> int:
+    def change(self, model: nn.Module, name: str) -> int:
         from torchao.quantization import IntxWeightOnlyConfig, quantize_
         from torchao.quantization.granularity import PerAxis, PerGroup
         from torchao.quantization.quant_primitives import MappingType
@@ -103,7 +103,7 @@ class TorchAO(Modules):
         spec = name.split(", ")[0]
         bits, group = int(spec.split("/")[0].removeprefix("int")), int(spec.split("/g")[1]) if "/g" in spec else 0
         total = 0
-        for _, _, layer in linears(model):
+        for _, _, layer in linears(model.model):
             wide = group or layer.in_features
             if layer.in_features % wide:
                 raise ValueError(f"groups of {wide} do not divide {layer.in_features} inputs")
@@ -116,7 +116,7 @@ class TorchAO(Modules):
             mapping_type=MappingType.ASYMMETRIC if way == "affine" else MappingType.SYMMETRIC,
             intx_choose_qparams_algorithm=algorithm,
         )
-        quantize_(model, config)
+        quantize_(model.model, config)
         return total
 
 
@@ -129,14 +129,14 @@ class Quanto(Modules):
         super().__init__(folder, job)
         self.version, self.formats = version("optimum-quanto"), ["qint8", "qint4", "qint2"]
 
-    def layers(self, model: nn.Module, name: str) -> int:
+    def change(self, model: nn.Module, name: str) -> int:
         from optimum import quanto
 
         bits = int(name.removeprefix("qint"))
-        quanto.quantize(model, weights=getattr(quanto, name))
-        quanto.freeze(model)
+        quanto.quantize(model.model, weights=getattr(quanto, name))
+        quanto.freeze(model.model)
         total = 0
-        for layer in model.modules():
+        for layer in model.model.modules():
             weight = getattr(layer, "weight", None)
             if isinstance(weight, quanto.QTensor):
                 group = getattr(weight, "_group_size", None) or weight.shape[1]
@@ -155,7 +155,7 @@ class HQQ(Modules):
         self.quantizer = Quantizer
         self.version, self.formats = version("hqq"), [f"{bits} bits, g{g}" for bits in (8, 4, 3, 2) for g in (64, 32)]
 
-    def layers(self, model: nn.Module, name: str) -> int:
+    def change(self, model: nn.Module, name: str) -> int:
         bits, group = int(name.split()[0]), int(name.split("g")[-1])
 
         def quantized(weight: Tensor) -> tuple[Tensor, int]:
@@ -171,7 +171,7 @@ class HQQ(Modules):
             )
             return value, packed(weight.shape, bits, group, 4)
 
-        return replaced(model, quantized)
+        return replaced(model.model, quantized)
 
 
 class BitsAndBytes(Modules):
@@ -184,7 +184,7 @@ class BitsAndBytes(Modules):
         self.library = bitsandbytes
         self.version, self.formats = version("bitsandbytes"), ["nf4", "nf4, double", "fp4"]
 
-    def layers(self, model: nn.Module, name: str) -> int:
+    def change(self, model: nn.Module, name: str) -> int:
         kind, double = name.split(",")[0], "double" in name
         functional = self.library.functional
 
@@ -196,4 +196,4 @@ class BitsAndBytes(Modules):
             size = weight.numel() // 2 + (blocks + 4 * -(-blocks // 256) if double else 4 * blocks)
             return functional.dequantize_4bit(codes, state).float().reshape(weight.shape), size
 
-        return replaced(model, quantized)
+        return replaced(model.model, quantized)

@@ -1,6 +1,8 @@
-"""Other libraries' quantized models as peers of `anybit bench quality`; see ../README.md for the protocol. Runs in .venv-peers.
+"""Other libraries' quantized models as peers of `anybit bench quality`; see ../README.md for the protocol. Runs in .venv-peers or
+.venv-peers-calibrated.
 
-python run_quality.py LIBRARY '{"model": DIR, "windows": FILE.json, "importance": FILE.npz, "work": DIR, "threads": 1}'
+python run_quality.py LIBRARY '{"model": DIR, "windows": FILE.json, "calibration": FILE.json, "importance": FILE.npz, "work": DIR,
+"threads": 1}'
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ LIBRARIES = {
     "quanto": ("quality_modules", "Quanto"),
     "hqq": ("quality_modules", "HQQ"),
     "bitsandbytes": ("quality_modules", "BitsAndBytes"),
+    "auto-round": ("quality_calibrated", "AutoRound"),
+    "gptqmodel": ("quality_calibrated", "GPTQModel"),
+    "llm-compressor": ("quality_calibrated", "LLMCompressor"),
 }
 
 
@@ -28,7 +33,9 @@ def main() -> None:
     try:
         made: Any = getattr(importlib.import_module(module), kind)(Path(job["model"]), job)
     except ImportError as error:
-        print(json.dumps({"engine": name, "lacks": f"{name} is not installed in .venv-peers ({error})"}), flush=True)
+        print(
+            json.dumps({"engine": name, "lacks": f"{name} is not installed for this interpreter ({error})"}), flush=True
+        )
         return
     print(json.dumps({"engine": name, "version": made.version, "formats": made.formats}), flush=True)
     windows = json.loads(Path(job["windows"]).read_text())

@@ -79,6 +79,13 @@ class Subject:
             "agreement": far.agreement,
         }
 
+    def fingerprint(self) -> str:
+        """sha256 of what a score depends on beside the quantization: weights, calibration text and windows."""
+        digest = hashlib.sha256(_weights(self.folder))
+        digest.update(self.calibration.read_bytes())
+        digest.update(repr((self.samples, self.windows)).encode())
+        return digest.hexdigest()
+
     def perplexity(self) -> float:
         """Of the model itself."""
         return perplexity(self.reference, self.windows).perplexity

@@ -61,7 +61,9 @@ def test_logits_from_elsewhere_score_like_the_executor_that_made_them(tiny_folde
 
 def test_names_are_checked() -> None:
     assert (
-        selected("all") == quality.LIBRARIES and selected(None) == () and selected("hqq, quanto") == ("hqq", "quanto")
+        selected("all") == tuple(quality.LIBRARIES)
+        and selected(None) == ()
+        and selected("hqq, quanto") == ("hqq", "quanto")
     )
     assert quality.selected_methods(None) == tuple(quality.METHODS) and quality.selected_methods(
         "gptq, distill,gptq"
@@ -109,6 +111,11 @@ def test_ours_and_a_peer_side_by_side(tiny_folder, tmp_path, monkeypatch) -> Non
     assert theirs.perplexity == pytest.approx(vocabulary, rel=1e-6)  # all logits equal
     assert ours.library == OURS and ours.bits <= 6.0 and ours.kl < theirs.kl
     assert json.loads(json.dumps(found.as_dict()))["verdicts"][0]["theirs"]["library"] == "fake"
+    (tmp_path / "peer.py").write_text((PEER % vocabulary).replace("4000", "5000"))
+    again = compare(subject, ["fake"], [6.0], tmp_path / "work", 1)
+    assert again.points[0] == theirs  # kept, not asked again
+    subject.windows = [subject.windows[0][:-1]]
+    assert compare(subject, ["fake"], [6.0], tmp_path / "work", 1).points[0].bits > theirs.bits
     draw(tmp_path / "picture.svg", [found])
     assert "bits a weight" in (tmp_path / "picture.svg").read_text() or (tmp_path / "picture.svg").stat().st_size > 1000
     assert np.load(tmp_path / "work" / "importance.npz").files

@@ -7,6 +7,7 @@ bytes and logits; the figures are computed here.  They are given the same calibr
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,11 @@ from anybit.recipes.walk import Held, Walk
 from anybit.reproduce.subject import WINDOW, Subject
 from anybit.zoo.data import checkout
 
-LIBRARIES = ("llama.cpp", "torchao", "quanto", "hqq", "bitsandbytes")
+LIBRARIES: Mapping[str, str] = {
+    **dict.fromkeys(("llama.cpp", "torchao", "quanto", "hqq", "bitsandbytes"), ".venv-peers"),
+    **dict.fromkeys(("auto-round", "gptqmodel", "llm-compressor"), ".venv-peers-calibrated"),
+}
+"""Others, and the environment of a checkout that has them."""
 OURS = "anybit"
 SCRIPT = "run_quality.py"
 METHODS: Mapping[str, Mapping[str, Any]] = {
@@ -116,7 +121,7 @@ def selected(text: str | None) -> tuple[str, ...]:
     """The libraries asked for: `all`, or names with commas; none where None. AnybitError for an unknown one."""
     if text is None:
         return ()
-    names = LIBRARIES if text == "all" else tuple(part.strip() for part in text.split(",") if part.strip())
+    names = tuple(LIBRARIES) if text == "all" else tuple(part.strip() for part in text.split(",") if part.strip())
     unknown = [name for name in names if name not in LIBRARIES]
     if unknown:
         raise AnybitError(f"unknown peer {unknown[0]!r}; there are {', '.join(LIBRARIES)}, or all")
@@ -137,9 +142,10 @@ def command(library: str) -> list[str]:
     script = root / "benchmarks" / "peers" / SCRIPT if root else None
     if root is None or script is None or not script.is_file():
         raise AnybitError(f"{library} is measured from a checkout of the repository, which this is not")
-    python = root / ".venv-peers" / "bin" / "python"
+    environment = LIBRARIES[library]
+    python = root / environment / "bin" / "python"
     if not python.exists():
-        raise AnybitError(f"{library} is not installed; `make peers` makes its environment .venv-peers")
+        raise AnybitError(f"{library} is not installed; `make peers` makes its environment {environment}")
     return [str(python), str(script), library]
 
 
@@ -172,7 +178,7 @@ def compare(
     methods: Sequence[str] | None = None,
 ) -> Compared:
     """Ours, `methods` of METHODS under every budget that is possible for the model, and every format of the libraries; models of ours
-    stay in `work`."""
+    and figures of theirs stay in `work`."""
     name = subject.folder.name
     work.mkdir(parents=True, exist_ok=True)
     points: list[Point] = []
@@ -210,18 +216,26 @@ def _theirs(
     absent: dict[str, str],
     job: Progress,
 ) -> Iterator[Point]:
-    windows, importance = work / "windows.json", work / "importance.npz"
+    windows, calibration, importance = work / "windows.json", work / "calibration.json", work / "importance.npz"
     windows.write_text(json.dumps(subject.windows), encoding="utf-8")
+    shown = _calibration(subject)
+    calibration.write_text(json.dumps(shown), encoding="utf-8")
     if not importance.exists():
-        np.savez(importance, **_importance(subject))  # type: ignore[arg-type]
-    ask = {"model": str(subject.folder), "windows": str(windows), "importance": str(importance), "work": str(work)}
+        np.savez(importance, **_importance(subject, shown))  # type: ignore[arg-type]
+    files = {"windows": windows, "calibration": calibration, "importance": importance, "work": work}
+    ask = {"model": str(subject.folder), **{what: str(path) for what, path in files.items()}}
     with Peer(library, command(library), {**ask, "threads": threads}) as peer:
         if "lacks" in peer.about:
             raise AnybitError(str(peer.about["lacks"]))
         versions[library] = str(peer.about["version"])
         formats: list[str] = peer.about["formats"]
         out = work / "logits.npy"
+        mark = subject.fingerprint() + library + versions[library]
         for number, spec in enumerate(formats):
+            kept = work / "theirs" / f"{hashlib.sha256((mark + spec).encode()).hexdigest()[:20]}.json"
+            if kept.exists():
+                yield Point(**json.loads(kept.read_text(encoding="utf-8")))
+                continue
             job(f"{subject.folder.name}: {library} {spec}", number, len(formats))
             answer = peer.ask(json.dumps({"format": spec, "out": str(out)}))
             if "lacks" in answer:
@@ -234,26 +248,34 @@ def _theirs(
             given = Given(subject.windows, logits)
             far, near = divergence(given, subject.reference, subject.windows), perplexity(given, subject.windows)
             score = {"perplexity": near.perplexity, "kl": far.kl, "stderr": far.stderr, "agreement": far.agreement}
-            yield _point(library, spec, 8 * answer["bytes"] / subject.model.parameters, score)
+            point = _point(library, spec, 8 * answer["bytes"] / subject.model.parameters, score)
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text(json.dumps(asdict(point)), encoding="utf-8")
             out.unlink()
+            yield point
 
 
 def _point(library: str, spec: str, bits: float, score: Mapping[str, float]) -> Point:
     return Point(library, spec, bits, score["perplexity"], score["kl"], score["stderr"], score["agreement"])
 
 
-def _importance(subject: Subject) -> dict[str, np.ndarray]:
-    """The mean square of every input of every linear layer on the calibration windows: what llama.cpp calls an importance matrix."""
+def _calibration(subject: Subject) -> list[list[int]]:
+    """As many windows of the calibration text as ours are given, spread over it."""
     model = subject.model
-    linear = [item for item in items.quantizable(model) if item.role == "linear"]
-    inputs = Inputs(model.plan, linear)
-    text = subject.calibration.read_text(encoding="utf-8")
-    ids = model.tokenizer.encode(text)
+    ids = model.tokenizer.encode(subject.calibration.read_text(encoding="utf-8"))
     first = [] if model.tokenizer.bos is None else [model.tokenizer.bos]
     body = WINDOW - len(first)
     count = max(1, min(subject.samples, len(ids) // body))
     starts = [i * max(1, len(ids) // count) for i in range(count)]
-    walk = Walk(model.plan, [torch.tensor([*first, *ids[a : a + body]]) for a in starts if len(ids) - a >= body // 2])
+    return [[*first, *ids[a : a + body]] for a in starts if len(ids) - a >= body]
+
+
+def _importance(subject: Subject, windows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+    """The mean square of every input of every linear layer on the windows: what llama.cpp calls an importance matrix."""
+    model = subject.model
+    linear = [item for item in items.quantizable(model) if item.role == "linear"]
+    inputs = Inputs(model.plan, linear)
+    walk = Walk(model.plan, [torch.tensor(window) for window in windows])
     walk.visit(len(model.plan.ops), Held(model.weights), inputs)
     return {item.name: inputs.of(item).second_moment.float().numpy() for item in linear}
 

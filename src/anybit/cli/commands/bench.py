@@ -427,9 +427,9 @@ def quality(
         ),
     ] = None,
     tokens: Annotated[int, typer.Option("--tokens", help="Tokens that are scored, about.")] = 4096,
-    work: Annotated[Path, typer.Option("--work", help="Where ours are kept, so that a second run goes on.")] = Path(
-        "quality-work"
-    ),
+    work: Annotated[
+        Path, typer.Option("--work", help="Where ours and figures of theirs are kept, so that a second run goes on.")
+    ] = Path("quality-work"),
     picture: Annotated[Path | None, typer.Option("--picture", help="A .png or .svg of all figures.")] = None,
     json: engines.JsonOption = False,
 ) -> None:
