@@ -69,10 +69,11 @@ def test_same_values_as_explicit_inverse(act_order: bool, block: int, seed: int)
     np.testing.assert_array_equal(got.numpy(), expected)
 
 
-def test_factor_is_the_upper_root_of_the_inverse() -> None:
-    _, hessian = problem(1, 50, 3)
+@pytest.mark.parametrize("columns", [50, 601])  # in one piece, and by halves
+def test_factor_is_the_upper_root_of_the_inverse(columns: int) -> None:
+    _, hessian = problem(1, columns, 3)
     factor = factorize(hessian, act_order=True, damping=0.02)
-    damped = hessian + 0.02 * hessian.diagonal().mean() * torch.eye(50, dtype=torch.float64)
+    damped = hessian + 0.02 * hessian.diagonal().mean() * torch.eye(columns, dtype=torch.float64)
     inverse = torch.linalg.inv(damped[factor.order][:, factor.order])
     assert torch.equal(factor.upper, factor.upper.triu())
     torch.testing.assert_close(factor.upper.T @ factor.upper, inverse, rtol=1e-9, atol=1e-12)

@@ -130,7 +130,7 @@ def importance_weights(importance: Tensor | None, rows: int, cols: int, fmt: Ten
         if fmt.zero is not None or isinstance(element, Int) or 0.0 in element.values:
             return None
         return torch.ones(1, cols)
-    weights = importance.float()
+    weights = importance.float().contiguous()  # a Hessian's diagonal is strided, and read hundreds of times
     weights = weights[None] if weights.ndim == 1 else weights
     if weights.shape not in ((1, cols), (rows, cols)) or not bool((weights >= 0).all()):
         raise FormatError(
