@@ -154,8 +154,8 @@ def _check_budget(job: Job) -> None:
     assert bits is not None, "only a budget is checked"
     if bits < low:
         raise RecipeError(
-            f"a budget of {bits:g} bits a weight is below the smallest possible for this model: the {len(job.recipe.choices)} formats it may "
-            f"choose from reach {low:.4f} to {high:.4f} bits over everything stored"
+            f"a budget of {bits:g} bits a weight is below the smallest possible for this model: the "
+            f"{len(job.recipe.choices)} formats it may choose from reach {low:.4f} to {high:.4f} bits over everything stored"
         )
 
 

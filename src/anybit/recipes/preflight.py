@@ -104,7 +104,9 @@ def _notes(job: Job) -> list[str]:
                 notes.append(note)
     if plenty(job):
         bits = job.accounting.bits_per_weight(predicted_item_bytes(job))
-        notes.append(f"the budget allows more than the finest choices take, {bits:.3f} bits a weight: every matrix gets its best")
+        notes.append(
+            f"the budget allows more than the finest choices take, {bits:.3f} bits a weight: every matrix gets its best"
+        )
     if job.recipe.uniform:
         for item in job.items:
             if item.role != "linear" and job.recipe.override(item.name) is None:
