@@ -19,11 +19,20 @@ def test_a_good_job_touches_nothing(model: Path, tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize(("bits", "side"), [(1.5, "below the smallest"), (15.9, "above the largest")])
-def test_budget_out_of_reach_names_both_ends(bits: float, side: str, model: Path, text: Path, tmp_path: Path) -> None:
-    recipe = Recipe.parse({"bits": bits, "choices": CHOICES, "calibration": {"text": str(text)}})
-    with pytest.raises(RecipeError, match=rf"{bits} bits a weight is {side} possible.*reach 3\.\d+ to 9\.\d+ bits"):
+def test_a_budget_below_reach_names_both_ends(model: Path, text: Path, tmp_path: Path) -> None:
+    recipe = Recipe.parse({"bits": 1.5, "choices": CHOICES, "calibration": {"text": str(text)}})
+    with pytest.raises(RecipeError, match=r"1.5 bits a weight is below the smallest.*reach 3\.\d+ to 9\.\d+ bits"):
         job.check(model, recipe, tmp_path / "out")
+
+
+def test_a_budget_above_reach_is_kept_by_anything(model: Path, text: Path, tmp_path: Path) -> None:
+    """int8 everywhere: 8 bits and an fp16 scale for 16 columns; norms in bf16."""
+    for bits, more in ((9.0, False), (9.2, True), (15.9, True)):
+        recipe = Recipe.parse({"bits": bits, "choices": CHOICES, "calibration": {"text": str(text)}})
+        checked = job.check(model, recipe, tmp_path / "out")
+        assert job.plenty(checked) == more
+        assert checked.accounting.bits_per_weight(job.predicted_item_bytes(checked)) <= min(bits, 9.05)
+    assert not job.plenty(job.check(model, RTN, tmp_path / "out"))
 
 
 def test_the_ends_of_the_reach_are_allowed(model: Path, text: Path, tmp_path: Path) -> None:

@@ -49,3 +49,12 @@ def test_few_tokens_and_formats_given_are_noted(model: Path, text: Path, tmp_pat
     plan = recipes.preflight(model, Recipe.parse(data), tmp_path / "out")
     assert any("128 calibration tokens are few for layers with 80 inputs" in note for note in plan.notes)
     assert not any("default" in note for note in plan.notes)
+
+
+def test_a_budget_that_allows_more_is_noted(model: Path, text: Path, tmp_path: Path) -> None:
+    data = {"bits": 12, "choices": ["int2/g16", "int8/g16"], "calibration": {"text": str(text)}}
+    plan = recipes.preflight(model, Recipe.parse(data), tmp_path / "out")
+    assert [note for note in plan.notes if "allows more than the finest choices take, 9.0" in note]
+    assert plan.bits_per_weight < 9.1 and sum(tensor.bytes for tensor in plan.tensors) <= plan.predicted_bytes
+    within = recipes.preflight(model, Recipe.parse(data | {"bits": 5}), tmp_path / "out")
+    assert not [note for note in within.notes if "allows more" in note]

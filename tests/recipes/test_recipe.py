@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from anybit.errors import RecipeError
-from anybit.recipes.recipe import Recipe
+from anybit.recipes.recipe import DEFAULT_CHOICES, FINE_CHOICES, Recipe
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,11 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     broken.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecipeError, match="cannot read the recipe"):
         Recipe.read(broken)
+
+
+def test_a_budget_brings_its_choices() -> None:
+    assert Recipe.parse({"bits": 6}).choices == DEFAULT_CHOICES
+    assert Recipe.parse({"bits": 6.1}).choices == FINE_CHOICES
+    assert Recipe.parse({"bits": 6.1, "choices": ["int2/g64", "int8/row"]}).choices == ("int2/g64", "int8/row")
+    again = Recipe.parse(Recipe.parse({"bits": 8}).model_dump(mode="json"))
+    assert again.choices == FINE_CHOICES and again.fingerprint() == Recipe.parse({"bits": 8.0}).fingerprint()

@@ -89,10 +89,18 @@ def check(model_path: Path | str, recipe: Recipe, out: Path | str, *, overwrite:
 def predicted_item_bytes(job: Job) -> int:
     """Bytes of all items afterwards; with a budget at most this."""
     fixed = fixed_bytes(job)
-    if not job.free:
-        return fixed
-    largest = sum(max(items.size(item, c, job.accounting) for c in job.recipe.choices) for item in job.free)
-    return fixed + int(min(job.free_budget(), largest))
+    return fixed if not job.free else fixed + int(min(job.free_budget(), _reach(job)[1]))
+
+
+def plenty(job: Job) -> bool:
+    """Whether the budget allows more than the largest choice of every matrix takes."""
+    return bool(job.free) and job.free_budget() > _reach(job)[1]
+
+
+def _reach(job: Job) -> tuple[int, int]:
+    """Bytes of the items that the budget decides on in their smallest and in their largest choices."""
+    sizes = [[items.size(item, choice, job.accounting) for choice in job.recipe.choices] for item in job.free]
+    return sum(map(min, sizes)), sum(map(max, sizes))
 
 
 def disk_needed(job: Job) -> int:
@@ -141,16 +149,13 @@ def _check_budget(job: Job) -> None:
         raise RecipeError(
             "with a budget, at least one weight matrix must be left to it; overrides and formats fix all of them"
         )
-    sizes = [[items.size(item, choice, job.accounting) for choice in job.recipe.choices] for item in job.free]
-    fixed = fixed_bytes(job)
-    low, high = (job.accounting.bits_per_weight(fixed + sum(pick(row) for row in sizes)) for pick in (min, max))
+    low, high = (job.accounting.bits_per_weight(fixed_bytes(job) + reached) for reached in _reach(job))
     bits = job.recipe.bits
     assert bits is not None, "only a budget is checked"
-    if not low <= bits <= high:
-        side = "below the smallest" if bits < low else "above the largest"
+    if bits < low:
         raise RecipeError(
-            f"a budget of {bits:g} bits a weight is {side} possible for this model: the {len(job.recipe.choices)} formats it may "
-            f"choose from reach {low:.4f} to {high:.4f} bits over everything stored"
+            f"a budget of {bits:g} bits a weight is below the smallest possible for this model: the "
+            f"{len(job.recipe.choices)} formats it may choose from reach {low:.4f} to {high:.4f} bits over everything stored"
         )
 
 

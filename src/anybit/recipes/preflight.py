@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anybit.recipes import estimates, items, journal
-from anybit.recipes.job import Job, check, disk_free, disk_needed, predicted_item_bytes
+from anybit.recipes.job import Job, check, disk_free, disk_needed, fixed_bytes, plenty, predicted_item_bytes
 from anybit.recipes.recipe import KEEP, Recipe
 
 
@@ -61,12 +61,12 @@ def preflight(model_path: Path | str, recipe: Recipe, out: Path | str, *, overwr
     """What `run` with the same arguments will do; nothing is written.
 
     Raises AnybitError where it could not finish: a damaged or quantized model, an output that exists (without
-    `overwrite`) or cannot be written, a budget out of reach, an unusable calibration text, too little disk space.
+    `overwrite`) or cannot be written, a budget below what the choices reach, an unusable calibration text, too little disk space.
     """
     job = check(model_path, recipe, out, overwrite=overwrite)
     estimates.fits(job)
     predicted = predicted_item_bytes(job)
-    share = job.free_budget() / sum(i.parameters for i in job.free) if job.free else 0.0
+    share = (predicted - fixed_bytes(job)) / sum(i.parameters for i in job.free) if job.free else 0.0
     plans = []
     for item in job.items:
         spec = job.formats[item.name]
@@ -102,6 +102,11 @@ def _notes(job: Job) -> list[str]:
         for each in (spec,) if spec is not None else specs:
             if note := items.short_groups(item, each):
                 notes.append(note)
+    if plenty(job):
+        bits = job.accounting.bits_per_weight(predicted_item_bytes(job))
+        notes.append(
+            f"the budget allows more than the finest choices take, {bits:.3f} bits a weight: every matrix gets its best"
+        )
     if job.recipe.uniform:
         for item in job.items:
             if item.role != "linear" and job.recipe.override(item.name) is None:

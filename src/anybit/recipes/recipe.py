@@ -28,6 +28,18 @@ DEFAULT_CHOICES = (
 """What a budget chooses from where the recipe does not say. One-byte scales: they lose less than the eighth of a bit that two-byte
 scales of 64 weights cost more, at any budget (benchmarks/NOTES.md, 2026-11-25)."""
 
+FINE_CHOICES = (
+    "int5/g64:e4m3fn+t",
+    *(f"int{bits}/{group}:e4m3fn+t" for bits in (6, 7, 8) for group in ("g64", "g32")),
+    "int8/g16:e4m3fn+t",
+    "fp16",
+)
+"""The same for budgets above FINE_ABOVE. Whole bits are too coarse there: at eight bits smaller groups lose less for what they cost, down
+to 16 weights, and from nine on some matrices in 16 bits do (benchmarks/NOTES.md, 2026-11-28)."""
+
+FINE_ABOVE = 6.0
+"""Bits a weight."""
+
 DEFAULT_EMBEDDINGS = "int8/row"
 """Embedding and output matrix of a uniform recipe that does not say."""
 
@@ -106,7 +118,8 @@ class Recipe(_Strict):
     """Either `weights`, one format for every linear layer, or `bits`, a budget of bits a weight over the whole model.
 
     bits: held over every stored byte and all parameters; each linear layer, the embedding and the output matrix get
-    one of `choices`, the whole at the least expected loss.
+    one of `choices` (DEFAULT_CHOICES or FINE_CHOICES where there are none), the whole at the least expected loss; a budget that allows
+    more than all of them take is one that everything keeps.
     transforms: rewrites of the model before anything is measured or rounded, in order; None: those of the method, most of which have
     none.  method, options: the quantizer and its options (`quantize.table`).  embeddings, lm_head: their format in a
     uniform recipe (int8/row where None); with a budget, a format here fixes them instead of letting the budget decide.
@@ -155,6 +168,16 @@ class Recipe(_Strict):
             method = table.METHODS.get(given.get("method", ""))
             if method is not None and method.weights is not None:
                 return {**given, "weights": method.weights}
+        return given
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_budget(cls, given: Any) -> Any:
+        """The choices for the budget, where there are none."""
+        if isinstance(given, dict) and "choices" not in given:
+            bits = given.get("bits")
+            if isinstance(bits, int | float) and bits > FINE_ABOVE:
+                return {**given, "choices": FINE_CHOICES}
         return given
 
     @model_validator(mode="after")

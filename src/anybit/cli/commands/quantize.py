@@ -152,13 +152,14 @@ def quantize(
 
 
 def bits_of(folder: Path, size: str, bits: float | None, weights: str | None, recipe: Path | None) -> float:
-    """The budget in bits a weight that a size in bytes is; RecipeError beside another budget."""
+    """The budget in bits a weight that a size in bytes is, the largest there is where it is more; RecipeError beside another budget."""
     others = {"--bits": bits, "--weights": weights, "--recipe": recipe}
     if clash := [option for option, value in others.items() if value is not None]:
         raise RecipeError(f"--size and {clash[0]} cannot stand together; give one of them")
     from anybit import models
+    from anybit.recipes.recipe import LARGEST_BITS
 
-    return 8 * numbers.parse_size(size) / models.load(folder).parameters
+    return min(LARGEST_BITS, 8 * numbers.parse_size(size) / models.load(folder).parameters)
 
 
 def by_format(plan: Preflight, formats: Mapping[str, str]) -> list[list[object]]:
