@@ -10,17 +10,7 @@ from anybit.formats import TensorFormat
 from anybit.ops import native
 from anybit.tensors import ComplexSigns
 
-ISAS = [name for name, _, present in native.load().isas() if present] if native.load() else []
 SHAPES = [(1, 1, 1), (1, 33, 130), (3, 16, 64), (17, 5, 257), (40, 50, 1030), (0, 8, 32)]
-
-
-@pytest.fixture(params=ISAS)
-def isa(request):
-    module = native.load()
-    before = module.isa()
-    module.set_isa(request.param)
-    yield request.param
-    module.set_isa(before)
 
 
 def normal(*shape, seed=0):

@@ -10,18 +10,8 @@ from anybit.formats import TensorFormat
 from anybit.ops import dfp, native, reference
 from anybit.tensors import encode, quantize
 
-ISAS = [name for name, _, present in native.load().isas() if present] if native.load() else []
 DFP16 = TensorFormat.parse("dfp16")
 SHAPES = [(1, 1, 1), (1, 33, 130), (3, 16, 31), (7, 50, 257), (9, 49, 256), (17, 5, 700), (40, 97, 1030), (0, 8, 32)]
-
-
-@pytest.fixture(params=ISAS)
-def isa(request):
-    module = native.load()
-    before = module.isa()
-    module.set_isa(request.param)
-    yield request.param
-    module.set_isa(before)
 
 
 def exact(x, w, bits):

@@ -15,16 +15,6 @@ SPECS = [
     "bipolar3/row", "e4m3fn/g64", "e5m2/row", "e3m2/g32:e8m0", "int4/g32:bf16", "int4/g16:e4m3fn",
 ]  # fmt: skip
 EPS = torch.finfo(torch.float32).eps
-ISAS = [name for name, _, present in native.load().isas() if present] if native.load() else []
-
-
-@pytest.fixture(params=ISAS)
-def isa(request):
-    module = native.load()
-    before = module.isa()
-    module.set_isa(request.param)
-    yield request.param
-    module.set_isa(before)
 
 
 def problem(spec, m, n, k, seed=0):
