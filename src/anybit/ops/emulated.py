@@ -71,7 +71,8 @@ def emulated_matmul(
 ) -> Tensor:
     """x [..., k] times w [n, k] transposed in emulated arithmetic -> float32 [..., n]; the gain multiplies finished sums.
 
-    `reference` takes the readable code, whose bits the kernels match. Results do not depend on threads, batch or instruction set.
+    `reference` takes the readable code, whose bits the kernels match. Results do not depend on threads, batch or instruction set, and have
+    no gradient.
     Raises FormatError for integer tensors and where the accumulator is narrower than the operands without its `narrow`.
     """
     product, accumulator = named(multiply), accumulate or Accumulator()
