@@ -10,6 +10,8 @@ from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
 from anybit.models.module import collect, quantize_module, uniform
 from anybit.nn import QConv2d, QEmbedding, QLinear
+from anybit.quantize import table
+from anybit.tensors import quantize
 
 INT4, INT8 = TensorFormat.parse("int4/g32"), TensorFormat.parse("int8/row")
 
@@ -87,7 +89,115 @@ def test_transformers_encoders():
     assert isinstance(bert.embeddings.word_embeddings, QEmbedding)
 
 
+class Experts(nn.Module):
+    """Four experts of a linear layer, of which each sample takes one; the last never."""
+
+    def __init__(self):
+        super().__init__()
+        self.choose = nn.Linear(16, 3)
+        self.experts = nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x):
+        picked = self.choose(x).argmax(-1)
+        out = torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            mine = picked == number
+            if mine.any():
+                out[mine] = expert(x[mine])
+        return self.head(torch.relu(out) + x)
+
+
+PLAIN = [name for name, method in table.METHODS.items() if not method.transforms]
+QUICK = {"steps": 10, "batch": 2}
+
+
+def options(method):
+    return {"gradient_ptq": QUICK, "distill": {**QUICK, "model_steps": 10}}.get(method, {})
+
+
+@pytest.mark.parametrize("method", PLAIN)
+def test_an_expert_without_tokens_is_rounded_and_the_others_are_not_spoilt(method):
+    torch.manual_seed(2)
+    data = torch.randn(64, 16)
+    model = Experts().eval()
+    with torch.no_grad():
+        want = model(data)
+    alone = quantize(model.experts[3].weight.detach(), INT4, "mse")
+    fmt = TensorFormat.parse(table.get(method).weights or "int4/g32")
+    reports = quantize_module(model, fmt, method, list(data.split(16)), options(method))
+    assert set(reports) == {"choose", "head", *(f"experts.{i}" for i in range(4))}
+    if table.get(method).weights is None:
+        assert torch.equal(model.experts[3].weight.dequantize(), alone.dequantize())
+    with torch.no_grad():
+        got = model(data)
+    assert bool(torch.isfinite(got).all()) and (got - want).norm() < 0.5 * want.norm()
+
+
+def test_learned_networks_answer_nearer_than_gptq_and_stay_what_they_are():
+    """On the samples that decide: squared errors, and divergences of the distributions; equal calls give equal bits."""
+    torch.manual_seed(1)
+    mix = torch.randn(3, 3)
+    data = [torch.einsum("ij,bjhw->bihw", mix, torch.randn(32, 3, 12, 12)) for _ in range(4)]
+    fmt = TensorFormat.parse("int3/row")
+    made = {}
+    for method in ("gradient_ptq", "distill"):
+        model = network().requires_grad_(False)
+        model[8].weight *= 100  # distributions that are far from flat
+        reports = quantize_module(
+            model, fmt, method, data, {"steps": 60, **({"model_steps": 60} if method == "distill" else {})}
+        )
+        for report in reports.values():
+            assert report.details["kept"]
+            assert report.details["block_error_after"] < 0.9 * report.details["block_error_before"]
+        made[method] = model
+    details = reports["8"].details
+    assert details["kl_after"] < 0.95 * details["kl_before"]
+    again = network().requires_grad_(False)
+    again[8].weight *= 100
+    quantize_module(again, fmt, "gradient_ptq", data, {"steps": 60})
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(again.state_dict().values(), made["gradient_ptq"].state_dict().values(), strict=True)
+    )
+    assert [type(model[i]) for i in (0, 2, 4, 8)] == [QConv2d, QConv2d, QConv2d, QLinear]
+
+
+def test_batches_of_any_form_are_cut_into_samples():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 4), nn.Linear(8, 4)
+
+        def forward(self, x, y=None):
+            return self.a(x) if y is None else self.a(x) + self.b(y)
+
+    x, y = torch.randn(2, 40, 8)
+    codes = []
+    for batches in ([{"x": x, "y": y}], [(x, y)], [(x[:16], y[:16]), (x[16:], y[16:])]):
+        torch.manual_seed(0)
+        model = Named()
+        quantize_module(model, TensorFormat.parse("int2/row"), "gradient_ptq", batches, {"steps": 8})
+        codes.append(model.a.weight.dequantize())
+    assert torch.equal(codes[0], codes[1]) and torch.allclose(codes[0], codes[2], atol=1e-5)
+
+
 def test_refusals():
+    for method in ("smoothquant", "batquant", "itq3_s"):
+        with pytest.raises(
+            RecipeError, match=f"{method} rewrites what lies between.*of a Sequential; it takes rtn, gptq"
+        ):
+            quantize_module(network(), INT4, method, [torch.randn(2, 3, 12, 12)])
+    with pytest.raises(RecipeError, match="reached none of the layers"):
+        quantize_module(Experts(), {"experts.3": INT4}, "gptq", [torch.randn(4, 16)])
+
+    class Two(nn.Linear):
+        def forward(self, x):
+            return {"logits": super().forward(x)}
+
+    pair = nn.Sequential(Two(8, 4))
+    with pytest.raises(RecipeError, match="one tensor; got dict"):
+        quantize_module(pair, lambda name, layer: INT4, "gradient_ptq", [torch.randn(4, 8)])
     with pytest.raises(RecipeError, match="give at least one batch"):
         quantize_module(network(), INT4, "gptq")
     with pytest.raises(RecipeError, match="no Linear, Conv2d or Embedding layer 'head'"):

@@ -9,7 +9,16 @@ from safetensors.torch import save_file
 from anybit.errors import CheckpointError
 from anybit.formats import TensorFormat
 from anybit.models.plan import WeightRef
-from anybit.models.weights import INDEX, MemoryEntry, Overlay, WeightStore, check_finite, check_shapes, open_store
+from anybit.models.weights import (
+    INDEX,
+    MemoryEntry,
+    Overlay,
+    WeightStore,
+    check_finite,
+    check_shapes,
+    open_store,
+    select_columns,
+)
 from anybit.tensors import QTensor, quantize
 
 W = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
@@ -157,3 +166,16 @@ def test_a_tensor_in_memory_stands_for_one_in_a_file(tmp_path):
     assert store.dtype("w") == torch.bfloat16 and store.shape("u") == (6, 10) and store.nbytes("w") == 120
     assert torch.equal(store.get("w"), changed) and torch.equal(store.get("v"), W[0])
     assert torch.equal(store.resolve(WeightRef("u", (2, 5))), changed[2:5])
+
+
+@pytest.mark.parametrize("spec", ["int4/g4+z", "int8/row", "int3/tensor", "e2m1/g4:e4m3fn+t", "int4/b2x4", "int5/b3x*"])
+def test_chosen_columns_are_those_of_the_matrix(spec):
+    """Whole blocks of four, the last of which is short in the matrix and so not among them; any where a block has all columns."""
+    q = quantize(W, TensorFormat.parse(spec))
+    for columns in [[4, 5, 6, 7], [0, 1, 2, 3, 4, 5, 6, 7]] + ([[9, 2]] if q.format.block[1] == 0 else []):
+        got = select_columns(q, torch.tensor(columns))
+        assert got.shape == (6, len(columns))
+        assert torch.equal(got.dequantize(), q.dequantize()[:, columns])
+    if q.format.block[1]:
+        with pytest.raises(CheckpointError, match="whole blocks of 4"):
+            select_columns(q, torch.tensor([3, 4, 5, 6]))

@@ -117,3 +117,18 @@ def test_scale_rules_that_do_not_fit_the_format_are_refused_before_work(
     with pytest.raises(RecipeError, match=f"cannot be quantized as the recipe says.*{message}"):
         job.check(model, recipe, tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
+
+
+def test_formats_whose_groups_a_transform_would_cut_are_refused_before_work(
+    model: Path, text: Path, tmp_path: Path
+) -> None:
+    calibration = {"text": str(text)}
+    for document in ({"weights": "int4/g32"}, {"bits": 4, "choices": ["nvfp4", "int4/g32"]}, {"bits": 8}):
+        with pytest.raises(RecipeError, match="cuts the groups of int"):
+            job.check(
+                model,
+                Recipe.parse({"method": "arcquant", "calibration": calibration, **document}),
+                tmp_path / "out",
+            )
+    keep = {"method": "arcquant", "calibration": calibration, "weights": "nvfp4", "lm_head": "keep"}
+    job.check(model, Recipe.parse(keep), tmp_path / "out")

@@ -1,12 +1,13 @@
 """Whole runs on a tiny model: what is stored, that interruptions change nothing, that refusals leave nothing."""
 
 import hashlib
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from anybit import models, recipes
 from anybit.errors import AnybitError, RecipeError
 from anybit.formats import TensorFormat
 from anybit.models import checkpoint
-from anybit.quantize import rtn
+from anybit.quantize import rtn, table
 from anybit.recipes import journal
 from anybit.runtime.executor import NativeExecutor
 from anybit.tensors import QTensor
@@ -27,38 +28,28 @@ def digest(folder: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
 
 
+QUICK: dict[str, dict[str, Any]] = {
+    "gradient_ptq": {"options": {"steps": 40, "batch": 2}},
+    "distill": {"options": {"steps": 20, "model_steps": 20, "batch": 2}},
+    "batquant": {
+        "weights": "e2m1/g16:e8m0",
+        "transforms": [{"name": "block_affine", "options": {"block": 16, "shared": 4, "steps": 6, "batch": 2}}],
+    },
+}
+"""Fewer steps for methods that learn, and blocks that divide the widths of the model here."""
+WIDE = {"rtn": "int4/g16"}
+MIXED = {"bits": 4.2, "choices": ["int2/g16", "int4/g16", "int8/g16"]}
+BUDGETS = {"mixed": MIXED, "mixed rtn": {**MIXED, "method": "rtn"}}
+KINDS = (*table.METHODS, *BUDGETS)
+
+
 def recipe_of(kind: str, text: Path) -> recipes.Recipe:
+    """A budget, or a method with its own format and transforms, else with int3/g16."""
     calibration = {"text": str(text), "samples": 6, "length": 64}
-    return recipes.Recipe.parse(
-        {
-            "rtn": {"weights": "int4/g16", "method": "rtn"},
-            "gptq": {"weights": "int3/g16", "calibration": calibration},
-            "gradient_ptq": {
-                "weights": "int3/g16",
-                "method": "gradient_ptq",
-                "options": {"steps": 40, "batch": 2},
-                "calibration": calibration,
-            },
-            "distill": {
-                "weights": "int3/g16",
-                "method": "distill",
-                "options": {"steps": 20, "model_steps": 20, "batch": 2},
-                "calibration": calibration,
-            },
-            "awq": {"weights": "int3/g16", "method": "awq", "calibration": calibration},
-            "smoothquant": {"method": "smoothquant", "calibration": calibration},
-            "nf4": {"method": "nf4"},
-            "matgptq": {"method": "matgptq", "calibration": calibration},
-            "itq3_s": {"method": "itq3_s", "calibration": calibration},
-            "mixed": {"bits": 4.2, "choices": ["int2/g16", "int4/g16", "int8/g16"], "calibration": calibration},
-            "mixed rtn": {
-                "bits": 4.2,
-                "choices": ["int2/g16", "int4/g16", "int8/g16"],
-                "calibration": calibration,
-                "method": "rtn",
-            },
-        }[kind]
-    )
+    if kind in BUDGETS:
+        return recipes.Recipe.parse({**BUDGETS[kind], "calibration": calibration})
+    weights = table.get(kind).weights or WIDE.get(kind, "int3/g16")
+    return recipes.Recipe.parse({"weights": weights, "method": kind, "calibration": calibration, **QUICK.get(kind, {})})
 
 
 def test_rounded_weights_are_what_the_quantizer_gives(model: Path, tmp_path: Path) -> None:
@@ -76,10 +67,7 @@ def test_rounded_weights_are_what_the_quantizer_gives(model: Path, tmp_path: Pat
     assert checkpoint.verify(tmp_path / "out") > len(result.formats)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["rtn", "gptq", "mixed", "mixed rtn", "gradient_ptq", "distill", "awq", "smoothquant", "nf4", "matgptq", "itq3_s"],
-)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("which", ["model", "tied"])
 def test_the_result_states_what_is_stored(
     kind: str, which: str, text: Path, tmp_path: Path, request: pytest.FixtureRequest
@@ -100,7 +88,9 @@ def test_the_result_states_what_is_stored(
     assert seen == sorted(seen) and seen[0] == 0 and seen[-1] == 1
     assert not journal.folder(tmp_path / "out").exists()
     if recipe.bits is None:
-        assert result.bytes == plan.predicted_bytes and result.expected_loss is None
+        assert result.expected_loss is None
+        beside = result.bytes - plan.predicted_bytes  # transforms may store vectors and outlier columns
+        assert beside == 0 or (recipe.steps and 0 < beside < 0.2 * result.bytes)
     else:
         assert result.bits_per_weight <= recipe.bits
         assert result.bytes <= plan.predicted_bytes
@@ -175,7 +165,7 @@ recipes.run(sys.argv[1], recipes.Recipe.read(sys.argv[2]), sys.argv[3])
 """
 
 
-@pytest.mark.parametrize("kind", ["gptq", "mixed", "gradient_ptq", "distill", "awq", "matgptq", "itq3_s"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_killed_between_pieces_and_started_again_gives_the_same_bytes(
     kind: str, model: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,25 +197,34 @@ def test_killed_between_pieces_and_started_again_gives_the_same_bytes(
     assert digest(tmp_path / "pieces") == digest(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("kind", ["gptq", "gradient_ptq", "distill"])
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the processes that are killed have: results depend on the number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("kind", KINDS)
 def test_sigkill_at_random_moments_gives_the_same_bytes(kind: str, model: Path, text: Path, tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.json"
-    recipe.write_text(recipe_of(kind, text).to_json())
-    command = [sys.executable, "-c", RUN, str(model), str(recipe), str(tmp_path / "out")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    whole = [*command[:-1], str(tmp_path / "whole")]
-    subprocess.run(whole, check=True, env=environment)
-    out, pages = tmp_path / "out", journal.folder(tmp_path / "out")
-    for pieces in (1, 4):
-        process = subprocess.Popen(command, env=environment)
+    recipe = recipe_of(kind, text)
+    document, out = tmp_path / "recipe.json", tmp_path / "out"
+    document.write_text(recipe.to_json())
+    recipes.run(model, recipe, tmp_path / "whole")
+    for pieces in (1, 4) if kind in ("gptq", "distill") else (3,):
+        process = subprocess.Popen([sys.executable, "-c", RUN, str(model), str(document), str(out)])
         deadline = time.monotonic() + 120
         while (
-            process.poll() is None and len(list(pages.glob("*.safetensors"))) < pieces and time.monotonic() < deadline
+            process.poll() is None
+            and len(list(journal.folder(out).glob("*.safetensors"))) < pieces
+            and time.monotonic() < deadline
         ):
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    subprocess.run(command, check=True, env=environment)
+    assert recipes.run(model, recipe, out, overwrite=out.exists()).out == out
     assert digest(out) == digest(tmp_path / "whole")
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith("out")) == ["out"]
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
 from anybit.tensors import quantize
 from anybit.transforms.residual import Options, residual_columns
@@ -41,3 +42,7 @@ def test_refusals() -> None:
         Options(share=0.0)
     with pytest.raises(ValueError, match="1 channel or more"):
         Options(block=0)
+    Options(block=16).stores(TensorFormat.parse("nvfp4"), "w")
+    Options(block=16).stores(TensorFormat.parse("int8/row"), "w")
+    with pytest.raises(RecipeError, match=r"cuts the groups of int4/g64 \(blk.w\)"):
+        Options(block=16).stores(TensorFormat.parse("int4/g64"), "blk.w")

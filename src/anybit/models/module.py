@@ -7,7 +7,8 @@ their inputs gathered by hooks where the method needs them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 
 from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
+from anybit.models.module_learning import call, learn
 from anybit.nn import Holder, QConv2d, QEmbedding, QLinear
 from anybit.nn.conv import geometry, patches
 from anybit.quantize import table
-from anybit.quantize.result import Report
+from anybit.quantize.result import Quantized, Report
 from anybit.quantize.statistics import Statistics
 from anybit.tensors import QTensor
 
@@ -44,31 +46,52 @@ def quantize_module(
     choose: one format for every nn.Linear and nn.Conv2d, formats by name, or a function.
     method: a name of `quantize.table`.  batches: what the model is called with for calibration (a tensor, a tuple of
     positional or a dict of keyword arguments), where the method needs it.  act: format of the activations at run time (None: exact).
-    Embeddings are rounded to nearest, as no input statistics exist for them.
-    Raises RecipeError for an unknown method, a name without a layer, no layer chosen, or missing calibration.
+    Embeddings and layers that no batch reached (an expert that no token chose) are rounded to nearest, as no input statistics exist for
+    them; methods that learn blocks learn all layers together (`module_learning`).
+    Raises RecipeError for an unknown method, one that rewrites what lies between layers, a name without a layer, no layer chosen, or
+    missing calibration.
     """
     chosen = _chosen(model, choose)
     quantizer = table.get(method)
+    if quantizer.transforms:
+        able = ", ".join(name for name, each in table.METHODS.items() if not each.transforms)
+        raise RecipeError(
+            f"{method} rewrites what lies between the layers of a decoder ({', '.join(quantizer.transforms)}), which is not known of a "
+            f"{type(model).__name__}; it takes {able}"
+        )
     parsed = quantizer.parse(options or {})
     statistics: dict[str, Statistics] = {}
+    seen: list[Any] = []
     if quantizer.needs == "hessian":
+        seen = list(batches)
         layers = {name: model.get_submodule(name) for name in chosen}
-        statistics = collect({name: layer for name, layer in layers.items() if _has_statistics(layer)}, model, batches)
+        statistics = collect({name: layer for name, layer in layers.items() if _has_statistics(layer)}, model, seen)
     rounding = table.get("rtn")
-    reports: dict[str, Report] = {}
-    twins: dict[int, nn.Module] = {}
+    found: dict[str, Quantized] = {}
+    first: dict[int, str] = {}
     for name, fmt in chosen.items():
         layer = model.get_submodule(name)
+        if first.setdefault(id(layer), name) != name:
+            continue
         stats = statistics.pop(name, None)
-        if id(layer) not in twins:
-            if quantizer.needs == "hessian" and stats is None:
-                result = rounding.quantize(_matrix(layer), fmt, None, rounding.parse({}), name=name)
-            else:
-                result = quantizer.quantize(_matrix(layer), fmt, stats, parsed, name=name)
-            reports[name] = result.report
-            twins[id(layer)] = twin(layer, _shaped(result.qtensor, layer), act)
-        replace_layer(model, name, twins[id(layer)])
-    return reports
+        if quantizer.needs == "hessian" and (stats is None or stats.tokens == 0):
+            found[name] = rounding.quantize(_matrix(layer), fmt, None, rounding.parse({}), name=name)
+        else:
+            found[name] = quantizer.quantize(_matrix(layer), fmt, stats, parsed, name=name)
+    if quantizer.refine is not None:
+        inner = {name: done for name, done in found.items() if not isinstance(model.get_submodule(name), nn.Embedding)}
+        with evaluating(model):
+            found |= learn(model, inner, seen, quantizer, parsed)
+    # All of them first: replacing one layer would hide another that it holds.
+    twins = {name: _twin(model.get_submodule(name), found[name], act) for name in found}
+    names = {name: first[id(model.get_submodule(name))] for name in chosen}
+    for name, holder in names.items():
+        replace_layer(model, name, twins[holder])
+    return {name: done.report for name, done in found.items()}
+
+
+def _twin(layer: nn.Module, done: Quantized, act: TensorFormat | None) -> Holder:
+    return twin(layer, replace(done.qtensor, shape=tuple(_weight(layer).shape)), act)
 
 
 def uniform(model: nn.Module, fmt: TensorFormat) -> dict[str, TensorFormat]:
@@ -87,31 +110,35 @@ def uniform(model: nn.Module, fmt: TensorFormat) -> dict[str, TensorFormat]:
 def collect(layers: Mapping[str, nn.Module], model: nn.Module, batches: Iterable[Any]) -> dict[str, Statistics]:
     """Statistics of the inputs of linear and ungrouped convolutional layers over calibration batches.
 
-    Raises RecipeError where there is no batch, or where a layer never saw one.
+    Raises RecipeError where there is no batch, or where none of the layers saw one.
     """
     statistics = {name: Statistics(_matrix(layer).shape[1], name=name) for name, layer in layers.items()}
     handles = [layer.register_forward_pre_hook(_hook(statistics[name], layer)) for name, layer in layers.items()]
     seen = 0
-    training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             for batch in batches:
                 seen += 1
-                if isinstance(batch, Mapping):
-                    model(**batch)
-                else:
-                    model(*(batch if isinstance(batch, (tuple, list)) else (batch,)))
+                call(model, batch)
     finally:
-        model.train(training)
         for handle in handles:
             handle.remove()
     if not seen:
         raise RecipeError("this method calibrates on data: give at least one batch")
-    for name, gathered in statistics.items():
-        if not gathered.tokens:
-            raise RecipeError(f"calibration never reached the layer {name!r}: leave it out or give other batches")
+    if statistics and not any(gathered.tokens for gathered in statistics.values()):
+        raise RecipeError("calibration reached none of the layers to quantize: give other batches")
     return statistics
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode, and back."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def twin(layer: nn.Module, weight: QTensor, act: TensorFormat | None = None) -> Holder:
@@ -154,14 +181,12 @@ def _has_statistics(layer: nn.Module) -> bool:
 
 
 def _matrix(layer: nn.Module) -> Tensor:
-    weight = layer.weight
-    assert isinstance(weight, Tensor), "quantizable layers have a weight"
-    return weight.detach().flatten(1)
+    return _weight(layer).detach().flatten(1)
 
 
-def _shaped(weight: QTensor, layer: nn.Module) -> QTensor:
+def _weight(layer: nn.Module) -> Tensor:
     assert isinstance(layer.weight, Tensor), "quantizable layers have a weight"
-    return replace(weight, shape=tuple(layer.weight.shape))
+    return layer.weight
 
 
 def _hook(statistics: Statistics, layer: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

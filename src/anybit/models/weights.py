@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -173,13 +173,17 @@ class WeightStore:
 
 
 def select_columns(value: Weight, columns: Tensor) -> Weight:
-    """Columns (int64) of a matrix; of a quantized one they must be whole blocks, whose codes and scales are copied.
+    """Columns (int64) of a matrix; of a quantized one they must be whole blocks, whose codes and scales are copied, or any where a
+    block is as wide as the matrix.
 
     CheckpointError where a block would be cut.
     """
     if isinstance(value, Tensor):
         return value[:, columns]
-    wide = value.format.block[1] or value.col_count
+    wide = value.format.block[1]
+    if wide == 0:
+        codes = pack_bits(value.unpacked()[:, columns], value.format.bits)
+        return replace(value, codes=codes, shape=(value.row_count, len(columns)))
     first = columns[::wide] // wide
     whole = (first[:, None] * wide + torch.arange(wide)).reshape(-1)
     if not torch.equal(whole, columns) or int(whole.max()) >= value.col_count:

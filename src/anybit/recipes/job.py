@@ -20,7 +20,7 @@ from anybit.quantize import table
 from anybit.quantize.rule import power_for
 from anybit.recipes import calibration, items, journal
 from anybit.recipes.items import Accounting, Item
-from anybit.recipes.recipe import Recipe
+from anybit.recipes.recipe import KEEP, Recipe
 from anybit.transforms import table as transforms
 
 SPARE_DISK = 64 << 20
@@ -75,6 +75,7 @@ def check(model_path: Path | str, recipe: Recipe, out: Path | str, *, overwrite:
     accounting = items.account(model, found)
     formats = items.fixed_formats(recipe, found)
     _check_rules(recipe, found, formats)
+    _check_stored(recipe, found, formats)
     text = windows = None
     if calibration.needed(recipe):
         text = calibration.find(model.path, recipe.calibration)
@@ -119,7 +120,7 @@ def _check_rules(recipe: Recipe, found: tuple[Item, ...], formats: dict[str, str
     for item in found:
         given = formats[item.name]
         for spec in recipe.choices if given is None else (given,):
-            if spec == "keep":
+            if spec == KEEP:
                 continue
             fmt = TensorFormat.parse(spec)
             rows = fmt.block[0] or item.shape[0]
@@ -142,6 +143,20 @@ def _check_transforms(model: Model, recipe: Recipe) -> None:
         for op in plan.ops[plan.blocks[0][0] : plan.blocks[-1][1]]:
             if transform.fits is not None and op.kind == "linear":
                 transform.fits(options, plan.buffers[op.inputs[0]], op.weights[0].name)
+
+
+def _check_stored(recipe: Recipe, found: tuple[Item, ...], formats: dict[str, str | None]) -> None:
+    """Whether matrices may have the formats they are given, or may be, behind every transform of the recipe."""
+    for step in recipe.steps:
+        transform = transforms.get(step.name)
+        if transform.stores is None:
+            continue
+        options = transform.parse(step.options)
+        for item in found:
+            given = formats[item.name]
+            for spec in recipe.choices if given is None else (given,):
+                if item.role in ("linear", "lm_head") and spec != KEEP:
+                    transform.stores(options, TensorFormat.parse(spec), item.name)
 
 
 def _check_budget(job: Job) -> None:

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from anybit.errors import RecipeError
+from anybit.formats import TensorFormat
+
 
 @dataclass(frozen=True)
 class Options:
@@ -32,6 +35,15 @@ class Options:
             raise ValueError(f"shares lie in (0, 1]; got {self.share:g} and {self.most:g}")
         if self.block < 1:
             raise ValueError(f"a block holds 1 channel or more; got {self.block}")
+
+    def stores(self, fmt: TensorFormat, name: str) -> None:
+        """RecipeError where copying whole blocks of channels would cut the blocks that share a scale."""
+        wide = fmt.block[1]
+        if wide and self.block % wide:
+            raise RecipeError(
+                f"residual: blocks of {self.block} channels are copied, which cuts the groups of {fmt} ({name}); "
+                "choose formats with smaller groups or rows, or another block size"
+            )
 
 
 def residual_columns(largest: Tensor, options: Options) -> Tensor:

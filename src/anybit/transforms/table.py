@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from anybit import options
 from anybit.errors import RecipeError
+from anybit.formats import TensorFormat
 from anybit.transforms import awq, block_affine, hadamard, key_order, order, residual, smooth, split
 
 
@@ -17,6 +18,7 @@ class Transform:
 
     needs: "weights" alone or the "inputs" of layers, measured on calibration text.  options: its frozen dataclass, all with defaults.
     fits(options, width, name): RecipeError where the inputs of a layer of a block, so many, are not what it can change; None takes all.
+    stores(options, fmt, name): RecipeError where a matrix cannot have that format behind it; None allows all.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Transform:
     paper: str
     options: type
     fits: Callable[[Any, int, str], None] | None = None
+    stores: Callable[[Any, TensorFormat, str], None] | None = None
 
     def parse(self, given: Mapping[str, Any]) -> Any:
         """An options value from a mapping; RecipeError naming an unknown option or a value that is not allowed."""
@@ -39,7 +42,7 @@ TRANSFORMS: Mapping[str, Transform] = {
         Transform("sort_keys", "weights", "arXiv 2403.20137", key_order.Options),
         Transform("hadamard", "weights", "QuaRot, Ashkboos et al. 2024, arXiv 2404.00456", hadamard.Options),
         Transform("split", "inputs", "LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339", split.Options),
-        Transform("residual", "inputs", "ARCQuant, arXiv 2601.07475", residual.Options),
+        Transform("residual", "inputs", "ARCQuant, arXiv 2601.07475", residual.Options, stores=residual.Options.stores),
         Transform(
             "block_affine", "inputs", "BATQuant, arXiv 2603.16590", block_affine.Options, block_affine.Options.fits
         ),
