@@ -98,7 +98,7 @@ class GPTQModel(Calibrated):
         made.quantize([{"input_ids": w, "attention_mask": [1] * len(w)} for w in self.calibration], batch_size=1)
         with tempfile.TemporaryDirectory() as folder:
             made.save(folder)
-            loaded = Library.load(folder, device="cpu", backend=BACKEND.GPTQ_TORCH, dtype=torch.float32)
+            loaded = Library.load(folder, device="cpu", backend=BACKEND.GPTQ_TORCH, dtype=torch.float16)
         found = dict(loaded.model.model.named_modules())
         for name, layer in model.model.named_modules():
             if isinstance(layer, nn.Linear):
