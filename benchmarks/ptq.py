@@ -148,11 +148,9 @@ def network_rows(bits: int) -> dict[str, dict[str, Any]]:
     fmt = f"int{bits}/{block}"
     found: dict[str, dict[str, Any]] = {name: {"weights": fmt, "method": name} for name in METHODS}
     found["nf4"]["weights"] = f"nf4/{block}"
-    found["matgptq"] |= {
-        "weights": f"int8/{block}",
-        "options": {"bits": "2,3,4,8", "weights": "0.01,0.1,0.3,1"},
-        "slice": bits,
-    }
+    shared = {"bits": "2,3,4,8", "weights": "0.01,0.1,0.3,1"}
+    for name in ("matgptq", "matgptq_distill"):
+        found[name] |= {"weights": f"int8/{block}", "options": shared, "slice": bits}
     if bits != 4:
         del found["nf4"]
     return found

@@ -118,7 +118,7 @@ def _transforms(job: Job, parameters: int) -> float:
 
 
 def _learning(job: Job, todo: Sequence[Item]) -> float:
-    """Operations of a method that learns blocks or all of them: forward, and backward for as much as two, over the batches of every step."""
+    """Operations of a method that learns blocks or all of them: forward, and backward for as much as two, over all batches."""
     method = table.get(job.recipe.method)
     if method.refine is None and method.finish is None:
         return 0.0
