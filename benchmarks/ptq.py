@@ -1,29 +1,40 @@
 """Methods of post-training quantization side by side at equal bytes: perplexity, and KL divergence to the unquantized model.
 
-    python benchmarks/ptq.py --work DIR [--models anybit-tiny,lm-outliers,stories260k] [--data DIR] [--bits 8,4,3,2] > table.md
+    python benchmarks/ptq.py --work DIR [--models anybit-tiny,lm-outliers,stories260k,vit,resnet20] [--data DIR] [--bits 8,4,3,2] > table.md
 
 Every cell is one `recipes.run`, scored with exact activations (or those named in the row); it is kept in DIR by its recipe, model and
 text, so that the script goes on where it was and measures only what has changed. After a change of the code itself, take another DIR.
+Networks that classify images (vit, resnet20) are calibrated and scored as the zoo does it: KL divergence of the classes, accuracy.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import shutil
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from anybit import models, recipes
+from anybit import models, recipes, zoo
+from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
 from anybit.models import TorchExecutor, evaluation
+from anybit.models.module import quantize_module, uniform
 from anybit.models.slices import at_bits
+from anybit.nn import Holder
+from anybit.quantize.table import METHODS
 from anybit.recipes import journal
 from anybit.reproduce.subject import Remembering
-from anybit.zoo import loading
+from anybit.zoo import images, loading
+from anybit.zoo.data import data_file
+from anybit.zoo.members import MEMBERS
+from anybit.zoo.networks import NETWORKS
 
 LLOYD_MAX = "levels(-2.152,-1.344,-0.756,-0.2451,0.2451,0.756,1.344,2.152)"
 SCORED = 4096
@@ -131,6 +142,90 @@ def base(folder: Path, heldout: Path) -> float:
     return evaluation.perplexity(reference(folder), windows).perplexity
 
 
+def network_rows(bits: int) -> dict[str, dict[str, Any]]:
+    """label -> format, method, options, and the width that codes are cut to; one for every method of the table."""
+    block = "g64:e4m3fn+t"
+    fmt = f"int{bits}/{block}"
+    found: dict[str, dict[str, Any]] = {name: {"weights": fmt, "method": name} for name in METHODS}
+    found["nf4"]["weights"] = f"nf4/{block}"
+    shared = {"bits": "2,3,4,8", "weights": "0.01,0.1,0.3,1"}
+    for name in ("matgptq", "matgptq_distill"):
+        found[name] |= {"weights": f"int8/{block}", "options": shared, "slice": bits}
+    if bits != 4:
+        del found["nf4"]
+    return found
+
+
+def classes(network: nn.Module) -> Tensor:
+    """Log probabilities [images, classes] of the first 1,000 test images of CIFAR-10."""
+    with torch.no_grad():
+        return torch.cat([network(part) for part in scored_images()[0].split(100)]).log_softmax(-1)
+
+
+@functools.cache
+def scored_images() -> tuple[Tensor, Tensor]:
+    """Images as the zoo's networks take them, and their classes."""
+    return images.images(data_file("cifar10/test_first1000.npz"))
+
+
+def measure_network(name: str, row: dict[str, Any], work: Path) -> dict[str, Any]:
+    """accuracy, kl, agreement, bits over the quantized layers; {"refused": sentence} where the method does not apply."""
+    member = next(member for member in MEMBERS if member.name == name)
+    key = hashlib.sha256(json.dumps([name, member.sha256, row], sort_keys=True).encode()).hexdigest()[:24]
+    kept = work / f"{key}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    made = zoo.load(name)
+    calibration = NETWORKS[name].calibration
+    chosen = uniform(made, TensorFormat.parse(row["weights"]))
+    try:
+        quantize_module(made, chosen, row["method"], calibration() if calibration else (), row.get("options"))
+    except RecipeError as error:
+        return {"refused": str(error)}
+    held = {label: layer.weight for label, layer in made.named_modules() if isinstance(layer, Holder)}
+    if cut_to := row.get("slice"):
+        held = {label: weight.at_bits(cut_to) for label, weight in held.items()}
+        made = zoo.load(name)  # with the values of the slices
+        for label, weight in held.items():
+            made.get_submodule(label).weight.copy_(weight.dequantize().reshape(weight.shape))
+    bits = 8 * sum(weight.nbytes for weight in held.values()) / sum(prod(weight.shape) for weight in held.values())
+    wanted, got = classes(zoo.load(name)), classes(made)
+    each = (wanted.exp() * (wanted - got)).sum(-1)
+    found = {
+        "accuracy": 100 * float((got.argmax(-1) == scored_images()[1]).double().mean()),
+        "kl": float(each.mean()),
+        "stderr": float(each.std() / len(each) ** 0.5),
+        "agreement": float((got.argmax(-1) == wanted.argmax(-1)).double().mean()),
+        "bits": bits,
+    }
+    kept.write_text(json.dumps(found))
+    return found
+
+
+def network_tables(name: str, widths: list[int], wanted: list[str], work: Path) -> None:
+    """Print a table a width."""
+    right = 100 * float((classes(zoo.load(name)).argmax(-1) == scored_images()[1]).double().mean())
+    print(f"\n### {name}: {right:.1f} % of 1,000 images right unquantized\n", flush=True)
+    refused: dict[str, str] = {}
+    for bits in widths:
+        print(f"| {bits} bits | bits a weight | right | KL, nats an image | same first choice |\n|---|---|---|---|---|")
+        for label, row in network_rows(bits).items():
+            if wanted and label not in wanted:
+                continue
+            found = measure_network(name, row, work)
+            if "refused" in found:
+                refused[label] = found["refused"]
+                continue
+            print(
+                f"| {label} | {found['bits']:.3f} | {found['accuracy']:.1f} % | {found['kl']:.5f} ± {found['stderr']:.5f} "
+                f"| {100 * found['agreement']:.1f} % |",
+                flush=True,
+            )
+        print(flush=True)
+    for label, why in refused.items():
+        print(f"* {label}: {why}", flush=True)
+
+
 ACTIVATIONS: dict[str, dict[str, Any]] = {
     "rtn": {"weights": "int8/row", "method": "rtn", "options": {"scale_rule": "absmax"}},
     "smoothquant": {"weights": "int8/row", "method": "smoothquant"},
@@ -163,6 +258,9 @@ def main() -> None:
     torch.set_num_threads(1)
     wanted = [name.strip() for name in given.rows.split(";") if name.strip()]
     for name in given.models.split(","):
+        if name in NETWORKS:
+            network_tables(name, [int(b) for b in given.bits.split(",")], wanted, given.work)
+            continue
         folder = given.data / name if name == "stories260k" else loading.folder(name)
         calibration, heldout = texts(folder, given.data, given.work)
         print(f"\n### {name}: perplexity {base(folder, heldout):.3f} unquantized\n", flush=True)

@@ -113,7 +113,11 @@ QUICK = {"steps": 10, "batch": 2}
 
 
 def options(method):
-    return {"gradient_ptq": QUICK, "distill": {**QUICK, "model_steps": 10}}.get(method, {})
+    return {
+        "gradient_ptq": QUICK,
+        "distill": {**QUICK, "model_steps": 10},
+        "matgptq_distill": {"model_steps": 5, "batch": 2},
+    }.get(method, {})
 
 
 @pytest.mark.parametrize("method", PLAIN)

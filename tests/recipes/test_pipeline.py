@@ -31,6 +31,7 @@ def digest(folder: Path) -> dict[str, str]:
 QUICK: dict[str, dict[str, Any]] = {
     "gradient_ptq": {"options": {"steps": 40, "batch": 2}},
     "distill": {"options": {"steps": 20, "model_steps": 20, "batch": 2}},
+    "matgptq_distill": {"options": {"model_steps": 10, "batch": 2}},
     "batquant": {
         "weights": "e2m1/g16:e8m0",
         "transforms": [{"name": "block_affine", "options": {"block": 16, "shared": 4, "steps": 6, "batch": 2}}],

@@ -78,7 +78,7 @@ def quantize_module(
             found[name] = rounding.quantize(_matrix(layer), fmt, None, rounding.parse({}), name=name)
         else:
             found[name] = quantizer.quantize(_matrix(layer), fmt, stats, parsed, name=name)
-    if quantizer.refine is not None:
+    if quantizer.refine is not None or quantizer.finish is not None:
         inner = {name: done for name, done in found.items() if not isinstance(model.get_submodule(name), nn.Embedding)}
         with evaluating(model):
             found |= learn(model, inner, seen, quantizer, parsed)

@@ -182,15 +182,18 @@ def descend(
     settings: Settings,
     name: str = "block",
     told: Told | None = None,
+    weigh: Tensor | None = None,
 ) -> Descended[State]:
     """Lower the error of a block's outputs on `windows` windows from `start`, where the learner begins.
 
+    weigh: [versions] of a learner whose outputs are [versions, rows, choices], all to match the same targets, under "kl": what is lowered
+    is the sum of their divergences, so weighed.
     Equal arguments on equal threads give equal bits.  RecipeError where the block's first outputs are NaN or infinite; where they become
     so, learning ends with the best state until then.
     """
     train, held = split(windows, settings.held_out)
     best = start
-    before = lowest = error_of(learner, best, targets, held, settings.loss)
+    before = lowest = error_of(learner, best, targets, held, settings.loss, weigh)
     if not before < float("inf"):
         raise RecipeError(f"{name}: the outputs of the block are NaN or infinite on the calibration text")
     groups = learner.groups()
@@ -209,7 +212,7 @@ def descend(
             optimizer.zero_grad(set_to_none=True)  # before the forward pass, which needs the memory
             wanted = targets(batch)
             got = learner.forward(batch)
-            loss = _loss(settings.loss, got, wanted)
+            loss = _loss(settings.loss, got, wanted, weigh)
             if not bool(torch.isfinite(loss)):
                 break
             loss.backward()
@@ -223,7 +226,7 @@ def descend(
                 told(step / settings.steps)
             if step % every == 0 or step == settings.steps:
                 now = learner.state()
-                error = error_of(learner, now, targets, held, settings.loss)
+                error = error_of(learner, now, targets, held, settings.loss, weigh)
                 if error < lowest:
                     best, lowest = now, error
     return Descended(best, before, lowest)
@@ -279,14 +282,19 @@ def split(windows: int, held_out: float) -> tuple[list[int], list[int]]:
 
 @torch.no_grad()
 def error_of(
-    learner: Learner[State], state: State, targets: Targets, windows: Sequence[int], loss: Loss = "mse"
+    learner: Learner[State],
+    state: State,
+    targets: Targets,
+    windows: Sequence[int],
+    loss: Loss = "mse",
+    weigh: Tensor | None = None,
 ) -> float:
     """Squared error of a state's outputs over the targets' square, on these windows; for "kl" the divergence, nats a row."""
     wrong = total = 0.0
     for window in windows:
         wanted, got = targets([window]), learner.outputs(state, [window])
         if loss == "kl":
-            wrong += float(_divergence(got, wanted).sum(dtype=torch.float64))
+            wrong += float(_divergence(got, wanted, weigh).sum(dtype=torch.float64))
             total += len(wanted)
         else:
             wrong += float((got - wanted).square().sum(dtype=torch.float64))
@@ -294,19 +302,21 @@ def error_of(
     return wrong / total if total != 0 else 0.0
 
 
-def _loss(kind: Loss, got: Tensor, wanted: Tensor) -> Tensor:
+def _loss(kind: Loss, got: Tensor, wanted: Tensor, weigh: Tensor | None = None) -> Tensor:
     """What is lowered, relative to the targets, so that rates mean the same for every block."""
     if kind == "mse":
         return (got - wanted).square().mean() / wanted.square().mean()
     if kind == "l1":
         return (got - wanted).abs().mean() / wanted.abs().mean()
-    return _divergence(got, wanted).mean()
+    return _divergence(got, wanted, weigh).mean()
 
 
-def _divergence(got: Tensor, wanted: Tensor) -> Tensor:
-    """[rows] KL divergence of the distributions that logits [rows, choices] give from those that are wanted, in nats."""
+def _divergence(got: Tensor, wanted: Tensor, weigh: Tensor | None = None) -> Tensor:
+    """[rows] KL divergence of the distributions that logits [rows, choices] give from those that are wanted, in nats; of several versions
+    [versions, rows, choices] the weighed sum."""
     expected = wanted.log_softmax(-1)
-    return (expected.exp() * (expected - got.log_softmax(-1))).sum(-1)
+    found = (expected.exp() * (expected - got.log_softmax(-1))).sum(-1)
+    return found if weigh is None else weigh @ found
 
 
 def _optimizer(kind: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

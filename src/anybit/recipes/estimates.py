@@ -118,14 +118,15 @@ def _transforms(job: Job, parameters: int) -> float:
 
 
 def _learning(job: Job, todo: Sequence[Item]) -> float:
-    """Operations of a method that learns blocks: forward, and backward for as much as two, over the batches of every step."""
+    """Operations of a method that learns blocks or all of them: forward, and backward for as much as two, over all batches."""
     method = table.get(job.recipe.method)
-    if method.refine is None:
+    if method.refine is None and method.finish is None:
         return 0.0
     assert job.windows is not None
     options = method.parse(job.recipe.options)
     # A step of the whole model runs the float model too.
-    steps = options.steps + (0 if method.finish is None else 4 / 3 * options.model_steps)
+    steps = 0 if method.refine is None else options.steps
+    steps += 0 if method.finish is None else 4 / 3 * options.model_steps
     tokens = steps * options.batch * max(len(window) for window in job.windows.ids)
     plan, length = job.model.plan, max(len(window) for window in job.windows.ids)
     width = max(plan.buffers[op.output] for op in plan.ops if op.kind == "attention")

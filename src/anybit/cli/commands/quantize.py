@@ -33,7 +33,7 @@ METHODS = (
     "arcquant",
     "batquant",
 )
-METHODS_HELP = ", ".join((*METHODS, "block_quant_outliers", "nf4", "matgptq", "itq3_s"))
+METHODS_HELP = ", ".join((*METHODS, "block_quant_outliers", "nf4", "matgptq", "matgptq_distill", "itq3_s"))
 TRANSFORMS_HELP = "smooth, awq, permute, split, residual, sort_keys, hadamard, block_affine, rotate_inputs"
 """Spelled out, as the tables would load torch before the help is printed; a test compares."""
 
