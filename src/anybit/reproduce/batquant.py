@@ -36,8 +36,8 @@ def run(context: Context, quick: bool) -> Mapping[str, Any]:
     figures: dict[str, Any] = {}
     for done, (kind, (count, scale, inverse)) in enumerate(LAYERS.items()):
         context.progress("one layer", done, len(LAYERS))
-        figures[kind] = _layer(count, scale, inverse, 60 if quick else 300)
-    figures["vit"] = _vision(context, 8 if quick else 32, 100 if quick else 500, 20 if quick else 100)
+        figures[kind] = _layer(count, scale, inverse, 150 if quick else 300)
+    figures["vit"] = _vision(context, 16 if quick else 32, 100 if quick else 500, 20 if quick else 100)
     subject = Subject.open(context, "lm-outliers", 1000 if quick else 4000, 8 if quick else 32)
     figures["lm"] = {"perplexity": subject.perplexity()}
     for done, (key, recipe) in enumerate(_recipes(40 if quick else 200).items()):
@@ -56,8 +56,8 @@ def _recipes(steps: int) -> dict[str, dict[str, Any]]:
         "nearest": {"weights": "mxfp4", "method": "rtn"},
         "rotated": {"weights": "mxfp4", "transforms": ["hadamard"]},
         "blocks": {"weights": "mxfp4", "transforms": affine(steps=0, clip=False, start="hadamard")},
-        "learned": {"method": "batquant", "transforms": affine(steps=steps)},
-        "smoothed": {"method": "batquant", "transforms": ["smooth", *affine(steps=steps)]},
+        "learned": {"method": "batquant", "transforms": affine(steps=steps, start="hadamard")},
+        "smoothed": {"method": "batquant", "transforms": ["smooth", *affine(steps=steps, start="hadamard")]},
     }
 
 
