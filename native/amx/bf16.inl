@@ -60,9 +60,44 @@ template <class E> struct Bf16Work {
   }
 };
 
+template <class E> struct Bf16Few {
+  static constexpr int kPanels = 2, kTileBytes = E::kTileBytes;
+  static constexpr int64_t kXBytes = 2, kSlotBytes = 32, kMostSlots = kTileChunk;
+  static constexpr bool kPlain = std::is_same_v<E, Bf16Numbers>;
+  const E e;
+  explicit Bf16Few(const Problem& p) : e(p) {}
+  static int64_t depth(const Problem&) { return 32; }
+  static float factor(const Problem& p, int64_t) { return E::factor(p); }
+  static const uint8_t* x(const Problem& p) { return reinterpret_cast<const uint8_t*>(p.xhalves); }
+  static int64_t x_stride(const Problem& p) { return 2 * p.ldh; }
+  static constexpr int streams(int panels) { return panels; }
+  void unpack(const Problem& p, int64_t panel, int64_t k, const uint8_t*, int64_t slots, const uint8_t* ahead, uint8_t* chunk, int64_t) const {
+    for (int64_t line = 0; line < slots / 32 * kTileBytes; line += 64) prefetch(ahead + line);
+    bf16_unpack(p, e, panel, k, k + slots, chunk);
+  }
+  template <int Sum, int X, int Weights> static ANYBIT_INLINE void multiply() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(X), "i"(Weights));
+  }
+  template <int NP> ANYBIT_INLINE void scale(const Problem& p, int64_t panel, const FewResult& result, float* acc) const {
+    F scale[NP];
+    for (int i = 0; i < NP; ++i) scale[i] = load_scales(p, panel + i, result.block.group);
+    const auto* sums = reinterpret_cast<const float*>(result.sums);
+#pragma GCC unroll 4
+    for (int64_t m = 0; m < p.m; ++m, sums += 16, acc += 16 * NP) {
+#pragma GCC unroll 2
+      for (int i = 0; i < NP; ++i) store_f(acc + 16 * i, fma_f(load_f(sums + kTileSums * i), scale[i], load_f(acc + 16 * i)));
+    }
+  }
+};
+
+template <class E> void tile_bf16_of(const Problem& p, int64_t first, int64_t last) {
+  if (p.m <= kTileX) return few_panels<Bf16Few<E>>(p, first, last);
+  tile_panels<Bf16Work<E>>(p, first, last);
+}
+
 template <class E> void tile_bf16(const Problem& p, int64_t first, int64_t last) {
   if constexpr (!std::is_void_v<typename TableOf<E>::Type>) {
-    if (!p.zeros) return tile_panels<Bf16Work<typename TableOf<E>::Type>>(p, first, last);
+    if (!p.zeros) return tile_bf16_of<typename TableOf<E>::Type>(p, first, last);
   }
-  tile_panels<Bf16Work<E>>(p, first, last);
+  tile_bf16_of<E>(p, first, last);
 }

@@ -113,7 +113,7 @@ void tile_int16(const Problem& p, int64_t first, int64_t last) {
         if (end == p.slots && !second) prefetch_results(p, panel, panel + 1 < last ? 2 : 1, row, rows);
         for (int64_t i = 0; i < rows; i += kTileX) {
           const int64_t count = rows - i < kTileX ? rows - i : kTileX;
-          tiles.shape_together(count, depth);
+          tiles.shape_two(count, count, depth);
           digit_micro(p, high, low, panel, k, end, depth, row + i, count, sums + 64 * i, acc[second] + 16 * i);
         }
       }

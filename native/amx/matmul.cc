@@ -19,11 +19,22 @@ using namespace anybit::avx512;
 
 #include "amx/tiles.inl"
 
+#include "amx/few.inl"
+
 #include "avx512/bf16_pairs.inl"
 
 #include "amx/bf16.inl"
 
 #include "amx/int16.inl"
+
+constexpr int64_t kFewestBytes = 2, kFewestWords = 5;  // rows from which on tiles are faster than vectors
+
+template <class W> void tile_int8(const Problem& p, int64_t first, int64_t last) {
+  if (p.m > kTileX) return tile_panels<Int8Work<W>>(p, first, last);
+  if (p.m >= (W::kWord ? kFewestWords : kFewestBytes)) return few_panels<Int8Few<W>>(p, first, last);
+  const W w(p);
+  for (int64_t panel = first; panel < last; ++panel) int8_fused_rows<W, 4>(p, w, panel, 0);
+}
 
 Kernels make_table() {
   Kernels k = avx512::kMatmulKernels;

@@ -1,4 +1,4 @@
-// Integer products on AMX tiles: 16 rows of x times 16 outputs, 64 (or 32) k at a time.  An unpacked chunk is already a row of tiles:
+// More than 16 rows of x on AMX tiles: 16 of them times 16 outputs, 64 (or 32) k at a time.  An unpacked chunk is already a row of tiles:
 // its quads, 16 outputs of 4 k each, are the rows of what tdpbsud takes as its second operand, and the codes of x are the first.
 //
 // Eight tiles: 2 x 2 sums, two of x, two of weights.  The second of weights is the next panel, or the high digits of levels of 16 bits.
@@ -15,25 +15,27 @@ class Tiles {
   Tiles(const Tiles&) = delete;
   ~Tiles() { _tile_release(); }
   // `rows` of x, 1 to 32, and `depth` k, 32 or 64.
-  void shape(int64_t rows, int64_t depth) { set(rows < kTileX ? rows : kTileX, rows < kTileX + 1 ? 1 : rows - kTileX, depth); }
-  // The same `rows` of x, 1 to 16, in both of its tiles.
-  void shape_together(int64_t rows, int64_t depth) { set(rows, rows, depth); }
+  void shape(int64_t rows, int64_t depth) { shape_two(rows < kTileX ? rows : kTileX, rows < kTileX + 1 ? 1 : rows - kTileX, depth); }
+  // Two tiles of x: 0, 1 and 2, 3 are their sums, 4 and 5 x, 6 and 7 weights.
+  void shape_two(int64_t rows, int64_t more, int64_t depth) { set(rows, more, depth, {{0, 0, 1, 1, 2, 3, 4, 4}}); }
+  // One: 0 to 2 are sums, 3 is x, 4 to 7 are weights.
+  void shape_one(int64_t rows, int64_t depth) { set(rows, rows, depth, {{0, 0, 0, 2, 4, 4, 4, 4}}); }
 
  private:
-  void set(int64_t rows, int64_t more, int64_t depth) {
+  struct Kinds { uint8_t of[8]; };  // 0 and 1: sums of a tile of x; 2 and 3: x; 4: weights
+  void set(int64_t rows, int64_t more, int64_t depth, const Kinds& kinds) {
     if (rows == rows_ && more == more_ && depth == depth_) return;
     rows_ = rows, more_ = more, depth_ = depth;
-    const auto first = static_cast<uint8_t>(rows), second = static_cast<uint8_t>(more);
     struct alignas(64) {
       uint8_t palette = 1, start = 0, reserved[14] = {};
       uint16_t bytes[16] = {};
       uint8_t rows[16] = {};
     } config;
-    for (int i = 0; i < 8; ++i) config.bytes[i] = 64;
-    config.rows[0] = config.rows[1] = config.rows[4] = first;
-    config.rows[2] = config.rows[3] = config.rows[5] = second;
-    config.bytes[4] = config.bytes[5] = static_cast<uint16_t>(depth);
-    config.rows[6] = config.rows[7] = static_cast<uint8_t>(depth / 4);
+    for (int i = 0; i < 8; ++i) {
+      const int kind = kinds.of[i];
+      config.bytes[i] = static_cast<uint16_t>(kind == 2 || kind == 3 ? depth : 64);
+      config.rows[i] = static_cast<uint8_t>(kind == 4 ? depth / 4 : kind % 2 ? more : rows);
+    }
     asm volatile("" ::"r"(&config) : "memory");  // GCC 12 takes the stores before ldtilecfg for dead
     _tile_loadconfig(&config);
   }
@@ -176,12 +178,4 @@ template <class Work> void tile_panels(const Problem& p, int64_t first, int64_t 
       if (panel < last) tile_strip<Work, 1>(p, work, tiles, panel, row, rows, acc);
     }
   }
-}
-
-constexpr int64_t kFewForTiles = 4;  // rows up to which vectors are as fast
-
-template <class W> void tile_int8(const Problem& p, int64_t first, int64_t last) {
-  if (p.m > kFewForTiles) return tile_panels<Int8Work<W>>(p, first, last);
-  const W w(p);
-  for (int64_t panel = first; panel < last; ++panel) int8_fused_rows<W, 4>(p, w, panel, 0);
 }

@@ -14,10 +14,15 @@ int32_t top_of(const float* x, int64_t count) {
   return bits;
 }
 
-// Codes = nearest-even of x / scale with scale = max|x| / levels a group (the first `wide` groups: 127 levels): true divisions, so that
+constexpr int32_t kClear = 0x3efff800;  // 0.5 - 2^-14
+
+// Codes = nearest-even of x / scale with scale = max|x| / levels a group (the first `wide` groups: 127 levels), as true divisions round:
 // the codes are the reference's.  store(k, codes of 16 slots, of the next 16).
 // A group that holds an infinity or NaN gets scale NaN, so that the result is NaN and not silently wrong.
-template <class Store>
+//
+// Division is slow.  Where no code is above 128 (`Small`), a product with the reciprocal is off the quotient by less than 2^-15 and rounds
+// like it, unless it is that near to the middle between two codes: a group in which one is, or whose reciprocal is out of range, is divided.
+template <bool Small, class Store>
 ANYBIT_INLINE void round_row(const float* x, int64_t slots, const RowRounding& how, float* scales, Store&& store) {
   for (int64_t k0 = 0, g = 0; k0 < slots; k0 += how.group, ++g) {
     const int64_t k1 = k0 + how.group < slots ? k0 + how.group : slots;
@@ -31,25 +36,40 @@ ANYBIT_INLINE void round_row(const float* x, int64_t slots, const RowRounding& h
       for (int64_t k = k0; k < k1; k += 32) store(k, zero_i(), zero_i());
       continue;
     }
+    if (Small && scale < 0x1p126f) {
+      const F inverse = splat_f(1.0f / scale);
+      I farthest = zero_i();  // from a code
+      const auto rounded = [&](const float* from) ANYBIT_UNROLLED {
+        const F product = mul_f(load_f(from), inverse);
+        const I code = round_i(product);
+        farthest = max_i(farthest, abs_bits(sub_f(product, to_f(code))));
+        return code;
+      };
+      for (int64_t k = k0; k < k1; k += 32) {
+        const I first = rounded(x + k), second = rounded(x + k + 16);
+        store(k, first, second);
+      }
+      if (reduce_max(farthest) < kClear) continue;
+    }
     const F divisor = splat_f(scale);
     for (int64_t k = k0; k < k1; k += 32) store(k, round_i(div_f(load_f(x + k), divisor)), round_i(div_f(load_f(x + k + 16), divisor)));
   }
 }
 
 void quantize_row(const float* x, int64_t slots, const RowRounding& how, int8_t* codes, float* scales, int32_t* sums, int64_t lds) {
-  int32_t running = 0;
-  sums[0] = 0;
-  round_row(x, slots, how, scales, [&](int64_t k, const I& a, const I& b) ANYBIT_UNROLLED {
+  round_row<true>(x, slots, how, scales, [&](int64_t k, const I& a, const I& b) ANYBIT_UNROLLED {
     store_s8(codes + k, a);
     store_s8(codes + k + 16, b);
-    running += reduce_add(add_i(a, b));
-    sums[(k / 32 + 1) * lds] = running;
+    sums[(k / 32 + 1) * lds] = reduce_add(add_i(a, b));
   });
+  int32_t running = 0;
+  sums[0] = 0;
+  for (int64_t tile = 1; tile <= slots / 32; ++tile) sums[tile * lds] = running += sums[tile * lds];
 }
 
 void quantize_words(const float* x, int64_t slots, const RowRounding& how, int16_t* codes, float* scales, float* squares) {
   float sums[kSpans] = {};
-  round_row(x, slots, how, scales, [&](int64_t k, const I& a, const I& b) ANYBIT_UNROLLED {
+  round_row<false>(x, slots, how, scales, [&](int64_t k, const I& a, const I& b) ANYBIT_UNROLLED {
     store_s16(codes + k, a);
     store_s16(codes + k + 16, b);
     alignas(64) float square[32];

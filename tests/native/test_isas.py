@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,7 +53,7 @@ def test_one_that_is_unknown_or_missing_is_refused_by_name(module):
         "bf16",
     ],
 )
-@pytest.mark.parametrize("m", [1, 3, 7, 30, 70])
+@pytest.mark.parametrize("m", [1, 2, 3, 7, 16, 17, 30, 70])
 def test_all_give_the_same_bits(module, spec, act, m):
     g = torch.Generator().manual_seed(m)
     x, w = torch.randn(m, 192, generator=g), torch.randn(37, 192, generator=g)
@@ -63,6 +64,28 @@ def test_all_give_the_same_bits(module, spec, act, m):
             module.set_isa(name)
             results.append(ops.matmul(x, packed, act=None if act is None else TensorFormat.parse(act)))
     assert all(torch.equal(r, results[0]) for r in results)
+
+
+def test_activations_are_rounded_as_division_rounds(module):
+    """Quotients at and beside the middle between two codes, where a product with the reciprocal may round otherwise, and scales whose
+    reciprocal is no normal number: the codes, read through a weight with ones on its diagonal, are those of numpy's division."""
+    generator = np.random.default_rng(0)
+    ones = ops.prepack(quantize(torch.eye(32), TensorFormat.parse("int2/tensor")))
+    for exponent in (-121, -60, 0, 60, 120, 126):
+        top = np.float32(np.ldexp(1 + generator.random(), exponent))
+        middle = (generator.integers(-126, 126, (6, 32)) + np.float32(0.5)).astype(np.float32) * (top / np.float32(127))
+        x = np.nextafter(middle, np.float32(np.inf) * generator.choice(np.float32([-1, 1]), middle.shape)).astype(
+            np.float32
+        )
+        x[::2] = middle[::2]
+        x[:, 0] = top
+        scale = np.abs(x).max(1, keepdims=True) / np.float32(127)
+        wanted = np.rint(x / scale) * scale if scale.min() > 0 else np.zeros_like(x)
+        for name, _, present in module.isas():
+            if present:
+                module.set_isa(name)
+                found = ops.matmul(torch.from_numpy(x), ones, act=TensorFormat.parse("int8/row")).numpy()
+                np.testing.assert_array_equal(found, wanted, err_msg=f"{name} 2^{exponent}")
 
 
 def test_a_row_that_is_not_finite_gives_nan_and_spares_the_others(module):
