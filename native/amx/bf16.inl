@@ -91,7 +91,7 @@ template <class E> struct Bf16Few {
 };
 
 template <class E> void tile_bf16_of(const Problem& p, int64_t first, int64_t last) {
-  if (p.m <= kTileX) return few_panels<Bf16Few<E>>(p, first, last);
+  if (p.m <= kTileX / 2) return few_panels<Bf16Few<E>>(p, first, last);  // with 16 rows it is the slower one
   tile_panels<Bf16Work<E>>(p, first, last);
 }
 
