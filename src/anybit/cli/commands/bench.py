@@ -413,7 +413,8 @@ def quality(
     peers: Annotated[
         str | None,
         typer.Option(
-            "--peers", help="Libraries to compare with: llama.cpp, torchao, quanto, hqq, bitsandbytes, or all."
+            "--peers",
+            help="Libraries to compare with: llama.cpp, torchao, quanto, hqq, bitsandbytes, auto-round, gptqmodel, llm-compressor, or all.",
         ),
     ] = None,
     budgets: Annotated[
