@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from protocol import serve
 
 LIBRARIES = {
     "llama.cpp": ("quality_llama", "Llama"),
@@ -30,34 +30,25 @@ LIBRARIES = {
 
 def main() -> None:
     name, job = sys.argv[1], json.loads(sys.argv[2])
-    # what libraries print, and some print JSON of their own, goes to standard error
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
     module, kind = LIBRARIES[name]
     try:
         made: Any = getattr(importlib.import_module(module), kind)(Path(job["model"]), job)
     except ImportError as error:
-        print(
-            json.dumps({"engine": name, "lacks": f"{name} is not installed for this interpreter ({error})"}), flush=True
-        )
+        lacks = f"{name} is not installed for this interpreter ({error})"
+        print(json.dumps({"engine": name, "lacks": lacks}), flush=True)
         return
-    print(json.dumps({"engine": name, "version": made.version, "formats": made.formats}), file=out, flush=True)
     windows = json.loads(Path(job["windows"]).read_text())
-    for line in sys.stdin:
-        if not line.strip():
-            continue
+
+    def answer(line: str) -> dict[str, Any]:
         asked = json.loads(line)
         try:
             stored, logits = made.run(asked["format"], windows)
         except Exception as error:  # whatever a library thinks of a model is an answer
-            print(
-                json.dumps({"lacks": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}),
-                file=out,
-                flush=True,
-            )
-            continue
+            return {"lacks": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         np.save(asked["out"], logits)
-        print(json.dumps({"bytes": int(stored)}), file=out, flush=True)
+        return {"bytes": int(stored)}
+
+    serve({"engine": name, "version": made.version, "formats": made.formats}, answer)
 
 
 if __name__ == "__main__":

@@ -34,3 +34,15 @@ def test_a_tried_recipe_scores_as_the_model_it_makes(subject: Subject, tmp_path:
     assert not made.path.exists()
     same = subject.score(original.plan, original.weights)
     assert abs(same["kl"]) < 1e-9 and same["agreement"] == 1 and same["perplexity"] == subject.perplexity()
+
+
+def test_the_calibration_windows_are_those_of_a_recipe(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    import anybit.reproduce.subject as module
+    from anybit.recipes.job import check
+    from anybit.recipes.recipe import Recipe
+
+    monkeypatch.setattr(module, "WINDOW", 64)
+    how = {"text": str(subject.calibration), "samples": subject.samples, "length": 64}
+    recipe = Recipe.parse({"weights": "int3/g16", "method": "gptq", "calibration": how})
+    used = check(subject.folder, recipe, subject.folder.parent / "out").windows
+    assert used is not None and [w.tolist() for w in subject.calibration_windows()] == [w.tolist() for w in used.ids]

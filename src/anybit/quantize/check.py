@@ -9,15 +9,20 @@ from anybit.errors import RecipeError
 from anybit.quantize.statistics import Statistics
 
 
+def finite(x: Tensor) -> bool:
+    """Neither NaN nor infinite anywhere."""
+    # A sum is NaN or infinite where any element is, at a tenth of the cost of testing each; float64 cannot overflow
+    # here.
+    return bool(torch.isfinite(x.sum(dtype=torch.float64)))
+
+
 def weight(w: Tensor, name: str) -> None:
     """Raises RecipeError unless w is a finite floating matrix."""
     if w.ndim != 2 or 0 in w.shape:
         raise RecipeError(f"{name}: a quantizer takes a matrix [rows, columns], got shape {tuple(w.shape)}")
     if not w.is_floating_point():
         raise RecipeError(f"{name}: a quantizer takes a floating weight, got {w.dtype}")
-    # A sum is NaN or infinite where any element is, at a tenth of the cost of testing each; float64 cannot overflow
-    # here.
-    if not bool(torch.isfinite(w.sum(dtype=torch.float64))):
+    if not finite(w):
         raise RecipeError(f"{name}: the weight holds NaN or infinite values; the checkpoint is damaged")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from torch import Tensor
 
@@ -36,9 +37,15 @@ class Options(gradient_ptq.Options):
 
     def whole(self) -> Settings:
         """The settings of the pass over the whole model."""
-        own = {field.name: getattr(self, field.name) for field in fields(Settings)}
-        own |= {"steps": self.model_steps, "rate": self.model_rate, "scale_rate": self.model_scale_rate, "loss": "kl"}
-        return Settings(**own)
+        return whole(self)
+
+
+def whole(options: Any) -> Settings:
+    """The settings of a pass over the whole model: the options of their names, with `model_steps`, `model_rate` and `model_scale_rate`,
+    the loss "kl", and what there is no option for as it is by itself."""
+    own = {field.name: getattr(options, field.name) for field in fields(Settings) if hasattr(options, field.name)}
+    own |= {"steps": options.model_steps, "rate": options.model_rate, "scale_rate": options.model_scale_rate}
+    return Settings(**{**own, "loss": "kl"})
 
 
 quantize = gptq.under("distill", gradient_ptq.quantize)

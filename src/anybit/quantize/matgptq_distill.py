@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from anybit import tensors
-from anybit.quantize import matgptq
+from anybit.quantize import distill, gptq, matgptq
 from anybit.quantize.gptq import effective
 from anybit.quantize.matgptq import MASTER, slice_codes
 from anybit.quantize.reconstruct import Forward, Reconstructed, Settings, Targets, Told, descend, straight
-from anybit.quantize.result import Quantized
 from anybit.tensors import QTensor
 
 FORMAT = matgptq.FORMAT
@@ -53,20 +52,10 @@ class Options(matgptq.Options):
 
     def whole(self) -> Settings:
         """The settings of the pass over the whole model."""
-        return Settings(
-            self.model_steps,
-            self.model_rate,
-            self.model_scale_rate,
-            batch=self.batch,
-            loss="kl",
-            held_out=self.held_out,
-            seed=self.seed,
-        )
+        return distill.whole(self)
 
 
-def quantize(weight: Tensor, *arguments: Any, **named: Any) -> Quantized:
-    """The start: `matgptq.quantize`."""
-    return matgptq.quantize(weight, *arguments, **named).by("matgptq_distill")
+quantize = gptq.under("matgptq_distill", matgptq.quantize)
 
 
 def finish(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from anybit.errors import RecipeError
+from anybit.quantize import check
 
 ESCALATIONS = 3
 """How often the damping grows tenfold before a Hessian is refused."""
@@ -64,7 +65,7 @@ def factorize(hessian: Tensor, *, damping: float = 0.01, act_order: bool = True,
     columns = hessian.shape[0]
     if hessian.shape != (columns, columns):
         raise RecipeError(f"{name}: a Hessian is a square matrix, got shape {tuple(hessian.shape)}")
-    if not _finite(hessian):
+    if not check.finite(hessian):
         raise RecipeError(f"{name}: the Hessian holds NaN or infinite values; the calibration data is broken")
     if not 0 <= damping <= 100:
         raise RecipeError(f"{name}: damping is a fraction of the mean diagonal between 0 and 100, got {damping}")
@@ -88,17 +89,12 @@ def factorize(hessian: Tensor, *, damping: float = 0.01, act_order: bool = True,
         lower, info = torch.linalg.cholesky_ex(damped)
         if int(info) == 0:
             inverse = _inverse(lower)
-            if _finite(inverse):
+            if check.finite(inverse):
                 return Factor(inverse.flip(0, 1), order, dead, used, used * mean, escalations)
     raise RecipeError(
         f"{name}: the Hessian is not positive definite even with a damping of {used:g} of its mean diagonal; "
         "calibrate on more text or start from a larger damping"
     )
-
-
-def _finite(matrix: Tensor) -> bool:
-    """Neither NaN nor infinite anywhere: a NaN goes through to the extremes, which cost a tenth of a look at every number."""
-    return bool(torch.isfinite(torch.stack(torch.aminmax(matrix))).all())
 
 
 def _inverse(lower: Tensor) -> Tensor:

@@ -136,8 +136,7 @@ class LearnedWeight:
 @dataclass(frozen=True)
 class Reconstructed:
     """weights: by name.  before, after: mean squared error on the held-out windows over the targets' mean square (of "kl": nats a
-    row); kept: whether it
-    fell, else the weights are those it started from."""
+    row); kept: whether it fell, else the weights are those it started from."""
 
     weights: Mapping[str, QTensor]
     before: float

@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from anybit import models, recipes
 from anybit.formats import TensorFormat
 from anybit.models import Model, TorchExecutor
-from anybit.models.evaluation import Remembering, cut, divergence, perplexity
+from anybit.models.evaluation import Executor, Remembering, cut, divergence, perplexity
 from anybit.models.plan import Plan
 from anybit.models.weights import Weights
+from anybit.recipes import calibration
+from anybit.recipes.recipe import Calibration
 from anybit.reproduce.experiment import Context
 from anybit.zoo import loading
 
@@ -68,8 +72,11 @@ class Subject:
         return models.load(out)
 
     def score(self, plan: Plan, weights: Weights, act: str | None = None) -> dict[str, float]:
+        """As `judged`, of a model that the torch executor runs."""
+        return self.judged(Remembering(TorchExecutor(plan, weights, act=TensorFormat.parse(act) if act else None)))
+
+    def judged(self, executor: Executor) -> dict[str, float]:
         """perplexity, kl (nats a token, to the unquantized model) and its stderr, agreement (share of equal first choices)."""
-        executor = Remembering(TorchExecutor(plan, weights, act=TensorFormat.parse(act) if act else None))
         far = divergence(executor, self.reference, self.windows)
         found = perplexity(executor, self.windows)
         return {
@@ -78,6 +85,12 @@ class Subject:
             "stderr": far.stderr,
             "agreement": far.agreement,
         }
+
+    def calibration_windows(self) -> tuple[Tensor, ...]:
+        """Token ids of the windows that recipes of `quantized` calibrate on."""
+        how = Calibration(text=self.calibration, samples=self.samples, length=WINDOW)
+        text = self.calibration.read_text(encoding="utf-8")
+        return calibration.windows(self.model, text, how, self.calibration.name).ids
 
     def fingerprint(self) -> str:
         """sha256 of what a score depends on beside the quantization: weights, calibration text and windows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -81,3 +82,25 @@ def test_real_peer_runs_a_round(name, tmp_path):
     assert (found.prefill_tokens, found.decode_tokens) == (16, 4)
     assert found.prefill_seconds > 0
     assert found.decode_seconds > 0
+
+
+def test_what_a_library_prints_is_no_answer(tmp_path) -> None:
+    script = tmp_path / "chatty.py"
+    script.write_text(
+        f"import sys; sys.path.append({str(REPOSITORY / 'benchmarks' / 'peers')!r})\n"
+        "from protocol import serve\n"
+        "def answer(line):\n"
+        "    print('{ a table of its own')\n"
+        "    return {'asked': line}\n"
+        "serve({'engine': 'chatty'}, answer)\n"
+    )
+    with Peer("chatty", [sys.executable, str(script)], {}) as peer:
+        assert peer.about == {"engine": "chatty"} and peer.ask("one") == {"asked": "one"}
+
+
+def test_a_library_of_quality_that_is_not_there_says_so() -> None:
+    if importlib.util.find_spec("gguf") is not None:
+        pytest.skip("llama.cpp's libraries are in this environment")
+    script = REPOSITORY / "benchmarks" / "peers" / "run_quality.py"
+    with Peer("llama.cpp", [sys.executable, str(script), "llama.cpp"], {"model": "."}) as peer:
+        assert "llama.cpp is not installed" in peer.about["lacks"]

@@ -50,8 +50,8 @@ class Round:
         return self.decode_tokens / self.decode_seconds
 
 
-def interpreter(name: str, script: str, own: bool, root: Path | None) -> list[str]:
-    """The interpreter (anybit's own, or that of .venv-peers) and the script of the peer `name` in the checkout `root`.
+def interpreter(name: str, script: str, own: bool, root: Path | None, environment: str = ".venv-peers") -> list[str]:
+    """The interpreter (anybit's own, or that of an environment of the checkout `root`) and the script of the peer `name` there.
 
     Raises AnybitError outside a checkout (the scripts are not installed), and where `make peers` has not run.
     """
@@ -60,9 +60,9 @@ def interpreter(name: str, script: str, own: bool, root: Path | None) -> list[st
         raise AnybitError(f"{name} is measured from a checkout of the repository, which this is not")
     if own:
         return [sys.executable, str(path)]
-    python = root / ".venv-peers" / "bin" / "python"
+    python = root / environment / "bin" / "python"
     if not python.exists():
-        raise AnybitError(f"{name} is not installed; `make peers` makes the environment .venv-peers with it")
+        raise AnybitError(f"{name} is not installed; `make peers` makes the environment {environment} with it")
     return [str(python), str(path)]
 
 

@@ -19,14 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anybit.cli.bench.peers import Peer
+from anybit.cli.bench.peers import Peer, interpreter
 from anybit.cli.bench.rounds import Progress, silent
 from anybit.errors import AnybitError
-from anybit.models.evaluation import divergence, perplexity
 from anybit.recipes import items
 from anybit.recipes.inputs import Inputs
 from anybit.recipes.walk import Held, Walk
-from anybit.reproduce.subject import WINDOW, Subject
+from anybit.reproduce.subject import Subject
 from anybit.zoo.data import checkout
 
 LIBRARIES: Mapping[str, str] = {
@@ -138,15 +137,7 @@ def selected_methods(text: str | None) -> tuple[str, ...]:
 
 def command(library: str) -> list[str]:
     """Interpreter and script; AnybitError outside a checkout, and where `make peers` has not run."""
-    root = checkout()
-    script = root / "benchmarks" / "peers" / SCRIPT if root else None
-    if root is None or script is None or not script.is_file():
-        raise AnybitError(f"{library} is measured from a checkout of the repository, which this is not")
-    environment = LIBRARIES[library]
-    python = root / environment / "bin" / "python"
-    if not python.exists():
-        raise AnybitError(f"{library} is not installed; `make peers` makes its environment {environment}")
-    return [str(python), str(script), library]
+    return [*interpreter(library, SCRIPT, False, checkout(), LIBRARIES[library]), library]
 
 
 class Given:
@@ -218,8 +209,8 @@ def _theirs(
 ) -> Iterator[Point]:
     windows, calibration, importance = work / "windows.json", work / "calibration.json", work / "importance.npz"
     windows.write_text(json.dumps(subject.windows), encoding="utf-8")
-    shown = _calibration(subject)
-    calibration.write_text(json.dumps(shown), encoding="utf-8")
+    shown = subject.calibration_windows()
+    calibration.write_text(json.dumps([window.tolist() for window in shown]), encoding="utf-8")
     if not importance.exists():
         np.savez(importance, **_importance(subject, shown))  # type: ignore[arg-type]
     files = {"windows": windows, "calibration": calibration, "importance": importance, "work": work}
@@ -246,9 +237,7 @@ def _theirs(
                 absent[f"{library} {spec}"] = "its logits hold NaN or infinity"
                 continue
             given = Given(subject.windows, logits)
-            far, near = divergence(given, subject.reference, subject.windows), perplexity(given, subject.windows)
-            score = {"perplexity": near.perplexity, "kl": far.kl, "stderr": far.stderr, "agreement": far.agreement}
-            point = _point(library, spec, 8 * answer["bytes"] / subject.model.parameters, score)
+            point = _point(library, spec, 8 * answer["bytes"] / subject.model.parameters, subject.judged(given))
             kept.parent.mkdir(exist_ok=True)
             kept.write_text(json.dumps(asdict(point)), encoding="utf-8")
             out.unlink()
@@ -259,23 +248,12 @@ def _point(library: str, spec: str, bits: float, score: Mapping[str, float]) -> 
     return Point(library, spec, bits, score["perplexity"], score["kl"], score["stderr"], score["agreement"])
 
 
-def _calibration(subject: Subject) -> list[list[int]]:
-    """As many windows of the calibration text as ours are given, spread over it."""
-    model = subject.model
-    ids = model.tokenizer.encode(subject.calibration.read_text(encoding="utf-8"))
-    first = [] if model.tokenizer.bos is None else [model.tokenizer.bos]
-    body = WINDOW - len(first)
-    count = max(1, min(subject.samples, len(ids) // body))
-    starts = [i * max(1, len(ids) // count) for i in range(count)]
-    return [[*first, *ids[a : a + body]] for a in starts if len(ids) - a >= body]
-
-
-def _importance(subject: Subject, windows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+def _importance(subject: Subject, windows: Sequence[Tensor]) -> dict[str, np.ndarray]:
     """The mean square of every input of every linear layer on the windows: what llama.cpp calls an importance matrix."""
     model = subject.model
     linear = [item for item in items.quantizable(model) if item.role == "linear"]
     inputs = Inputs(model.plan, linear)
-    walk = Walk(model.plan, [torch.tensor(window) for window in windows])
+    walk = Walk(model.plan, list(windows))
     walk.visit(len(model.plan.ops), Held(model.weights), inputs)
     return {item.name: inputs.of(item).second_moment.float().numpy() for item in linear}
 
