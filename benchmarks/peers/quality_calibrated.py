@@ -31,7 +31,7 @@ class Calibrated(Modules):
     """Symmetric integers with a 16-bit scale for every group or row."""
 
     package: str
-    specs = tuple(f"int{bits}/g{group}" for bits in (4, 3, 2) for group in (64, 32))
+    specs = (*(f"int{bits}/g{group}" for bits in (4, 3, 2) for group in (64, 32)), "int4/row")
 
     def __init__(self, folder: Path, job: dict[str, Any]) -> None:
         from transformers import AutoTokenizer
@@ -87,7 +87,7 @@ class GPTQModel(Calibrated):
     """GPTQ as GPTQModel does it by default (groups ordered by activity, no act-order)."""
 
     package = "gptqmodel"
-    specs = ("int8/g64", "int8/g32", *Calibrated.specs)
+    specs = ("int8/row", "int8/g64", "int8/g32", *Calibrated.specs)
 
     def fit(self, model: nn.Module, bits: int, group: int) -> None:
         from gptqmodel import BACKEND, QuantizeConfig

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 FORMATS = {
     "Q8_0": 7, "Q6_K": 18, "Q5_K_M": 17, "Q4_K_M": 15, "Q4_0": 2, "IQ4_XS": 30, "Q3_K_M": 12, "Q3_K_S": 11, "IQ3_S": 26,
-    "IQ3_XXS": 23, "Q2_K": 10, "IQ2_S": 28, "IQ2_XS": 20,
+    "IQ3_XXS": 23, "Q2_K": 10, "IQ2_M": 29, "IQ2_S": 28, "IQ2_XS": 20, "IQ2_XXS": 19, "IQ1_M": 31, "IQ1_S": 24,
 }  # fmt: skip
 """Names and numbers of `llama_ftype`."""
 

@@ -86,7 +86,7 @@ bool has_dotprod() { return (getauxval(AT_HWCAP) & (1ul << 20)) != 0; }  // HWCA
 // Best first.
 const IsaInfo kIsas[] = {
 #if ANYBIT_HAVE_AMX
-    {"amx", "avx512", "AVX-512 and AMX with int8 and bf16", has_amx, &amx::matmul_kernels()},
+    {"amx", "amx", "AVX-512 and AMX with int8 and bf16", has_amx, &amx::matmul_kernels()},
 #endif
 #if ANYBIT_HAVE_AVX512
 #ifndef ANYBIT_SIMDE  // which lacks the instruction

@@ -115,120 +115,195 @@ void widen_tile(const std::byte* tile, int head_dim, float* keys, float* values)
   }
 }
 
-// Scores of one row become weights; returns the factor by which what was summed before shrinks.
-inline float soften_row(float* s, int n, int begin, int end, float cap, float& max, float& sum) {
-  for (int j = 0; j < begin; ++j) s[j] = kNothing;
-  for (int j = end > 0 ? end : 0; j < n; ++j) s[j] = kNothing;
-  Vec best = splat(kNothing);
-  for (int j = 0; j < n; j += kLanes) {
-    Vec x = load(s + j);
-    if (cap != 0.0f) {
-      const Vec capped = cap * tanh_of(x / cap);
-      x = select(x == splat(kNothing), x, capped);
-      store(s + j, x);
-    }
-    best = max_of(best, x);
-  }
-  const float tile_max = largest(best), new_max = tile_max > max ? tile_max : max;
-  if (new_max == kNothing) {
-    for (int j = 0; j < n; j += kLanes) store(s + j, Vec{});
-    return 1.0f;
-  }
-  Vec total{};
-  for (int j = 0; j < n; j += kLanes) {
-    const Vec p = exp_of(load(s + j) - new_max);
-    store(s + j, p);
-    total += p;
-  }
-  const float shrink = new_max == max ? 1.0f : max == kNothing ? 0.0f : exp_of(splat(max - new_max))[0];
-  max = new_max;
-  sum = sum * shrink + anybit::ANYBIT_VECTOR_ISA::sum(total);
-  return shrink;
+inline const float* query_row(const Attention& p, int r) {
+  return p.q + (r / p.group) * p.q_stride + static_cast<std::size_t>(r % p.group) * p.head_dim;
 }
 
-template <class T>
-void attend(const Attention& p, float* max, float* sum, float* acc, float* scratch) {
-  constexpr bool scaled = sizeof(T) == 1;
-  const int dp = padded_dim(p.head_dim), rows = p.tokens * p.group;
-  float* q = scratch;
-  float* scores = q + static_cast<std::size_t>(rows) * dp;
-  float* wide_k = scores + static_cast<std::size_t>(rows) * kTilePositions;
-  float* wide_v = wide_k + static_cast<std::size_t>(kTilePositions) * dp;
-  const bool widen = sizeof(T) < 4 && rows > 8;
+// Running maximum and sum of up to kLanes rows; `shrink` is what their outputs so far are multiplied by.
+struct Running {
+  float *max, *sum;
+  float shrink[kLanes];
+};
 
-  for (int r = 0; r < rows; ++r) {
-    const float* from = p.q + (r / p.group) * p.q_stride + static_cast<std::size_t>(r % p.group) * p.head_dim;
-    for (int d = 0; d < p.head_dim; ++d) q[static_cast<std::size_t>(r) * dp + d] = from[d] * p.scale;
-    max[r] = kNothing;
-    sum[r] = 0.0f;
-    for (int d = 0; d < dp; d += kLanes) store(acc + static_cast<std::size_t>(r) * dp + d, Vec{});
+// Scores of `count` rows, `first` and after, over the n positions from `base` on become weights. A row sees positions up to its own.
+inline void soften_rows(const Attention& p, float* s, int first, int count, int base, int n, Running& run) {
+  Vec part[kLanes];
+  for (int i = 0; i < kLanes; ++i) part[i] = splat(kNothing);
+  for (int i = 0; i < count; ++i) {
+    float* row = s + i * kTilePositions;
+    const int position = p.position + (first + i) / p.group - base;
+    const int begin = p.window > 0 ? position - p.window + 1 : 0, end = position + 1;
+    for (int j = 0; j < begin && j < n; ++j) row[j] = kNothing;
+    for (int j = end > 0 ? end : 0; j < n; ++j) row[j] = kNothing;
+    Vec best = splat(kNothing);
+    for (int j = 0; j < n; j += kLanes) {
+      Vec x = load(row + j);
+      if (p.softcap != 0.0f) {
+        const Vec capped = p.softcap * tanh_of(x / p.softcap);
+        x = select(x == splat(kNothing), x, capped);
+        store(row + j, x);
+      }
+      best = max_of(best, x);
+    }
+    part[i] = best;
+  }
+  const auto lanes = static_cast<std::size_t>(count);
+  const Vec before = load_part(run.max, lanes, kNothing);
+  const Vec top = max_of(before, reduce_each(part, [](Vec a, Vec b) { return max_of(a, b); }));
+  // A row that has seen nothing yet keeps weights of exp(-inf) = 0.
+  const Vec base_of = select(top == splat(kNothing), Vec{}, top), shrink = exp_of(before - base_of);
+  store_part(run.max, top, lanes);
+  store(run.shrink, shrink);
+  float down[kLanes];
+  store(down, base_of);
+  for (int i = 0; i < kLanes; ++i) part[i] = Vec{};
+  for (int i = 0; i < count; ++i) {
+    float* row = s + i * kTilePositions;
+    const Vec most = splat(down[i]);
+    Vec total{};
+    for (int j = 0; j < n; j += kLanes) {
+      const Vec x = exp_of(load(row + j) - most);
+      store(row + j, x);
+      total += x;
+    }
+    part[i] = total;
+  }
+  const Vec total = reduce_each(part, [](Vec a, Vec b) { return a + b; });
+  store_part(run.sum, load_part(run.sum, lanes, 0.0f) * shrink + total, lanes);
+}
+
+// How query rows meet one tile of keys and values: `begin` once, then `enter` for each tile, then `scores` and `values` for kBlock rows at
+// a time, so that scores stay in the first cache.  This one multiplies float32 on vectors.
+template <class T>
+class VectorProducts {
+ public:
+  static constexpr int kBlock = 48, kRows = 1;  // sums have room for a multiple of kRows
+  VectorProducts(const Attention& p, int rows, float* scratch)
+      : p_(p), rows_(rows), dp_(padded_dim(p.head_dim)), widen_(sizeof(T) < 4 && rows > 8), q_(scratch) {
+    wide_k_ = q_ + static_cast<std::size_t>(rows) * dp_;
+    wide_v_ = wide_k_ + static_cast<std::size_t>(kTilePositions) * dp_;
+  }
+  void begin() {
+    for (int r = 0; r < rows_; ++r) {
+      const float* from = query_row(p_, r);
+      for (int d = 0; d < p_.head_dim; ++d) q_[static_cast<std::size_t>(r) * dp_ + d] = from[d] * p_.scale;
+    }
+  }
+  // No row of this tile sees more than its first `keys` positions.
+  void enter(const std::byte* tile, int /*keys*/) {
+    k_ = reinterpret_cast<const T*>(tile);
+    v_ = k_ + static_cast<std::size_t>(kTilePositions) * p_.head_dim;
+    scales_ = reinterpret_cast<const float*>(v_ + static_cast<std::size_t>(kTilePositions) * dp_);
+    if (widen_) widen_tile<T>(tile, p_.head_dim, wide_k_, wide_v_);
+  }
+  // s [count][64] = q k for n positions, a multiple of kLanes.
+  void scores(int first, int count, int n, float* s) {
+    const float* q = q_ + static_cast<std::size_t>(first) * dp_;
+    if (widen_) {
+      product(q, dp_, wide_k_, kTilePositions, s, kTilePositions, count, n, p_.head_dim, false);
+      return;
+    }
+    product(q, dp_, k_, kTilePositions, s, kTilePositions, count, n, p_.head_dim, false);
+    rescale(count, n, s, scales_);
+  }
+  // acc [count][DP] += s v; beyond the first `keys` of the n weights all are 0.
+  void values(int count, int keys, int n, float* s, float* acc) {
+    if (widen_) {
+      product(s, kTilePositions, wide_v_, dp_, acc, dp_, count, dp_, keys, true);
+      return;
+    }
+    rescale(count, n, s, scales_ + kTilePositions);
+    product(s, kTilePositions, v_, dp_, acc, dp_, count, dp_, keys, true);
   }
 
-  const int last = p.position + p.tokens - 1;
-  for (int tile = p.tile_begin; tile < p.tile_end; ++tile) {
-    const int base = tile * kTilePositions;
-    const int keys = last + 1 - base < kTilePositions ? last + 1 - base : kTilePositions;
-    if (keys <= 0) break;
-    const int n = (keys + kLanes - 1) / kLanes * kLanes;
-    const std::byte* bytes = p.tiles[tile] + p.tile_offset;
-    const T* k = reinterpret_cast<const T*>(bytes);
-    const T* v = k + static_cast<std::size_t>(kTilePositions) * p.head_dim;
-    const float* scales = reinterpret_cast<const float*>(v + static_cast<std::size_t>(kTilePositions) * dp);
-
-    if (widen) {
-      widen_tile<T>(bytes, p.head_dim, wide_k, wide_v);
-      product(q, dp, wide_k, kTilePositions, scores, kTilePositions, rows, n, p.head_dim, false);
-    } else {
-      product(q, dp, k, kTilePositions, scores, kTilePositions, rows, n, p.head_dim, false);
-    }
-    for (int r = 0; r < rows; ++r) {
-      float* s = scores + static_cast<std::size_t>(r) * kTilePositions;
-      if (scaled && !widen) {
+ private:
+  static void rescale(int count, int n, float* s, const float* scales) {
+    if constexpr (sizeof(T) == 1) {
+      for (int r = 0; r < count; ++r, s += kTilePositions) {
         for (int j = 0; j < n; j += kLanes) store(s + j, load(s + j) * load(scales + j));
       }
-      const int position = p.position + r / p.group;
-      const int begin = p.window > 0 ? position - p.window + 1 - base : 0;
-      const int end = position + 1 - base;
-      const float shrink =
-          soften_row(s, n, begin < n ? begin : n, end < n ? end : n, p.softcap, max[r], sum[r]);
-      if (shrink != 1.0f) {
-        float* out = acc + static_cast<std::size_t>(r) * dp;
-        for (int d = 0; d < dp; d += kLanes) store(out + d, load(out + d) * shrink);
-      }
-      if (scaled && !widen) {
-        for (int j = 0; j < n; j += kLanes) store(s + j, load(s + j) * load(scales + kTilePositions + j));
-      }
     }
-    if (widen) {
-      product(scores, kTilePositions, wide_v, dp, acc, dp, rows, dp, keys, true);
-    } else {
-      product(scores, kTilePositions, v, dp, acc, dp, rows, dp, keys, true);
+  }
+  const Attention& p_;
+  int rows_, dp_;
+  bool widen_;
+  float *q_, *wide_k_, *wide_v_;
+  const T *k_ = nullptr, *v_ = nullptr;
+  const float* scales_ = nullptr;
+};
+
+template <class Products>
+void attend(const Attention& p, float* max, float* sum, float* acc, float* scratch) {
+  alignas(64) float scores[Products::kBlock * kTilePositions];
+  const int dp = padded_dim(p.head_dim), rows = p.tokens * p.group;
+  const int room = (rows + Products::kRows - 1) / Products::kRows * Products::kRows;
+  Products products(p, rows, scratch);
+  products.begin();
+  for (int r = 0; r < rows; ++r) max[r] = kNothing, sum[r] = 0.0f;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(room) * dp; i += kLanes) store(acc + i, Vec{});
+
+  const auto seen = [&](int row) { return p.position + row / p.group + 1; };  // positions up to the row's own
+  for (int tile = p.tile_begin; tile < p.tile_end; ++tile) {
+    const int base = tile * kTilePositions, all = seen(rows - 1) - base;
+    if (all <= 0) break;
+    products.enter(p.tiles[tile] + p.tile_offset, all < kTilePositions ? all : kTilePositions);
+    for (int first = 0; first < rows; first += Products::kBlock) {
+      const int count = rows - first < Products::kBlock ? rows - first : Products::kBlock;
+      const int visible = seen(first + count - 1) - base, keys = visible < kTilePositions ? visible : kTilePositions;
+      const bool gone = p.window > 0 && seen(first) - p.window >= base + kTilePositions;
+      if (keys <= 0 || gone) continue;
+      const int n = (keys + kLanes - 1) / kLanes * kLanes;
+      float* out = acc + static_cast<std::size_t>(first) * dp;
+      products.scores(first, count, n, scores);
+      for (int r = 0; r < count; r += kLanes) {
+        Running run{max + first + r, sum + first + r, {}};
+        const int some = count - r < kLanes ? count - r : kLanes;
+        soften_rows(p, scores + r * kTilePositions, first + r, some, base, n, run);
+        for (int i = 0; i < some; ++i) {
+          if (run.shrink[i] == 1.0f) continue;
+          float* to = out + static_cast<std::size_t>(r + i) * dp;
+          for (int d = 0; d < dp; d += kLanes) store(to + d, load(to + d) * run.shrink[i]);
+        }
+      }
+      products.values(count, keys, n, scores, out);
     }
+  }
+}
+
+// Products<T> for each kind of cache.
+template <template <class> class Products>
+void attend_cached(const Attention& p, float* max, float* sum, float* acc, float* scratch) {
+  switch (p.type) {
+    case CacheType::fp32: return attend<Products<float>>(p, max, sum, acc, scratch);
+    case CacheType::fp16: return attend<Products<Half>>(p, max, sum, acc, scratch);
+    case CacheType::int8: return attend<Products<std::int8_t>>(p, max, sum, acc, scratch);
   }
 }
 
 inline void attention_partial(const Attention& p, float* max, float* sum, float* acc) {
-  switch (p.type) {
-    case CacheType::fp32: return attend<float>(p, max, sum, acc, p.scratch);
-    case CacheType::fp16: return attend<Half>(p, max, sum, acc, p.scratch);
-    case CacheType::int8: return attend<std::int8_t>(p, max, sum, acc, p.scratch);
+  attend_cached<VectorProducts>(p, max, sum, acc, p.scratch);
+}
+
+// Whole attention: the sums lie in the scratch and are divided at the end.
+template <template <class> class Products>
+void attention_by(const Attention& p) {
+  const int dp = padded_dim(p.head_dim), rows = p.tokens * p.group, room = (rows + kLanePad - 1) / kLanePad * kLanePad;
+  float* acc = p.scratch;
+  float* max = acc + static_cast<std::size_t>(room) * dp;
+  float* sum = max + room;
+  attend_cached<Products>(p, max, sum, acc, sum + room);
+  for (int r = 0; r < rows; ++r) {
+    float* out = p.out + (r / p.group) * p.out_stride + static_cast<std::size_t>(r % p.group) * p.head_dim;
+    const float inverse = 1.0f / sum[r], *from = acc + static_cast<std::size_t>(r) * dp;
+    for (int d = 0; d < p.head_dim; d += kLanes) {
+      const Vec x = load(from + d) * inverse;
+      if (p.head_dim - d >= kLanes) store(out + d, x);
+      else store_part(out + d, x, static_cast<std::size_t>(p.head_dim - d));
+    }
   }
 }
 
-inline void attention(const Attention& p) {
-  const int dp = padded_dim(p.head_dim), rows = p.tokens * p.group;
-  float* acc = p.scratch;
-  float* max = acc + static_cast<std::size_t>(rows) * dp;
-  float* sum = max + static_cast<std::size_t>(rows) * kLanePad;
-  Attention inner = p;
-  inner.scratch = sum + static_cast<std::size_t>(rows) * kLanePad;
-  attention_partial(inner, max, sum, acc);
-  for (int r = 0; r < rows; ++r) {
-    float* out = p.out + (r / p.group) * p.out_stride + static_cast<std::size_t>(r % p.group) * p.head_dim;
-    const float inverse = 1.0f / sum[r];
-    for (int d = 0; d < p.head_dim; ++d) out[d] = acc[static_cast<std::size_t>(r) * dp + d] * inverse;
-  }
-}
+inline void attention(const Attention& p) { attention_by<VectorProducts>(p); }
 
 inline void cache_store(std::byte* tile, CacheType type, int head_dim, int slot, const float* k, const float* v) {
   const int dp = padded_dim(head_dim);

@@ -8,6 +8,9 @@ namespace anybit {
 
 const VectorOps& vector_ops() {
   const std::string_view isa = active_isa().vectors;
+#ifdef ANYBIT_HAVE_AMX
+  if (isa == "amx" && vector_ops_amx()) return *vector_ops_amx();
+#endif
 #ifdef ANYBIT_HAVE_AVX512
   if (isa == "avx512" && vector_ops_avx512()) return *vector_ops_avx512();
 #endif

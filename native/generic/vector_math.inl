@@ -20,9 +20,7 @@ inline Vec exp_of(Vec x) {
   p = fma_of(p, r, splat(1.666652011e-1f));
   p = fma_of(p, r, splat(4.999999341e-1f));
   p = fma_of(p * r, r, r) + 1.0f;
-  // 2^n in two factors, so that both ends of the range come out right (subnormals, infinity).
-  const IntVec k = bits_of(shifted) - bits_of(magic), low = k >> 1, high = k - low;
-  return p * float_of((low + 127) << 23) * float_of((high + 127) << 23);
+  return times_power_of_two(p, n);
 }
 
 inline Vec tanh_of(Vec x) {

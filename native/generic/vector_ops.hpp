@@ -42,14 +42,15 @@ struct Attention {
   const std::byte* const* tiles;  // tile i holds positions [64 i, 64 i + 64) of all layers
   std::size_t tile_offset;        // of this layer and kv head inside each
   int tile_begin, tile_end;       // the tiles to visit
-  float* scratch;                 // attention_scratch() floats, 64-byte aligned
+  float* scratch;                 // attention_scratch() floats
 };
 
 // Rows (queries times group) a call of `attention` may hold at once, and the scratch it needs.
-inline constexpr int kAttentionRows = 96;
+inline constexpr int kAttentionRows = 192;
 constexpr std::size_t attention_scratch(int head_dim, int rows) {
-  const std::size_t dp = static_cast<std::size_t>(padded_dim(head_dim));
-  return static_cast<std::size_t>(rows) * (2 * dp + kTilePositions + 2 * kLanePad) + 2 * kTilePositions * dp + 64;
+  const std::size_t dp = static_cast<std::size_t>(padded_dim(head_dim)), depth = (dp + 31) / 32 * 32;  // of bf16 tiles
+  const std::size_t room = static_cast<std::size_t>(padded_dim(rows));
+  return room * (dp + depth + 2) + kTilePositions * (dp + depth);
 }
 
 // A rotation of rows: blocks of an order `block`, in which a dense matrix of an order `order` (at most 128) is doubled.
@@ -86,6 +87,7 @@ struct VectorOps {
 };
 
 // The tables; null where the build has no such instruction set.
+const VectorOps* vector_ops_amx();
 const VectorOps* vector_ops_avx512();
 const VectorOps* vector_ops_avx2();
 const VectorOps* vector_ops_neon();

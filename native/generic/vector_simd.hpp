@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
@@ -160,10 +161,27 @@ inline Vec fma_of(Vec a, Vec b, Vec c) {
 inline Vec fma_of(Vec a, Vec b, Vec c) { return a * b + c; }
 #endif
 
+// x 2^n of whole n from -252 to 254, subnormal results and infinity included.
+#if defined(__AVX512F__)
+inline Vec times_power_of_two(Vec x, Vec n) {
+  return reinterpret_cast<Vec>(_mm512_scalef_ps(reinterpret_cast<__m512>(x), reinterpret_cast<__m512>(n)));
+}
+#else
+inline Vec times_power_of_two(Vec x, Vec n) {
+  const IntVec k = bits_of(n + 12582912.0f) - bits_of(splat(12582912.0f)), low = k >> 1, high = k - low;  // adding 1.5 * 2^23 leaves n in the mantissa
+  return x * float_of((low + 127) << 23) * float_of((high + 127) << 23);
+}
+#endif
+
 inline Vec select(IntVec mask, Vec a, Vec b) { return mask ? a : b; }
 // A NaN in the first operand stays: a comparison with it is false.
+#if defined(__AVX512F__)
+inline Vec max_of(Vec a, Vec b) { return reinterpret_cast<Vec>(_mm512_max_ps(reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(a))); }
+inline Vec min_of(Vec a, Vec b) { return reinterpret_cast<Vec>(_mm512_min_ps(reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(a))); }
+#else
 inline Vec max_of(Vec a, Vec b) { return select(a < b, b, a); }
 inline Vec min_of(Vec a, Vec b) { return select(a > b, b, a); }
+#endif
 inline Vec abs_of(Vec a) { return float_of(bits_of(a) & splat(0x7fffffff)); }
 
 inline float sum(Vec v) {
@@ -177,9 +195,28 @@ inline float sum(Vec v) {
 inline float largest(Vec v) {
   float lanes[kLanes];
   store(lanes, v);
-  float m = lanes[0];
-  for (int i = 1; i < kLanes; ++i) m = lanes[i] > m ? lanes[i] : m;
-  return m;
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] = lanes[i + half] > lanes[i] ? lanes[i + half] : lanes[i];
+  }
+  return lanes[0];
+}
+
+// a0 b0 a1 b1 ... of the lower halves, and of the upper halves.
+template <int... I>
+inline Vec interleaved(Vec a, Vec b, bool upper, std::integer_sequence<int, I...>) {
+  return upper ? __builtin_shufflevector(a, b, (I % 2 * kLanes + I / 2 + kLanes / 2)...)
+               : __builtin_shufflevector(a, b, (I % 2 * kLanes + I / 2)...);
+}
+// Lane i is all lanes of v[i] together, for kLanes vectors at once; v is overwritten.
+template <class F>
+inline Vec reduce_each(Vec* v, F f) {
+  constexpr std::make_integer_sequence<int, kLanes> lanes{};
+#pragma GCC unroll 4
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) v[i] = f(interleaved(v[i], v[i + half], false, lanes), interleaved(v[i], v[i + half], true, lanes));
+  }
+  return v[0];
 }
 
 }  // namespace anybit::ANYBIT_VECTOR_ISA
