@@ -93,7 +93,7 @@ class GPTQModel(Calibrated):
         from gptqmodel import BACKEND, QuantizeConfig
         from gptqmodel import GPTQModel as Library
 
-        config = QuantizeConfig(bits=bits, group_size=group or -1, sym=True)
+        config = QuantizeConfig(bits=bits, group_size=group or -1, sym=True, act_group_aware=group > 0)
         made = Library.load(str(self.folder), config, device="cpu", dtype=torch.float32)
         made.quantize([{"input_ids": w, "attention_mask": [1] * len(w)} for w in self.calibration], batch_size=1)
         with tempfile.TemporaryDirectory() as folder:

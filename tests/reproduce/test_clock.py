@@ -29,6 +29,15 @@ def test_medians_over_rounds_of_what_the_clock_says(monkeypatch):
     ]
 
 
+def test_the_first_copy_is_called_and_not_counted(monkeypatch):
+    ticks = iter(float(t) for t in (0, 10, 14, 20, 28))
+    monkeypatch.setattr(clock.time, "thread_time", lambda: next(ticks))
+    made, calls = iter("abc"), []
+    cases = {"x": clock.copies(lambda: next(made), calls.append, 3)}
+    assert clock.medians(cases, 2, evict=4) == {"x": 3.0}  # (4 / 2 + 8 / 2) / 2
+    assert calls == ["a", "c", "a", "b", "c", "a", "b", "c"]
+
+
 def test_waiting_is_not_counted_and_work_is():
     def work() -> None:
         end = time.thread_time() + 0.02

@@ -32,4 +32,4 @@ def test_the_quick_run(tmp_path, shared_data):
     figures = marlin.run(Context(shared_data, tmp_path), quick=True)
     outcomes = {check.description: check.apply(figures) for check in marlin.EXPERIMENT.checks}
     assert all(o.passed for name, o in outcomes.items() if "words" in name or "stripes" in name or "values" in name)
-    assert figures["tiny"]["gptq_clip"] < figures["tiny"]["rtn"]
+    assert figures["tiny"]["kl"]["gptq_clip"] < figures["tiny"]["kl"]["rtn"]

@@ -19,7 +19,7 @@ import torch
 from anybit import ops
 from anybit.formats import TensorFormat
 from anybit.ops.bitserial import bitserial_matmul
-from anybit.reproduce.clock import medians, one_thread
+from anybit.reproduce.clock import copies, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.tensors import SignRule, bit_planes, quantize
 
@@ -98,8 +98,14 @@ def _speed(context: Context, rounds: int) -> dict[str, Any]:
     act = {q: TensorFormat.parse(f"int{q}n/row") for q in (2, 4, 8)}
     cases = {f"w{p}a{q}": partial(ops.matmul, rows, many[p], act=act[q]) for p, q in pairs}
     one = {p: quantize(large, TensorFormat.parse(f"int{p}/g128")) for p in (1, 2, 4, 8)}
-    single = {f"w{p}a{q}": partial(ops.matmul, row, ops.prepack(one[p], "bits"), act=act[q]) for p, q in pairs if p < 8}
-    single |= {f"bytes{p}": partial(ops.matmul, row, ops.prepack(w), act=act[8]) for p, w in one.items()}
+    single = {
+        f"w{p}a{q}": copies(partial(ops.prepack, one[p], "bits"), partial(ops.matmul, row, act=act[q]), 3)
+        for p, q in pairs
+        if p < 8
+    }
+    single |= {
+        f"bytes{p}": copies(partial(ops.prepack, w), partial(ops.matmul, row, act=act[8]), 3) for p, w in one.items()
+    }
     with one_thread():
         time = medians(cases, rounds, 0, "64 rows", context.progress)
         alone = medians(single, rounds, EVICT, "one row", context.progress)

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
 
 import torch
 
 from anybit.ops import native
 from anybit.reproduce.experiment import Progress, silent
+
+Case = Callable[[], object]
+W = TypeVar("W")
 
 
 @contextmanager
@@ -32,8 +37,13 @@ def one_thread() -> Iterator[None]:
             module.set_threads(ours)
 
 
+def copies(make: Callable[[], W], call: Callable[[W], object], count: int = 5) -> list[Case]:
+    """`call` with each of `count` things that `make` makes: what `medians` takes where data are to come from memory."""
+    return [partial(call, make()) for _ in range(count)]
+
+
 def medians(
-    cases: Mapping[str, Callable[[], object]],
+    cases: Mapping[str, Case | Sequence[Case]],
     rounds: int,
     evict: int = 0,
     what: str = "timing",
@@ -41,24 +51,32 @@ def medians(
 ) -> dict[str, float]:
     """Seconds of a call of each case on one thread (`one_thread`), the median over rounds, after one call that does not count.
 
-    evict: bytes that are read before every call, so that what the case reads is no longer in a cache; 0 for none. Without it a case is
-    called as often within a round as takes a millisecond.
+    evict: bytes that are read before every case, so that what it reads is no longer in a cache; 0 for none. A case of several copies
+    (`copies`) is the mean call of all but the first, which is called uncounted: after so much was read, a first call spends most of a
+    millisecond on its code, page tables and the interpreter, whatever it multiplies. Without evict a case is called as often within a
+    round as takes a millisecond.
     """
     buffer = torch.ones(max(evict // 4, 1))
-    calls: dict[str, int] = {}
+    calls: dict[str, list[Case]] = {}
     for name, case in cases.items():
-        case()
+        several = [case] if callable(case) else list(case)
+        several[0]()
         started = time.thread_time()
-        case()
-        calls[name] = 1 if evict else max(1, int(1e-3 / max(time.thread_time() - started, 1e-7)))
+        several[-1]()
+        often = 1 if evict else max(1, int(1e-3 / max(time.thread_time() - started, 1e-7)))
+        calls[name] = several * often
     found: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds):
         progress(what, number, rounds)
-        for name, case in cases.items():
+        for name, several in calls.items():
+            counted = several
             if evict:
                 buffer.sum()
+                if len(several) > 1:
+                    several[0]()
+                    counted = several[1:]
             started = time.thread_time()
-            for _ in range(calls[name]):
-                case()
-            found[name].append((time.thread_time() - started) / calls[name])
+            for call in counted:
+                call()
+            found[name].append((time.thread_time() - started) / len(counted))
     return {name: statistics.median(values) for name, values in found.items()}

@@ -24,7 +24,7 @@ from anybit.models import Model, TorchExecutor
 from anybit.models.evaluation import perplexity
 from anybit.models.weights import Overlay
 from anybit.ops.bitserial import bitserial_linear, grouped_product
-from anybit.reproduce.clock import medians, one_thread
+from anybit.reproduce.clock import copies, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import windows
 from anybit.tensors import quantize
@@ -128,17 +128,20 @@ def _speed(context: Context, rounds: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(16384, 4096, generator=generator)
     rounded = {bits: quantize(weight, TensorFormat.parse(f"int{bits}n/g128")) for bits in (6, 8)}
-    packed = {bits: ops.prepack(w) for bits, w in rounded.items()}
     act, six = TensorFormat.parse("int8/g128"), TensorFormat.parse("int6n/g128")
     inputs = {m: torch.randn(m, 4096, generator=generator) for m in (1, 4, 8)}
-    cases = {f"w{b} m{m}": partial(ops.matmul, x, packed[b], act=act) for m, x in inputs.items() for b in packed}
-    cases["planes m1"] = partial(ops.matmul, inputs[1], ops.prepack(rounded[6], "bits"), act=six)
+    cases = {
+        f"w{b} m{m}": copies(partial(ops.prepack, w), partial(ops.matmul, x, act=act), 3)
+        for m, x in inputs.items()
+        for b, w in rounded.items()
+    }
+    cases["planes m1"] = copies(partial(ops.prepack, rounded[6], "bits"), partial(ops.matmul, inputs[1], act=six), 3)
     with one_thread():
         seconds = medians(cases, rounds, EVICT, "products", context.progress)
     return {
         "us": {name.replace(" ", "_"): 1e6 * value for name, value in seconds.items()},
         **{f"m{m}": seconds[f"w8 m{m}"] / seconds[f"w6 m{m}"] for m in inputs},
-        "bytes": packed[8].nbytes / packed[6].nbytes,
+        "bytes": ops.prepack(rounded[8]).nbytes / ops.prepack(rounded[6]).nbytes,
         "planes": seconds["w8 m1"] / seconds["planes m1"],
     }
 

@@ -29,7 +29,7 @@ from anybit.models.interpreter import run as run_ops
 from anybit.models.plan import WeightRef
 from anybit.models.weights import Overlay
 from anybit.ops.mixed import MixedPacked, mixed_matmul
-from anybit.reproduce.clock import medians, one_thread
+from anybit.reproduce.clock import Case, copies, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import windows
 from anybit.tensors import quantize
@@ -194,15 +194,14 @@ def _speed(context: Context, rounds: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(4096, 4096, generator=generator)
     choice = (torch.rand(4096, generator=generator) >= SHARE).long()
-    mixed = MixedPacked.of(quantize_mixed(weight, [WIDE, NARROW], choice, 0))
-    pure = ops.prepack(quantize(weight, NARROW))
-    cases = {}
+    parts, narrow = quantize_mixed(weight, [WIDE, NARROW], choice, 0), quantize(weight, NARROW)
+    cases: dict[str, list[Case]] = {}
     for m in (1, 16):
         x = torch.randn(m, 4096, generator=generator)
-        cases[f"mixed {m}"] = partial(mixed_matmul, x, mixed, act=ACT)
-        cases[f"w4 {m}"] = partial(ops.matmul, x, pure, act=ACT)
-        cases[f"exact {m}"] = partial(ops.matmul, x, pure)
-        cases[f"fp32 {m}"] = partial(functional.linear, x, weight)
+        cases[f"mixed {m}"] = copies(partial(MixedPacked.of, parts), partial(mixed_matmul, x, act=ACT))
+        cases[f"w4 {m}"] = copies(partial(ops.prepack, narrow), partial(ops.matmul, x, act=ACT))
+        cases[f"exact {m}"] = copies(partial(ops.prepack, narrow), partial(ops.matmul, x))
+        cases[f"fp32 {m}"] = copies(weight.clone, partial(functional.linear, x), 2)
     with one_thread():
         seconds = medians(cases, rounds, EVICT, "products", context.progress)
     return {

@@ -23,7 +23,7 @@ from anybit.models.evaluation import perplexity
 from anybit.models.weights import Overlay
 from anybit.ops import native
 from anybit.ops.lookup import lookup_linear
-from anybit.reproduce.clock import medians, one_thread
+from anybit.reproduce.clock import copies, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import windows
 from anybit.tensors import QTensor, quantize
@@ -147,17 +147,17 @@ def _shape(context: Context, n: int, k: int, rounds: int, bandwidth: float) -> d
     """Seconds of one row of x by width and kernel, and the ratios that are asked for."""
     generator = torch.Generator().manual_seed(n)
     x, weight = torch.randn(1, k, generator=generator), torch.randn(n, k, generator=generator)
-    cases = {"torch": partial(torch.nn.functional.linear, x, weight)}
+    cases = {"torch": copies(weight.clone, partial(torch.nn.functional.linear, x), 2)}
     sizes: dict[int, int] = {}
     for bits in WIDTHS:
         context.progress("packing", bits - 1, len(WIDTHS))
         q: QTensor = quantize(weight, TensorFormat.parse(f"int{bits}/g128"))
-        tiles, planes = ops.prepack(q), ops.prepack(q, "nibbles")
-        sizes[bits] = planes.nbytes
-        cases[f"lookup{bits}"] = partial(ops.matmul, x, planes, act=ACT)
-        cases[f"integers{bits}"] = partial(ops.matmul, x, tiles, act=ACT)
+        sizes[bits] = ops.prepack(q, "nibbles").nbytes
+        tiles = partial(ops.prepack, q)
+        cases[f"lookup{bits}"] = copies(partial(ops.prepack, q, "nibbles"), partial(ops.matmul, x, act=ACT))
+        cases[f"integers{bits}"] = copies(tiles, partial(ops.matmul, x, act=ACT))
         if bits <= 2:
-            cases[f"exact{bits}"] = partial(ops.matmul, x, tiles)
+            cases[f"exact{bits}"] = copies(tiles, partial(ops.matmul, x))
     seconds = medians(cases, rounds, EVICT, f"{n} x {k}", context.progress)
     return {
         "us": {name: 1e6 * value for name, value in seconds.items()},

@@ -21,7 +21,7 @@ from anybit import models, ops
 from anybit.errors import LayoutError
 from anybit.formats import TensorFormat
 from anybit.ops import native
-from anybit.reproduce.clock import medians, one_thread
+from anybit.reproduce.clock import copies, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.tensors import Packing, quantize
 from anybit.tensors.known_packings import FRAGMENTS, marlin, panels, tilus
@@ -180,23 +180,21 @@ def _speed(context: Context, rounds: int) -> dict[str, Any]:
     n, k = 16384, 4096
     x = torch.randn(1, k, generator=torch.Generator().manual_seed(0))
     weight = torch.randn(n, k, generator=torch.Generator().manual_seed(1))
-    packed = {}
+    stored, cases = {}, {}
     for bits in WIDTHS:
         context.progress("packing", bits - 1, len(WIDTHS))
-        packed[bits] = ops.prepack(quantize(weight, TensorFormat.parse(f"int{bits}/g128")))
+        q = quantize(weight, TensorFormat.parse(f"int{bits}/g128"))
+        stored[bits] = ops.prepack(q).nbytes
+        cases[str(bits)] = copies(partial(ops.prepack, q), partial(ops.matmul, x, act=ACT), 3)
     with one_thread():
-        cases = {str(bits): partial(ops.matmul, x, w, act=ACT) for bits, w in packed.items()}
         seconds = medians(cases, rounds, EVICT, "product of one row", context.progress)
         bandwidth = float(module.probe_bandwidth(EVICT, 1, 3)) if module else math.nan
     time = {bits: seconds[str(bits)] for bits in WIDTHS}
     line = {bits: time[4] + (time[8] - time[4]) * (bits - 4) / 4 for bits in WIDTHS}
     return {
         "bandwidth": bandwidth,
-        "w": {
-            str(bits): {"us": 1e6 * time[bits], "share": packed[bits].nbytes / bandwidth / time[bits]}
-            for bits in WIDTHS
-        },
-        "least_share": min(packed[bits].nbytes / bandwidth / time[bits] for bits in (2, 3, 4, 5, 6, 8)),
+        "w": {str(bits): {"us": 1e6 * time[bits], "share": stored[bits] / bandwidth / time[bits]} for bits in WIDTHS},
+        "least_share": min(stored[bits] / bandwidth / time[bits] for bits in (2, 3, 4, 5, 6, 8)),
         # Above 1 where fewer bits took more time; 3 % is what repeated medians differ by.
         "steps": max(time[a] / time[b] for a, b in zip((2, 3, 4, 5, 6), (3, 4, 5, 6, 8), strict=True)),
         "odd": max(time[bits] / line[bits] for bits in (3, 5, 6)),
