@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 
@@ -25,8 +26,12 @@ template <class T, int Rank> using In = nb::ndarray<const T, nb::ndim<Rank>, nb:
 template <class T, int Rank> using Out = nb::ndarray<T, nb::ndim<Rank>, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-void require(bool holds, const std::string& sentence) {
-  if (!holds) throw std::invalid_argument(sentence);
+// The sentence is put together where it is needed only: a call of a small product has microseconds.
+template <class... Part> void require(bool holds, const Part&... parts) {
+  if (holds) return;
+  std::ostringstream sentence;
+  (sentence << ... << parts);
+  throw std::invalid_argument(sentence.str());
 }
 
 ScaleKind scale_kind(const std::string& name) {
@@ -44,7 +49,7 @@ WeightPtr pack_codes(In<uint8_t, 2> codes, int64_t k, int bits, In<float, 1> tab
                      const std::string& scale_type, Bytes scale, std::optional<Bytes> zero, float factor) {
   Source s;
   s.n = static_cast<int64_t>(codes.shape(0)), s.k = k, s.bits = bits;
-  require(bits >= 1 && bits <= 8, "packed elements have 1 to 8 bits; got " + std::to_string(bits));
+  require(bits >= 1 && bits <= 8, "packed elements have 1 to 8 bits; got ", bits);
   require(k >= 1 && block_rows >= 0 && block_cols >= 0, "sizes must be positive");
   require(static_cast<int64_t>(codes.shape(1)) == (k * bits + 7) / 8, "a row of codes has the wrong number of bytes");
   require(table.shape(0) == size_t{1} << bits, "the table of values needs one for every code");
@@ -65,7 +70,7 @@ WeightPtr pack_plain(Bytes values, int64_t n, int64_t k, const std::string& type
                      const std::string& scale_type, Bytes scale, float factor) {
   DenseSource s;
   s.n = n, s.k = k;
-  require(type == "fp32" || type == "fp16" || type == "bf16" || type == "int16", "plain weights are fp32, fp16, bf16 or int16; got '" + type + "'");
+  require(type == "fp32" || type == "fp16" || type == "bf16" || type == "int16", "plain weights are fp32, fp16, bf16 or int16; got '", type, "'");
   s.kind = type == "fp32"   ? ElementKind::fp32
            : type == "fp16" ? ElementKind::fp16
            : type == "bf16" ? ElementKind::bf16
@@ -101,7 +106,7 @@ void product(const Weight& w, const float* x, int64_t m, int64_t k, const ActSpe
 // x [m, k] times the transposed weight, in a tree over leaves [first, last) of its columns.
 void tree_rows(const WeightPtr& w, In<float, 2> x, int64_t first, int64_t last, Out<float, 2> out) {
   const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
-  require(k == w->k, "x has " + std::to_string(k) + " columns, the weight " + std::to_string(w->k));
+  require(k == w->k, "x has ", k, " columns, the weight ", w->k);
   require(out.shape(0) == x.shape(0) && static_cast<int64_t>(out.shape(1)) == w->n, "the output has the wrong shape");
   require(has_tree(*w), "a leaf of the tree must consist of whole groups");
   require(0 <= first && first < last && last <= tree_leaves(*w), "no such leaves");
@@ -120,21 +125,21 @@ ActSpec spec_for(const Weight& w, int64_t act_group, int levels, int64_t wide, c
   spec.group = act_group > 0 && act_group < w.k ? act_group : 0;
   spec.geometry = w.geometry;
   const int most = words ? 32767 : 127;
-  require(levels >= 1 && levels <= most, "activation codes have 1 to " + std::to_string(most) + " levels; got " + std::to_string(levels));
-  require(wide >= 0, "the number of groups with 127 levels is not negative; got " + std::to_string(wide));
-  require(whole.empty() || whole == "any" || whole == "power", "one scale for all rows is of any size or a power; got '" + whole + "'");
+  require(levels >= 1 && levels <= most, "activation codes have 1 to ", most, " levels; got ", levels);
+  require(wide >= 0, "the number of groups with 127 levels is not negative; got ", wide);
+  require(whole.empty() || whole == "any" || whole == "power", "one scale for all rows is of any size or a power; got '", whole, "'");
   require(whole.empty() || (act_group == 0 && wide == 0), "one scale for all rows leaves none to groups");
   spec.levels = levels, spec.wide = wide, spec.whole = !whole.empty(), spec.power = whole == "power";
   spec.values = spec.act == Act::int8 && !has_integer_form(w);
   require(spec.group == 0 || spec.geometry.takes(spec.group),
-          "activation groups must be a multiple of 32 (or the weight's group); got " + std::to_string(act_group));
+          "activation groups must be a multiple of 32 (or the weight's group); got ", act_group);
   return spec;
 }
 
 void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<float, 2> out, std::optional<In<float, 1>> bias,
                  bool accumulate, bool one_order, int levels, int64_t wide, const std::string& whole) {
   const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
-  require(k == w->k, "x has " + std::to_string(k) + " columns, the weight " + std::to_string(w->k));
+  require(k == w->k, "x has ", k, " columns, the weight ", w->k);
   require(out.shape(0) == x.shape(0) && static_cast<int64_t>(out.shape(1)) == w->n, "the output has the wrong shape");
   require(!bias || static_cast<int64_t>(bias->shape(0)) == w->n, "the bias has the wrong length");
   const ActSpec spec = spec_for(*w, act_group, levels, wide, whole);
@@ -150,13 +155,14 @@ void matmul_parts(const std::vector<WeightPtr>& parts, In<float, 2> x, int64_t a
   const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1)), n = static_cast<int64_t>(places.shape(0));
   int64_t total = 0;
   for (const auto& w : parts) {
-    require(k == w->k, "x has " + std::to_string(k) + " columns, the weight " + std::to_string(w->k));
+    require(k == w->k, "x has ", k, " columns, the weight ", w->k);
     require(has_integer_form(*w) && w->geometry == Geometry{}, "parts are integers or codebooks with groups of a multiple of 32");
     total += w->n;
   }
   require(act_group >= 0 && act_group % 32 == 0 && levels >= 1 && levels <= 127, "activations are integers with groups of a multiple of 32");
   require(n == total && out.shape(0) == x.shape(0) && static_cast<int64_t>(out.shape(1)) == n, "the output has the wrong shape");
-  for (int64_t c = 0; c < n; ++c) require(places.data()[c] >= 0 && places.data()[c] < n, "a place lies outside the parts");
+  const bool inside = std::all_of(places.data(), places.data() + n, [n](int64_t place) { return place >= 0 && place < n; });
+  require(inside, "a place lies outside the parts");
   if (m == 0) return;
   ActSpec spec;
   spec.act = Act::int8, spec.group = act_group < k ? act_group : 0, spec.levels = levels;
@@ -186,7 +192,7 @@ void embed(const WeightPtr& w, In<int64_t, 1> ids, float factor, Out<float, 2> o
   const int64_t* id = ids.data();
   const auto count = static_cast<int64_t>(ids.shape(0));
   for (int64_t i = 0; i < count; ++i) {
-    require(id[i] >= 0 && id[i] < w->n, "row " + std::to_string(id[i]) + " of a table of " + std::to_string(w->n) + " rows");
+    require(id[i] >= 0 && id[i] < w->n, "row ", id[i], " of a table of ", w->n, " rows");
   }
   float* to = out.data();
   nb::gil_scoped_release release;
