@@ -129,7 +129,7 @@ class TileProducts {
       for (int d = 0; d < depth_; d += kDepth) put_row(q_, 2 * (static_cast<std::size_t>(r) * depth_ + d), query(d), query(d + kSide));
     }
   }
-  void enter(const std::byte* tile, int keys) {
+  void enter(const std::byte* tile, int keys, const std::byte* /*next*/) {
     keys_ = keys;
     k_ = reinterpret_cast<const T*>(tile);
     v_ = k_ + static_cast<std::size_t>(kTilePositions) * p_.head_dim;

@@ -10,9 +10,10 @@ namespace anybit::ANYBIT_VECTOR_ISA {
 
 inline constexpr float kNothing = -__builtin_inff();
 
+// `ahead`: bytes from B to what will be B next, whose lines are fetched on the way; 0 for none.
 template <int R, int NV, class T>
 inline void product_tile(const float* a, std::size_t lda, const T* b, std::size_t ldb, float* c, std::size_t ldc, int k,
-                         bool accumulate) {
+                         bool accumulate, std::ptrdiff_t ahead) {
   Vec acc[R][NV];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -22,6 +23,11 @@ inline void product_tile(const float* a, std::size_t lda, const T* b, std::size_
   // Hold the smaller of the two operands and stream the other, or accumulators and operands together exceed the registers.
   // Unconverted B is best left to be a memory operand of the multiplication.
   for (int i = 0; i < k; ++i) {
+    if (R < 6 && ahead) {
+      const char* row = reinterpret_cast<const char*>(b + i * ldb) + ahead;
+#pragma GCC unroll 8
+      for (std::size_t line = 0; line < NV * kLanes * sizeof(T); line += 64) __builtin_prefetch(row + line);
+    }
     if constexpr (R < NV && sizeof(T) < sizeof(float)) {
       Vec x[R];
 #pragma GCC unroll 8
@@ -60,33 +66,33 @@ constexpr int widest(int rows) {
 // n is a multiple of kLanes.
 template <int R, int NV, class T>
 inline void product_columns(const float* a, std::size_t lda, const T* b, std::size_t ldb, float* c, std::size_t ldc, int n,
-                            int k, bool accumulate) {
+                            int k, bool accumulate, std::ptrdiff_t ahead) {
   int j = 0;
-  for (; j + NV * kLanes <= n; j += NV * kLanes) product_tile<R, NV>(a, lda, b + j, ldb, c + j, ldc, k, accumulate);
+  for (; j + NV * kLanes <= n; j += NV * kLanes) product_tile<R, NV>(a, lda, b + j, ldb, c + j, ldc, k, accumulate, ahead);
   if constexpr (NV > 1) {
-    if (j < n) product_columns<R, NV / 2>(a, lda, b + j, ldb, c + j, ldc, n - j, k, accumulate);
+    if (j < n) product_columns<R, NV / 2>(a, lda, b + j, ldb, c + j, ldc, n - j, k, accumulate, ahead);
   }
 }
 
 template <class T>
 void product(const float* a, std::size_t lda, const T* b, std::size_t ldb, float* c, std::size_t ldc, int rows, int n, int k,
-             bool accumulate) {
+             bool accumulate, std::ptrdiff_t ahead = 0) {
   int r = 0;
   for (; r + 6 <= rows && rows - r != 8; r += 6) {
-    product_columns<6, widest(6)>(a + r * lda, lda, b, ldb, c + r * ldc, ldc, n, k, accumulate);
+    product_columns<6, widest(6)>(a + r * lda, lda, b, ldb, c + r * ldc, ldc, n, k, accumulate, ahead);
   }
   if (rows - r == 8) {  // two equal halves beat 6 and 2
-    product_columns<4, widest(4)>(a + r * lda, lda, b, ldb, c + r * ldc, ldc, n, k, accumulate);
+    product_columns<4, widest(4)>(a + r * lda, lda, b, ldb, c + r * ldc, ldc, n, k, accumulate, ahead);
     r += 4;
   }
   const float* ar = a + r * lda;
   float* cr = c + r * ldc;
   switch (rows - r) {
-    case 1: return product_columns<1, widest(1)>(ar, lda, b, ldb, cr, ldc, n, k, accumulate);
-    case 2: return product_columns<2, widest(2)>(ar, lda, b, ldb, cr, ldc, n, k, accumulate);
-    case 3: return product_columns<3, widest(3)>(ar, lda, b, ldb, cr, ldc, n, k, accumulate);
-    case 4: return product_columns<4, widest(4)>(ar, lda, b, ldb, cr, ldc, n, k, accumulate);
-    case 5: return product_columns<5, widest(5)>(ar, lda, b, ldb, cr, ldc, n, k, accumulate);
+    case 1: return product_columns<1, widest(1)>(ar, lda, b, ldb, cr, ldc, n, k, accumulate, ahead);
+    case 2: return product_columns<2, widest(2)>(ar, lda, b, ldb, cr, ldc, n, k, accumulate, ahead);
+    case 3: return product_columns<3, widest(3)>(ar, lda, b, ldb, cr, ldc, n, k, accumulate, ahead);
+    case 4: return product_columns<4, widest(4)>(ar, lda, b, ldb, cr, ldc, n, k, accumulate, ahead);
+    case 5: return product_columns<5, widest(5)>(ar, lda, b, ldb, cr, ldc, n, k, accumulate, ahead);
     default: return;
   }
 }
@@ -189,8 +195,9 @@ class VectorProducts {
       for (int d = 0; d < p_.head_dim; ++d) q_[static_cast<std::size_t>(r) * dp_ + d] = from[d] * p_.scale;
     }
   }
-  // No row of this tile sees more than its first `keys` positions.
-  void enter(const std::byte* tile, int /*keys*/) {
+  // No row of this tile sees more than its first `keys` positions; `next` is the tile after it, or null.
+  void enter(const std::byte* tile, int /*keys*/, const std::byte* next) {
+    ahead_ = next ? next - tile : 0;
     k_ = reinterpret_cast<const T*>(tile);
     v_ = k_ + static_cast<std::size_t>(kTilePositions) * p_.head_dim;
     scales_ = reinterpret_cast<const float*>(v_ + static_cast<std::size_t>(kTilePositions) * dp_);
@@ -203,7 +210,7 @@ class VectorProducts {
       product(q, dp_, wide_k_, kTilePositions, s, kTilePositions, count, n, p_.head_dim, false);
       return;
     }
-    product(q, dp_, k_, kTilePositions, s, kTilePositions, count, n, p_.head_dim, false);
+    product(q, dp_, k_, kTilePositions, s, kTilePositions, count, n, p_.head_dim, false, ahead_);
     rescale(count, n, s, scales_);
   }
   // acc [count][DP] += s v; beyond the first `keys` of the n weights all are 0.
@@ -213,7 +220,7 @@ class VectorProducts {
       return;
     }
     rescale(count, n, s, scales_ + kTilePositions);
-    product(s, kTilePositions, v_, dp_, acc, dp_, count, dp_, keys, true);
+    product(s, kTilePositions, v_, dp_, acc, dp_, count, dp_, keys, true, ahead_);
   }
 
  private:
@@ -230,6 +237,7 @@ class VectorProducts {
   float *q_, *wide_k_, *wide_v_;
   const T *k_ = nullptr, *v_ = nullptr;
   const float* scales_ = nullptr;
+  std::ptrdiff_t ahead_ = 0;
 };
 
 template <class Products>
@@ -246,7 +254,8 @@ void attend(const Attention& p, float* max, float* sum, float* acc, float* scrat
   for (int tile = p.tile_begin; tile < p.tile_end; ++tile) {
     const int base = tile * kTilePositions, all = seen(rows - 1) - base;
     if (all <= 0) break;
-    products.enter(p.tiles[tile] + p.tile_offset, all < kTilePositions ? all : kTilePositions);
+    const std::byte* next = tile + 1 < p.tile_end ? p.tiles[tile + 1] + p.tile_offset : nullptr;
+    products.enter(p.tiles[tile] + p.tile_offset, all < kTilePositions ? all : kTilePositions, next);
     for (int first = 0; first < rows; first += Products::kBlock) {
       const int count = rows - first < Products::kBlock ? rows - first : Products::kBlock;
       const int visible = seen(first + count - 1) - base, keys = visible < kTilePositions ? visible : kTilePositions;
