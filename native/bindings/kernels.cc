@@ -145,7 +145,7 @@ void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<floa
   const ActSpec spec = spec_for(*w, act_group, levels, wide, whole);
   if (m == 0) return;
   Epilogue epilogue;
-  epilogue.bias = bias ? bias->data() : nullptr, epilogue.accumulate = accumulate, epilogue.one_order = one_order;
+  epilogue.bias = bias ? bias->data() : nullptr, epilogue.addend = accumulate ? out.data() : nullptr, epilogue.one_order = one_order;
   product(*w, x.data(), m, k, spec, out.data(), epilogue);
 }
 

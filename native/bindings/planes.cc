@@ -60,7 +60,7 @@ void multiply(const std::vector<PlaneWeightPtr>& weights, In<float, 2> x, int64_
     if (bias && static_cast<int64_t>(bias->shape(0)) != n) throw std::invalid_argument("the bias has the wrong length");
   }
   if (m == 0) return;
-  const Epilogue epilogue{bias ? bias->data() : nullptr, false, false};
+  const Epilogue epilogue{.bias = bias ? bias->data() : nullptr};
   nb::gil_scoped_release release;
   const auto pool = default_pool();
   PlaneActivations& kept = buffers();

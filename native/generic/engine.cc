@@ -149,7 +149,7 @@ void Engine::allocate() {
 
   partial_stride_ = static_cast<std::size_t>(group) * static_cast<std::size_t>(padded_dim(config_.head_dim) + kLanePad);
   partials_.resize(partial_stride_ * static_cast<std::size_t>(threads * config_.kv_heads));
-  tickets_ = std::make_unique<std::atomic<int>[]>(static_cast<std::size_t>(std::max(1, config_.layers)));
+  tickets_ = std::make_unique<Ticket[]>(config_.ops.size());
   logits_.resize(static_cast<std::size_t>(vocab_));
 
   rotation_of_.assign(config_.ops.size(), -1);
@@ -244,7 +244,7 @@ void Engine::run_chunk(const Program& program, std::span<const std::int32_t> ids
   shared_[static_cast<std::size_t>(config_.logits)] = logits;
   ids_ = ids;
   rows_ = static_cast<int>(ids.size());
-  for (int l = 0; l < config_.layers; ++l) tickets_[static_cast<std::size_t>(l)].store(0, std::memory_order_relaxed);
+  for (std::size_t op = 0; op < config_.ops.size(); ++op) tickets_[op].store(0, std::memory_order_relaxed);
   if (!profiling_) {
     pool_->run([&](Team& team) {
       for (const Step& step : program) {

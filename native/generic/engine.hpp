@@ -3,7 +3,7 @@
 // Every rank walks the same list of steps; ranks meet only where one needs what another wrote.  Which steps those are is found
 // once, when the engine is built (engine_program.cc), from how each step divides its buffers:
 //
-//   share   columns in panels of 16, as matmul() divides its outputs
+//   share   columns in panels of 16, as matmul() divides its outputs where it deals none out
 //   rows    tokens (several tokens only)
 //   own     each rank has a private copy and computes all of it: for one token, norms and RoPE cost less than a barrier
 //   all     reads everything, whoever wrote it
@@ -68,7 +68,7 @@ struct OpTime {
 
 // One thing every rank does between two possible barriers.
 struct Step {
-  enum class Kind : int { op, prepare, store, collect, publish };
+  enum class Kind : int { op, prepare, store, collect };
   Kind kind = Kind::op;
   int op = 0;
   bool barrier = false;      // meet first
@@ -77,7 +77,8 @@ struct Step {
   bool own_output = false;
   bool by_columns = false;   // elementwise over several rows: split columns, not rows
   int slot = 0;              // which Activations
-  int buffer = 0;            // prepare, publish
+  int buffer = 0;            // prepare
+  bool dealt = false;        // linear: columns go to whoever is free
   ActSpec spec;              // prepare
 };
 using Program = std::vector<Step>;
@@ -169,7 +170,7 @@ class Engine {
   // of the chunk being run
   std::span<const std::int32_t> ids_;
   int rows_ = 0;
-  std::unique_ptr<std::atomic<int>[]> tickets_;  // [layer]: the next attention task
+  std::unique_ptr<Ticket[]> tickets_;  // [op]: the next task of attention, or of a product's last columns
 
   bool profiling_ = false;
   std::array<double, kOpKinds + 2> spent_{};  // by OpKind, then prepare, wait

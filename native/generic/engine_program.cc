@@ -11,6 +11,8 @@ namespace {
 
 enum class Access { share, rows, all };
 
+constexpr std::size_t kFewestDealtBytes = 1 << 20;  // below, dealing costs more than waiting
+
 class Builder {
  public:
   Builder(const EngineConfig& config, int threads, bool many, Ending ending)
@@ -172,19 +174,12 @@ class Builder {
       push(step);
       prepared_[slot] = {input, version_[in], spec};
     }
-    if (op.accumulate && own(op.output)) {
-      Step step;
-      step.kind = Step::Kind::publish;
-      step.op = index;
-      step.buffer = op.output;
-      write(step, op.output, Access::share);
-      push(step);
-      written(op.output, false, several);
-    }
     Step step = start(index);
     step.slot = slot;
+    step.own[1] = op.accumulate && own(op.output);  // each rank adds to its own copy, which is whole
+    step.dealt = threads_ > 1 && !several && op.weight->nbytes() >= kFewestDealtBytes;
     read(step, input, Access::all);  // exact activations may be the buffer itself
-    write(step, op.output, Access::share);
+    write(step, op.output, step.dealt ? Access::all : Access::share);
     push(step);
     written(op.output, false, several);
   }

@@ -18,12 +18,6 @@ void Engine::run_step(Team& team, const Step& step) {
           team, activations_[slot], at(team, step.buffer, step.own[0]), step.many ? rows_ : 1, w, w, step.spec);
       return;
     }
-    case Step::Kind::publish: {
-      const Share part = share(team, width(step.buffer), kPanel);
-      std::memcpy(at(team, step.buffer, false) + part.begin, at(team, step.buffer, true) + part.begin,
-                  static_cast<std::size_t>(part.end - part.begin) * sizeof(float));
-      return;
-    }
   }
 }
 
@@ -76,8 +70,9 @@ void Engine::run_op(Team& team, const Step& step) {
       const auto& inputs = inputs_[static_cast<std::size_t>(team.rank)];
       Epilogue epilogue;
       epilogue.bias = op.vector.empty() ? nullptr : op.vector.data();
-      epilogue.accumulate = op.accumulate;
-      matmul(team, *op.weight, *inputs.slot[static_cast<std::size_t>(step.slot)], out, out_width, epilogue);
+      epilogue.addend = op.accumulate ? at(team, op.output, step.own[1]) : nullptr;
+      matmul(team, *op.weight, *inputs.slot[static_cast<std::size_t>(step.slot)], out, out_width, epilogue,
+             step.dealt ? &tickets_[static_cast<std::size_t>(step.op)] : nullptr);
       return;
     }
     case OpKind::rope: return run_rope(team, step);
@@ -275,7 +270,7 @@ void Engine::attend_many(Team& team, const Step& step) {
   int block = std::max(1, kAttentionRows / group);
   while (block > 8 && op.kv_heads * ((rows_ + block - 1) / block) < 4 * team.size) block /= 2;
   const int blocks = (rows_ + block - 1) / block, tasks = blocks * op.kv_heads;
-  std::atomic<int>& ticket = tickets_[static_cast<std::size_t>(op.layer)];
+  Ticket& ticket = tickets_[static_cast<std::size_t>(step.op)];
   for (int task; (task = ticket.fetch_add(1, std::memory_order_relaxed)) < tasks;) {
     // Late blocks see more keys: hand them out first.
     const int first = (blocks - 1 - task / op.kv_heads) * block, head = task % op.kv_heads;

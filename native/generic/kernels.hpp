@@ -50,7 +50,7 @@ struct Problem {
   float* y;
   int64_t ldy;
   const float* bias;
-  bool accumulate;
+  const float* addend;  // laid out as y, or y itself; null for none
   bool one_order;  // exact: a row has the same bits alone and among others
   // exact, in one order: slots [begin, slots), the sums of kTreeLeaf slots each added in a binary tree.  `block` divides kTreeLeaf.
   bool tree;

@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t kInt8Block = 512;  // largest k-block: 16-bit levels times int8 sum to less than 2^31
 constexpr int64_t kExactBlock = 256;
+constexpr int64_t kDealtShare = 4, kDealtBytes = 64 << 10;  // a quarter of the panels is dealt out, in pieces of about so many bytes
 
 size_t round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -256,7 +257,7 @@ Problem problem_of(const Weight& w, const Activations& a, Act act, float* y, int
   p.block = !integers ? exact_block(w) : w.group == 0 ? most : block_of(w.group, most);
   if (integers && a.groups > 1) p.block = std::gcd(p.block, p.xgroup);
   p.y = y, p.ldy = ldy;
-  p.bias = epilogue.bias, p.accumulate = epilogue.accumulate, p.one_order = epilogue.one_order;
+  p.bias = epilogue.bias, p.addend = epilogue.addend, p.one_order = epilogue.one_order;
   if (epilogue.tree) {
     assert(act == Act::exact && has_tree(w) && "only exact products have a tree");
     p.tree = p.one_order = true, p.begin = epilogue.first_leaf * kTreeLeaf;
@@ -266,12 +267,20 @@ Problem problem_of(const Weight& w, const Activations& a, Act act, float* y, int
   return p;
 }
 
-void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t ldy, const Epilogue& epilogue) {
+void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t ldy, const Epilogue& epilogue, Ticket* ticket) {
   const bool integers = w.kind == ElementKind::int16 ? a.spec.act == Act::int16 : has_integer_form(w) && a.spec.act != Act::int16;
   const Act act = integers ? a.spec.act : Act::exact;
   const Problem p = problem_of(w, a, act, y, ldy, epilogue);
-  const Share panels = share(team, w.panels);
-  if (p.m > 0 && panels.begin < panels.end) choose(w, a, act)(p, panels.begin, panels.end);
+  if (p.m <= 0) return;
+  const PanelFn run = choose(w, a, act);
+  const int64_t dealt = ticket && team.size > 1 ? w.panels / kDealtShare : 0, even = w.panels - dealt;
+  const Share panels = share(team, even);
+  if (panels.begin < panels.end) run(p, panels.begin, panels.end);
+  if (dealt == 0) return;
+  const auto some = std::max<int64_t>(2, kDealtBytes / w.panel_bytes / 2 * 2);  // kernels read panels in pairs
+  for (int64_t begin; (begin = even + some * ticket->fetch_add(1, std::memory_order_relaxed)) < w.panels;) {
+    run(p, begin, std::min(begin + some, w.panels));
+  }
 }
 
 void embedding_row(const Weight& w, int64_t row, float factor, float* out) {

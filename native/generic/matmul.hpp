@@ -25,6 +25,7 @@
 // are multiplied exactly (int16.inl), a block of k with one scale giving the float32 nearest to its sum.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -166,7 +167,7 @@ const Activations& prepare(Team&, Activations&, const float* x, int64_t m, int64
 
 struct Epilogue {
   const float* bias = nullptr;  // [n]
-  bool accumulate = false;  // y += instead of y =
+  const float* addend = nullptr;  // [m][ldy], added to the results; may be y itself
   bool one_order = false;   // exact activations: a row has the same bits alone and among others, a little slower alone
   // Exact activations, weights with has_tree(): the leaves [first_leaf, last_leaf) of kTreeLeaf columns each, added in a binary tree
   // whose shape depends on their number only: neighbours first, one without a partner goes up unchanged.
@@ -174,11 +175,14 @@ struct Epilogue {
   int64_t first_leaf = 0, last_leaf = 0;
 };
 
+using Ticket = std::atomic<int>;
+
 // This rank's share of output columns (whole panels of 16): y[m][ldy].  No barrier inside, no memory allocated; other ranks' columns
-// are complete only after a barrier.  The split is along N only, so the result does not depend on the number of threads.
+// are complete only after a barrier.  With a ticket, 0 before all ranks, the last columns go to whoever is done first, so that a rank which
+// the machine holds up does not hold up the others.  The split is along N only, so the result does not depend on the number of threads.
 // The activations must have been prepared for w.k columns and w.geometry.  A weight without integer form (bf16, fp16, fp32) multiplies
 // Activations::x whatever the spec: x itself, or with ActSpec::values the numbers its codes stand for.
-void matmul(Team&, const Weight&, const Activations&, float* y, int64_t ldy, const Epilogue& = {});
+void matmul(Team&, const Weight&, const Activations&, float* y, int64_t ldy, const Epilogue& = {}, Ticket* = nullptr);
 
 // The product as an instruction set is told of it.
 struct Problem;

@@ -101,14 +101,14 @@ ANYBIT_INLINE F load_scales(const Problem& p, int64_t panel, int64_t group) {
   }
 }
 
-// y = acc * factor + bias (+ y) for the columns of one panel that exist.
+// y = acc * factor + bias (+ addend) for the columns of one panel that exist.
 ANYBIT_INLINE void write_row(const Problem& p, int64_t panel, int64_t row, F acc, float factor) {
   const int64_t column = panel * 16;
   float* y = p.y + row * p.ldy + column;
   acc = mul_f(acc, splat_f(factor));
   if (column + 16 <= p.n) {
     if (p.bias) acc = add_f(acc, load_f(p.bias + column));
-    if (p.accumulate) acc = add_f(acc, load_f(y));
+    if (p.addend) acc = add_f(acc, load_f(p.addend + (y - p.y)));
     store_f(y, acc);
     return;
   }
@@ -117,7 +117,7 @@ ANYBIT_INLINE void write_row(const Problem& p, int64_t panel, int64_t row, F acc
   for (int64_t i = 0; i < p.n - column; ++i) {
     float value = lane[i];
     if (p.bias) value = value + p.bias[column + i];
-    if (p.accumulate) value = value + y[i];
+    if (p.addend) value = value + p.addend[y + i - p.y];
     y[i] = value;
   }
 }

@@ -63,6 +63,8 @@ FAMILIES = {
     "phi3": Tiny(fused=True, tied=False, rotated=0.75, head_dim=16),
     "gemma2": Tiny(post_norms=True, activation="gelu_tanh", window=24, attention_cap=50.0, logits_cap=30.0),
     "gelu": Tiny(activation="gelu"),
+    # matrices of a size whose last columns ranks take from one another
+    "wide": Tiny(hidden=512, layers=1, heads=8, kv_heads=4, head_dim=64, ffn=1040, tied=False),
 }
 
 
