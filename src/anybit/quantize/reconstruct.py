@@ -102,7 +102,7 @@ class LearnedScales:
 
 
 def over_all(blocks: Tensor, q: QTensor) -> Tensor:
-    """Block parameters of a quantized weight [row blocks, column blocks] over its elements [N, K]; a dimension that is one block stays 1."""
+    """Block parameters of a quantized weight [row blocks, column blocks] for its elements [N, K]; a dimension that is one block stays 1."""
     tall, wide = q.format.block
     blocks = blocks.repeat_interleave(tall, 0)[: q.row_count] if tall else blocks
     return blocks.repeat_interleave(wide, 1)[:, : q.col_count] if wide else blocks
