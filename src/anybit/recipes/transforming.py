@@ -209,7 +209,12 @@ def _learned(job: Job, name: str, options: block_affine.Options, say: Say, piece
     def keep(block: int, found: affine.Found, note: Mapping[str, float]) -> None:
         pieces.put(f"{name}:block {block}", found, note)
 
-    return affine.learned(job.model, _specs(job), job.windows.ids, options, done, keep, say)
+    formats, begin = _specs(job), None
+    if options.start == "auto":
+        if not pieces.has(f"{name}:starts"):
+            pieces.put(f"{name}:starts", {}, affine.starts(job.model, formats, job.windows.ids, options, say))
+        begin = pieces.get(f"{name}:starts")[1]
+    return affine.learned(job.model, formats, job.windows.ids, options, begin, done, keep, say)
 
 
 def _measured(job: Job, name: str, options: Any, say: Say, pieces: Pieces) -> Numbers:
