@@ -1,25 +1,28 @@
-"""Where the transforms of a model's blocks begin: no worse than all at Hadamard matrices and than all at none."""
+"""What learned transforms leave of the predictions, against dense matrices, and that "auto" keeps the better of two starts."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tests.recipes.test_transforming import Pieces, job_of
 
-from anybit import models
+from anybit import models, recipes
 from anybit.formats import TensorFormat
 from anybit.models import Model, TorchExecutor
 from anybit.models.evaluation import divergence
-from anybit.models.interpreter import as_float
 from anybit.quantize.batquant import round_activations
-from anybit.recipes import affine, items
-from anybit.recipes.affine import starts
+from anybit.recipes import affine, transforming
 from anybit.tensors import quantize
-from anybit.transforms import block_affine
 from anybit.transforms.block_affine import Options
 
-OPTIONS = Options(block=4, shared=2, act="int4/g4")
+OPTIONS = Options(block=4, shared=2, act="int4/g4", steps=4, batch=2, start="hadamard")
 FOUR = TensorFormat.parse("int4/g4")
+
+
+def outlying(path: Path) -> tuple[Model, dict[str, str]]:
+    model = models.inject_outliers(models.load(path), 0.03, 64.0, ("norm", "ud", "vo"), seed=3)
+    return model, {name: "int4/g4" for name in model.weights.names() if "proj" in name}
 
 
 def shown() -> list[torch.Tensor]:
@@ -27,51 +30,75 @@ def shown() -> list[torch.Tensor]:
     return [torch.randint(0, 131, (48,), generator=g) for _ in range(8)]
 
 
-def outlying(path: Path, kinds: tuple[str, ...]) -> tuple[Model, dict[str, str]]:
-    model = models.inject_outliers(models.load(path), 0.03, 64.0, kinds, seed=3)
-    return model, dict.fromkeys((item.name for item in items.quantizable(model)), "int4/g4")
+def learned(model: Model, formats: dict[str, str], options: Options) -> affine.Found:
+    return affine.learned(model, formats, shown(), options, lambda _: None, lambda *_: None, lambda *_: None)
 
 
-def far(model: Model, chosen: dict[str, str]) -> float:
-    """The divergence with dense matrices in the place of the transforms."""
-    weights = {name: as_float(model.weights.get(name)) for name in model.weights.names()}
-    key = {
-        name: place.before[0]
-        for place in affine.places(model.plan, dict.fromkeys(weights, "int4/g4"), OPTIONS)
+def test_the_divergence_is_that_of_dense_transforms(model: Path) -> None:
+    outliers, formats = outlying(model)
+    found = learned(outliers, formats, OPTIONS)
+    turns = {
+        name: affine.affine_of(place, found)
+        for place in affine.places(outliers.plan, formats, OPTIONS)
         for name in place.before
     }
 
     def multiply(site: str, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        if site not in key:
+        if site not in turns:
             return x @ w.T
-        p = block_affine.start(w.shape[1], replace(OPTIONS, start=chosen[key[site]])).matrix()
-        return round_activations(x @ p, FOUR) @ quantize(w @ torch.linalg.inv(p).T, FOUR).dequantize().T
+        p = turns[site].matrix().double()
+        turned = quantize((w.double() @ torch.linalg.inv(p).T).float(), FOUR).dequantize()
+        return round_activations(turns[site].clip((x.double() @ p).float()), FOUR) @ turned.T
 
-    windows = [window.tolist() for window in shown()[::2]]
-    exact = TorchExecutor(model.plan, model.weights)
-    return divergence(TorchExecutor(model.plan, model.weights, multiply=multiply), exact, windows).kl
-
-
-@pytest.mark.parametrize("kinds", [("norm", "ud", "vo"), ("ud",)])
-def test_no_worse_than_all_alike(kinds: tuple[str, ...], model: Path) -> None:
-    outliers, formats = outlying(model, kinds)
-    told: list[str] = []
-    chosen = starts(outliers, formats, shown(), OPTIONS, lambda share, what: told.append(what))
-    first = [place.before[0] for place in affine.places(outliers.plan, formats, OPTIONS)]
-    assert list(chosen) == first and set(chosen.values()) <= {"hadamard", "identity"}
-    assert len(told) == 2 + len(first) and told[-1].endswith(f"tried {len(told)} of {len(told)} starts")
-    alike = [far(outliers, dict.fromkeys(first, start)) for start in ("hadamard", "identity")]
-    assert far(outliers, chosen) <= min(alike) * (1 + 1e-4)
-    assert len(set(chosen.values())) == 2  # some of each here
+    assert len(turns) == 14 and all(turn.kept is not None for turn in turns.values())
+    exact = TorchExecutor(outliers.plan, outliers.weights)
+    got = TorchExecutor(outliers.plan, outliers.weights, multiply=multiply)
+    wanted = divergence(got, exact, [shown()[-1].tolist()])  # an eighth of the windows
+    assert affine.far(outliers, formats, shown(), OPTIONS, found) == pytest.approx(wanted.kl, rel=0.02)
 
 
-def test_learning_begins_there(model: Path) -> None:
-    outliers, formats = outlying(model, ("ud",))
-    options = replace(OPTIONS, steps=0, clip=False)
-    first = [place.before[0] for place in affine.places(outliers.plan, formats, options)]
-    begin = {key: ("hadamard", "identity")[number % 2] for number, key in enumerate(first)}
-    found = affine.learned(outliers, formats, shown(), options, begin, lambda _: None, lambda *_: None, lambda *_: None)
-    for place in affine.places(outliers.plan, formats, options):
-        start = replace(options, start=begin[place.before[0]])
-        got = affine.affine_of(place, found)
-        torch.testing.assert_close(got.matrix(), block_affine.start(got.width, start).matrix(), rtol=1e-3, atol=1e-3)
+@pytest.mark.parametrize("better", affine.EITHER)
+def test_auto_keeps_what_diverges_less(
+    better: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = {"name": "block_affine", "options": {"block": 4, "shared": 2, "act": "int4/g4", "steps": 0, "clip": False}}
+    job = replace(job_of(model, [step], tmp_path / "out"))
+    options = Options(**step["options"])
+    formats = transforming._specs(job)
+    each = {
+        start: affine.learned(
+            job.model,
+            formats,
+            job.windows.ids,
+            replace(options, start=start),
+            lambda _: None,
+            lambda *_: None,
+            lambda *_: None,
+        )
+        for start in affine.EITHER
+    }
+    name = next(name for name in each["hadamard"] if name.endswith("affine_own"))
+
+    def far(model: Model, formats: object, ids: object, options: Options, found: affine.Found) -> float:
+        return float(not torch.equal(found[name], each[better][name]))
+
+    monkeypatch.setattr(affine, "far", far)
+    got = transforming._learned(job, "a", options, lambda *_: None, Pieces())
+    assert torch.equal(got[name], each[better][name])
+
+
+def test_the_default_is_as_good_as_the_better_start(model: Path, text: Path, tmp_path: Path) -> None:
+    models.outliers.write(outlying(model)[0], tmp_path / "outlying")
+    start = models.load(tmp_path / "outlying")
+    ids = start.tokenizer.encode(text.read_text())[:96]
+    exact = TorchExecutor(start.plan, start.weights)
+    found = {}
+    for begin in ("auto", *affine.EITHER):
+        options = {"block": 4, "shared": 2, "act": "int4/g4", "steps": 6, "batch": 2, "start": begin}
+        given = {"weights": "int4/g4", "method": "rtn", "transforms": [{"name": "block_affine", "options": options}]}
+        recipe = recipes.Recipe.parse({**given, "calibration": {"text": str(text), "samples": 6, "length": 64}})
+        recipes.run(tmp_path / "outlying", recipe, tmp_path / begin)
+        made = models.load(tmp_path / begin)
+        found[begin] = divergence(TorchExecutor(made.plan, made.weights, act=FOUR), exact, [ids]).kl
+    assert found["auto"] in (found["hadamard"], found["identity"])
+    assert abs(found["hadamard"] - found["identity"]) > 0.01 * found["auto"] > 0

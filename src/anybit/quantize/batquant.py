@@ -3,10 +3,9 @@
 The transforms (`transforms.block_affine`) are learned one block of the model after the other, on the float model's inputs and outputs,
 as FlatQuant does (arXiv 2410.09426), with weights and activations rounded on the way and gradients straight through; then they are frozen
 and folded into the weights, whose codes GPTQ chooses with the statistics of the transformed inputs.
-Differs from the paper: learning starts at Hadamard matrices of the blocks, or at no transform where the model's predictions then diverge
-less (`recipes.affine.starts`), rather than at random orthogonal matrices (`start`), and the best transforms on held-out windows are kept;
-weights are not clipped by learned bounds, because GPTQ's scales are searched, which allows every block of every row its own; the rates
-fall linearly.
+Differs from the paper: learning starts at Hadamard matrices of the blocks or at no transform rather than at random orthogonal matrices
+(`start`), and the best transforms on held-out windows are kept; weights are not clipped by learned bounds, because GPTQ's scales are
+searched, which allows every block of every row its own; the rates fall linearly.
 """
 
 from __future__ import annotations
@@ -61,20 +60,18 @@ def learn(
     windows: int,
     options: block_affine.Options,
     name: str = "block",
-    begin: Mapping[str, str] | None = None,
 ) -> Learned:
     """The transforms of a block of a model, or of one layer.
 
     groups: first matrix -> all matrices that read the same value, each a weight [N, K] and the format it will have.
-    begin: first matrix -> where learning starts there; None: as the options say.
     Equal arguments on equal threads give equal bits.  RecipeError where block sizes do not divide a width or the outputs are not finite.
     """
     for matrices in groups.values():
         for matrix, (weight, _) in matrices.items():
             options.fits(weight.shape[1], matrix)
-    learner = _Learner(groups, forward, options, begin or {})
+    learner = _Learner(groups, forward, options)
     settings = Settings(options.steps, batch=options.batch, held_out=options.held_out, seed=options.seed)
-    if options.start == "auto" and begin is None:
+    if options.start == "auto":
         learner.choose_starts(targets, split(windows, options.held_out)[1])
     done = descend(learner, learner.state(), targets, windows, settings, name)
     return Learned(done.state, done.before, done.after)
@@ -99,7 +96,6 @@ class _Learner:
         groups: Mapping[str, Mapping[str, tuple[Tensor, TensorFormat]]],
         forward: Forward,
         options: block_affine.Options,
-        begin: Mapping[str, str],
     ) -> None:
         self._groups, self._forward, self._options = groups, forward, options
         self._factors: list[Tensor] = []
@@ -107,8 +103,8 @@ class _Learner:
         self._transforms: dict[str, BlockAffine] = {}
         for number, (key, matrices) in enumerate(groups.items()):
             width = next(iter(matrices.values()))[0].shape[1]
-            first = block_affine.start(width, replace(options, start=begin.get(key, options.start)), number)
-            shared, own = (factor.clone().requires_grad_() for factor in (first.shared, first.own))
+            begin = block_affine.start(width, options, number)
+            shared, own = (factor.clone().requires_grad_() for factor in (begin.shared, begin.own))
             self._factors += [shared, own]
             logit = torch.full((2, own.shape[0]), KEPT_AT_FIRST, requires_grad=True)
             if options.clip:

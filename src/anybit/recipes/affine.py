@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from torch import Tensor
 
 from anybit.formats import TensorFormat
 from anybit.models import Model, TorchExecutor
-from anybit.models.evaluation import Remembering, divergence
+from anybit.models.evaluation import divergence
 from anybit.models.fold_graph import looked_up
 from anybit.models.interpreter import Setting
 from anybit.models.online import Affine, insert
 from anybit.models.plan import Plan
 from anybit.quantize import batquant
+from anybit.quantize.reconstruct import split
 from anybit.recipes.inputs import sources
 from anybit.recipes.recipe import KEEP
 from anybit.recipes.reconstruction import Block
 from anybit.recipes.walk import Held, Walk
 from anybit.tensors import quantize
-from anybit.transforms import block_affine
 from anybit.transforms.block_affine import BlockAffine, Options
 
 EITHER = ("hadamard", "identity")
-TRIED = 4
-"""Windows that starts are tried on; none of them has been learned from yet."""
+"""The starts of learning that "auto" tries."""
 
 Found = Mapping[str, Tensor]
 """The tensors of transforms by their names in a checkpoint."""
@@ -48,48 +46,24 @@ def places(
     ]
 
 
-def starts(
-    model: Model, formats: Mapping[str, str], ids: Sequence[Tensor], options: Options, say: Callable[[float, str], None]
-) -> dict[str, str]:
-    """Where the transform of every value begins, "hadamard" or "identity", by the first matrix that reads it.
-
-    All values begin alike, as the model's predictions diverge less on `TRIED` windows with weights and activations rounded; then one after
-    the other takes the other start where that lowers the divergence.
-    """
+def far(model: Model, formats: Mapping[str, str], ids: Sequence[Tensor], options: Options, found: Found) -> float:
+    """KL divergence of the predictions, nats a token, that these transforms leave on the held-out windows: weights of the blocks rounded
+    to the nearest behind them, activations clipped and rounded."""
     here = places(model.plan, formats, options)
-    first = {name: each.before[0] for each in here for name in each.before}
+    turns = {name: affine_of(place, found) for place in here for name in place.before}
     act = TensorFormat.parse(options.act)
-    windows = [window.tolist() for window in ids[:: max(1, len(ids) // TRIED)][:TRIED]]
-    reference = Remembering(TorchExecutor(model.plan, model.weights, keep=False))
-    tried = 0
 
-    def far(chosen: Mapping[str, str]) -> float:
-        nonlocal tried
+    def multiply(site: str, x: Tensor, w: Tensor) -> Tensor:
+        name = site.split("[")[0]
+        if name not in turns:
+            return x @ w.T
+        turn = turns[name]
+        rounded = quantize(turn.for_weights().forward(w), TensorFormat.parse(formats[name])).dequantize()
+        return batquant.round_activations(turn.clip(turn.forward(x)), act) @ rounded.T
 
-        def multiply(site: str, x: Tensor, w: Tensor) -> Tensor:
-            name = site.split("[")[0]
-            if name not in first:
-                return x @ w.T
-            turn = block_affine.start(w.shape[1], replace(options, start=chosen[first[name]]))
-            turned = quantize(turn.for_weights().forward(w), TensorFormat.parse(formats[name])).dequantize()
-            return batquant.round_activations(turn.forward(x), act) @ turned.T
-
-        tried += 1
-        say(0.0, f"block_affine: tried {tried} of {2 + len(here)} starts")
-        return divergence(
-            TorchExecutor(model.plan, model.weights, keep=False, multiply=multiply), reference, windows
-        ).kl
-
-    keys = [each.before[0] for each in here]
-    both = {start: far(dict.fromkeys(keys, start)) for start in EITHER}
-    best = min(both, key=lambda start: both[start])
-    lowest, chosen = both[best], dict.fromkeys(keys, best)
-    other = next(start for start in EITHER if start != best)
-    for key in keys:
-        error = far({**chosen, key: other})
-        if error < lowest:
-            lowest, chosen[key] = error, other
-    return chosen
+    windows = [ids[number].tolist() for number in split(len(ids), options.held_out)[1]]
+    exact = TorchExecutor(model.plan, model.weights, keep=False)
+    return divergence(TorchExecutor(model.plan, model.weights, keep=False, multiply=multiply), exact, windows).kl
 
 
 def learned(
@@ -97,15 +71,13 @@ def learned(
     formats: Mapping[str, str],
     ids: Sequence[Tensor],
     options: Options,
-    begin: Mapping[str, str] | None,
     done: Callable[[int], Found | None],
     keep: Callable[[int, Found, Mapping[str, float]], None],
     say: Callable[[float, str], None],
 ) -> dict[str, Tensor]:
     """The tensors of every transform of the model's blocks.
 
-    formats: of its matrices.  begin: as `starts` found it; None where the options say.  done(i): what an interrupted run found for block i;
-    keep(i, found, note): called with what was found.
+    formats: of its matrices.  done(i): what an interrupted run found for block i; keep(i, found, note): called with what was found.
     """
     plan = model.plan
     held, walk = Held(model.weights), Walk(plan, ids)
@@ -117,7 +89,7 @@ def learned(
         walk.advance(part[1], held)
         tensors = done(number)
         if tensors is None:
-            tensors, note = _block(model, number, formats, held, before, walk, options, begin)
+            tensors, note = _block(model, number, formats, held, before, walk, options)
             keep(number, tensors, note)
         found |= tensors
         held.drop()
@@ -133,7 +105,6 @@ def _block(
     before: Sequence[dict[str, Tensor]],
     walk: Walk,
     options: Options,
-    begin: Mapping[str, str] | None,
 ) -> tuple[Found, dict[str, float]]:
     at = {each.before[0]: each for each in places(model.plan, formats, options, model.plan.blocks[number])}
     if not at:
@@ -160,7 +131,7 @@ def _block(
         key: {name: (_whole(model, name), TensorFormat.parse(formats[name])) for name in each.before}
         for key, each in at.items()
     }
-    done = batquant.learn(groups, forward, block.targets, len(before), options, f"layer {number}", begin)
+    done = batquant.learn(groups, forward, block.targets, len(before), options, f"layer {number}")
     found = {name: value for key, affine in done.transforms.items() for name, value in at[key].tensors(affine).items()}
     largest = max(float(affine.conditions().max()) for affine in done.transforms.values())
     return found, {"block_error_before": done.before, "block_error_after": done.after, "largest_condition": largest}
