@@ -46,9 +46,19 @@ def places(
     ]
 
 
-def far(model: Model, formats: Mapping[str, str], ids: Sequence[Tensor], options: Options, found: Found) -> float:
-    """KL divergence of the predictions, nats a token, that these transforms leave on the held-out windows: weights of the blocks rounded
-    to the nearest behind them, activations clipped and rounded."""
+def far(
+    model: Model,
+    formats: Mapping[str, str],
+    ids: Sequence[Tensor],
+    options: Options,
+    found: Found,
+    nearest: bool,
+) -> float:
+    """KL divergence of the predictions, nats a token, that these transforms leave on the held-out windows, activations clipped and rounded.
+
+    nearest: weights are rounded too, to the nearest; else they are exact, for methods that correct their errors by the inputs: GPTQ's codes
+    leave next to nothing beside the activations, where nearest ones would decide (benchmarks/NOTES.md, 2026-11-28).
+    """
     here = places(model.plan, formats, options)
     turns = {name: affine_of(place, found) for place in here for name in place.before}
     act = TensorFormat.parse(options.act)
@@ -58,8 +68,9 @@ def far(model: Model, formats: Mapping[str, str], ids: Sequence[Tensor], options
         if name not in turns:
             return x @ w.T
         turn = turns[name]
-        rounded = quantize(turn.for_weights().forward(w), TensorFormat.parse(formats[name])).dequantize()
-        return batquant.round_activations(turn.clip(turn.forward(x)), act) @ rounded.T
+        turned = turn.for_weights().forward(w)
+        turned = quantize(turned, TensorFormat.parse(formats[name])).dequantize() if nearest else turned
+        return batquant.round_activations(turn.clip(turn.forward(x)), act) @ turned.T
 
     windows = [ids[number].tolist() for number in split(len(ids), options.held_out)[1]]
     exact = TorchExecutor(model.plan, model.weights, keep=False)

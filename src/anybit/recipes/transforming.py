@@ -21,6 +21,7 @@ from anybit.models.online import Affine, AtRunTime, Online, Residual, Split
 from anybit.models.plan import Plan
 from anybit.models.rewriting import Rewrite, rotate_residual
 from anybit.quantize import rtn
+from anybit.quantize import table as quantizers
 from anybit.quantize.statistics import Statistics
 from anybit.recipes import affine, items, keys
 from anybit.recipes.inputs import Inputs, sources
@@ -207,6 +208,7 @@ def _learned(job: Job, name: str, options: block_affine.Options, say: Say, piece
     assert job.windows is not None, "transforms that look at inputs have been given text"
     model, formats, ids = job.model, _specs(job), job.windows.ids
     starts = affine.EITHER if options.start == "auto" else (options.start,)
+    nearest = quantizers.get(job.recipe.method).needs == "weights"
     tried: list[tuple[float, Numbers]] = []
     for number, start in enumerate(starts):
         piece = f"{name}:{start}"
@@ -221,7 +223,8 @@ def _learned(job: Job, name: str, options: block_affine.Options, say: Say, piece
             say((number + share) / len(starts), what)
 
         found = affine.learned(model, formats, ids, replace(options, start=start), done, keep, told)
-        tried.append((affine.far(model, formats, ids, options, found) if len(starts) > 1 else 0.0, found))
+        left = affine.far(model, formats, ids, options, found, nearest) if len(starts) > 1 else 0.0
+        tried.append((left, found))
     return min(tried, key=lambda each: each[0])[1]
 
 
