@@ -9,7 +9,7 @@ from tests.recipes.conftest import write_model
 from anybit import models, recipes
 from anybit.errors import AnybitError
 from anybit.models import TorchExecutor
-from anybit.models.slices import at_bits
+from anybit.models.slices import at_bits, sliceable
 from anybit.runtime.executor import NativeExecutor
 
 
@@ -45,6 +45,19 @@ def test_blocks_are_cut_and_the_rest_stays(master: Path, bits: int) -> None:
     wanted = TorchExecutor(served.plan, served.weights).forward(ids, "all")
     got = NativeExecutor(served.plan, served.weights, act=None, kv="fp32").forward(ids, "all")
     assert (got - wanted).norm() <= 1e-4 * wanted.norm()
+
+
+def test_each_matrix_may_have_its_own_width(master: Path) -> None:
+    model = models.load(master)
+    able = sliceable(model)
+    first, second = list(able)[:2]
+    assert able[first] == model.weights.get(first).dequantize().numel()
+    served = at_bits(model, {first: 2, second: 4})
+    for name in able:
+        width = {first: 2, second: 4}.get(name, 8)
+        assert torch.equal(served.weights.get(name).dequantize(), model.weights.get(name).at_bits(width).dequantize())
+    with pytest.raises(AnybitError, match=r"lm_head\.weight is no int8 weight of the blocks"):
+        at_bits(model, {"lm_head.weight": 4})
 
 
 def test_refusals(master: Path, tmp_path: Path) -> None:

@@ -98,6 +98,16 @@ def test_integers_are_exact_against_numpy(isa):
     np.testing.assert_allclose(got, want, rtol=4 * EPS, atol=4 * EPS * 127 * 8)
 
 
+@pytest.mark.parametrize("order", ["tiles", "bits", "nibbles"])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_sums_of_long_rows_do_not_overflow(isa, order, sign):
+    """140000 products of 127 and 127 are beyond 2^31."""
+    k = 140_000
+    w = quantize(torch.full((17, k), sign), TensorFormat.parse("int8/row"))
+    got = ops.matmul(torch.ones(2, k), ops.prepack(w, order), act=TensorFormat.parse("int8/row"))
+    torch.testing.assert_close(got, torch.full((2, 17), sign * k), rtol=1e-5, atol=0)
+
+
 PLANES = ["int1/g128", "int2/row", "uint3/g64+z", "int4/g20", "bipolar2/row", "ternary/row", "int6/g100", "int8/g128"]
 
 

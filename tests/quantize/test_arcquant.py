@@ -3,6 +3,7 @@
 import torch
 from tests.quantize.test_gptq import problem
 
+from anybit import ops
 from anybit.formats import TensorFormat
 from anybit.quantize import arcquant, gptq
 from anybit.tensors import quantize
@@ -35,3 +36,19 @@ def test_the_order_of_errors_of_rounded_activations() -> None:
     eight = error(quantize(x, TensorFormat.parse("mxfp8")).dequantize() @ w.T)
     assert len(columns) <= 0.125 * 512
     assert ours < eight < four and ours < four / 2
+
+
+def test_one_product_of_more_columns_is_the_sum_of_both_products() -> None:
+    """Codes and scales of the residual columns copied, as published; without any it is plain NVFP4, with all of them two whole steps."""
+    g = torch.Generator().manual_seed(1)
+    x, w = torch.randn(20, 128, generator=g), quantize(torch.randn(24, 128, generator=g), FMT)
+    once = quantize(x, FMT).dequantize()
+    twice = quantize(x - once, FMT).dequantize()
+    for columns in (torch.arange(0), torch.arange(32, 64), torch.arange(128)):
+        added = twice[:, columns]
+        copied = quantize(torch.cat([w.dequantize(), w.dequantize()[:, columns]], 1), FMT)
+        got = ops.matmul(torch.cat([once, added], 1), copied)
+        wanted = once.double() @ w.dequantize().double().T + added.double() @ w.dequantize()[:, columns].double().T
+        assert (got - wanted).norm() <= 1e-6 * wanted.norm()
+        assert torch.equal(copied.unpacked()[:, :128], w.unpacked())
+        assert torch.equal(copied.unpacked()[:, 128:], w.unpacked()[:, columns])

@@ -66,3 +66,17 @@ def test_errors_in_the_rotated_basis_are_errors_of_the_product() -> None:
     assert error == pytest.approx(done.report.relative_error, rel=1e-3)
     again = gptq.quantize(turn.forward(w), TensorFormat.parse(itq3_s.FORMAT), stats)
     assert torch.equal(again.qtensor.codes, done.qtensor.codes)
+
+
+def test_a_block_of_zeros_stays_exactly_zero() -> None:
+    """No level is zero, so its scale is."""
+    turn, fmt = Rotation(256, 0), TensorFormat.parse(itq3_s.FORMAT)
+    w = torch.randn(6, 512, generator=torch.Generator().manual_seed(0))
+    w[2, 256:], w[4] = 0.0, 0.0
+    x = torch.randn(2000, 512, generator=torch.Generator().manual_seed(1))
+    stats = Statistics(512)
+    stats.add(turn.forward(x))
+    q = itq3_s.quantize(turn.forward(w), fmt, stats).qtensor
+    back = turn.inverse(q.dequantize())
+    assert bool((back[2, 256:] == 0).all()) and bool((back[4] == 0).all()) and bool((back[0] != 0).all())
+    assert float(q.scales()[4].abs().max()) == 0.0

@@ -28,14 +28,14 @@ def test_what_is_served_on_the_way_is_what_the_stored_codes_serve(spec: str) -> 
         if moved:
             with torch.no_grad():
                 code.offset.copy_(0.3 * torch.randn(8, 48, generator=g))
-                code.stretch.copy_(0.1 * torch.randn(code.stretch.shape, generator=g))
+                code.scales.stretch.copy_(0.1 * torch.randn(code.scales.stretch.shape, generator=g))
         stored = code.harden()
         assert torch.equal(stored.codes, q.codes) != moved and stored.format == q.format
         for bits, value in zip(widths, code.values(widths), strict=True):
             torch.testing.assert_close(value.detach(), stored.at_bits(bits).dequantize(), rtol=1e-5, atol=1e-6)
     sum(value.square().sum() for value in code.values(widths)).backward()
     assert code.offset.grad is not None and bool((code.offset.grad != 0).any())
-    assert code.stretch.grad is not None and bool((code.stretch.grad != 0).any())
+    assert code.scales.stretch.grad is not None and bool((code.scales.stretch.grad != 0).any())
 
 
 def test_every_width_of_two_layers_gains() -> None:

@@ -109,7 +109,7 @@ def test_gradients_pass_roundings_straight_through() -> None:
     scales = learned._start.scales()
     torch.testing.assert_close(learned.offset.grad, scales.expand(2, 8))
     codes = learned._start.dequantize()
-    torch.testing.assert_close(learned.stretch.grad, codes.sum(1, keepdim=True), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(learned.scales.stretch.grad, codes.sum(1, keepdim=True), rtol=1e-4, atol=1e-5)
 
 
 def test_the_same_bits_again_and_others_with_another_seed() -> None:

@@ -68,3 +68,18 @@ def test_learning_and_searching_are_counted(model: Path, text: Path, tmp_path: P
     smoothed, scaled = (estimates._transforms(job(transforms=[name]), 1000) for name in ("smooth", "awq"))
     assert smoothed == 4 * 1000 * tokens < scaled
     assert estimates._transforms(plain, 1000) == 0
+
+
+def test_transforms_that_are_learned_are_counted_once_for_every_start(model: Path, text: Path, tmp_path: Path) -> None:
+    def work(**options: object) -> float:
+        step = {"name": "block_affine", "options": {"block": 4, "shared": 2, "act": "int4/g4", **options}}
+        given = {
+            "weights": "int4/g16",
+            "transforms": [step],
+            "calibration": {"text": str(text), "samples": 10, "length": 64},
+        }
+        job = check(model, Recipe.parse(given), tmp_path / "out")
+        return estimates._learning(job, job.items)
+
+    assert work() == 2 * work(start="hadamard") == 4 * work(start="hadamard", steps=100) > 0
+    assert work(steps=0) == 0

@@ -132,3 +132,17 @@ def test_formats_whose_groups_a_transform_would_cut_are_refused_before_work(
             )
     keep = {"method": "arcquant", "calibration": calibration, "weights": "nvfp4", "lm_head": "keep"}
     job.check(model, Recipe.parse(keep), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "given", [{"bits": 4.0}, {"weights": "int4/g16"}, {"bits": 8.5, "choices": ["int8/g16", "fp16"]}]
+)
+@pytest.mark.parametrize("method", ["matgptq", "matgptq_distill"])
+def test_formats_that_a_method_does_not_store_are_refused_before_work(
+    method: str, given: dict[str, object], model: Path, text: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe.parse({**given, "method": method, "calibration": {"text": str(text)}})
+    with pytest.raises(RecipeError, match=r"q_proj\.weight: matgptq stores int8 codes .* got (int|fp)"):
+        job.check(model, recipe, tmp_path / "out")
+    budget = {"bits": 9.05, "choices": ["int8/g16", "int8/g32"], "embeddings": "int4/g16"}
+    job.check(model, Recipe.parse({**budget, "method": method, "calibration": {"text": str(text)}}), tmp_path / "out")

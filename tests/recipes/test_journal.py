@@ -47,6 +47,15 @@ def test_another_job_is_refused_and_restart_clears(tmp_path: Path) -> None:
         assert not pages.has("a")
 
 
+def test_a_job_of_another_version_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for earlier, words in (({"anybit": "0.0.9"}, r"0\.0\.9 of anybit left"), ({}, "an earlier version of anybit left")):
+        with Journal(out, {**JOB, **earlier}, restart=True):
+            pass
+        with pytest.raises(RecipeError, match=words + r" unfinished, and this is 0\.1\.0;.*--overwrite"):
+            Journal(out, {**JOB, "anybit": "0.1.0"})
+
+
 def test_leftovers_of_a_kill_before_the_header_are_cleared(tmp_path: Path) -> None:
     folder = journal.folder(tmp_path / "out")
     folder.mkdir()

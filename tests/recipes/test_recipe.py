@@ -1,8 +1,11 @@
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from anybit.errors import RecipeError
+from anybit.quantize import gptq, table
 from anybit.recipes.recipe import DEFAULT_CHOICES, FINE_CHOICES, Recipe
 
 
@@ -37,6 +40,23 @@ def test_yaml_and_equivalent_spellings_have_one_fingerprint(tmp_path: Path) -> N
         == Recipe.parse({"weights": "e2m1/g32:e8m0", "method": "rtn", "calibration": {"samples": 3}}).fingerprint()
     )
     assert written.fingerprint() != Recipe.parse({"weights": "mxfp4", "method": "rtn"}).fingerprint()
+
+
+def test_a_fingerprint_knows_defaults_and_not_where_a_text_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {"weights": "int4/g64", "transforms": ["smooth"], "calibration": {"text": "a.txt"}}
+    first = Recipe.parse(given).fingerprint()
+    assert first == Recipe.parse({**given, "calibration": {"text": "b/c.txt"}}).fingerprint()
+    spelled = {"options": {"damping": 0.01}, "transforms": [{"name": "smooth", "options": {"alpha": 0.5}}]}
+    assert first == Recipe.parse({**given, **spelled}).fingerprint()
+    for other in ({"options": {"damping": 0.02}}, {"transforms": []}, {"calibration": {"samples": 3}}):
+        assert first != Recipe.parse({**given, **other}).fingerprint()
+
+    @dataclass(frozen=True)
+    class Later(gptq.Options):
+        damping: float = 0.02
+
+    monkeypatch.setitem(table.METHODS, "gptq", replace(table.METHODS["gptq"], options=Later))
+    assert first != Recipe.parse(given).fingerprint()
 
 
 def test_first_matching_override_counts() -> None:

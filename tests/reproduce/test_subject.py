@@ -36,6 +36,17 @@ def test_a_tried_recipe_scores_as_the_model_it_makes(subject: Subject, tmp_path:
     assert abs(same["kl"]) < 1e-9 and same["agreement"] == 1 and same["perplexity"] == subject.perplexity()
 
 
+def test_a_model_made_before_is_known_by_what_the_text_says(subject: Subject, tmp_path: Path) -> None:
+    recipe = {"weights": "int3/g16", "calibration": {"length": 64}}
+    made = subject.quantized(recipe, tmp_path / "work")
+    text = subject.calibration.read_text()
+    subject.calibration = tmp_path / "moved.txt"
+    subject.calibration.write_text(text)
+    assert subject.quantized(recipe, tmp_path / "work").path == made.path
+    subject.calibration.write_text(text + "and a hat")
+    assert subject.quantized(recipe, tmp_path / "work").path != made.path
+
+
 def test_the_calibration_windows_are_those_of_a_recipe(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     import anybit.reproduce.subject as module
     from anybit.recipes.job import check

@@ -3,9 +3,9 @@
 The transforms (`transforms.block_affine`) are learned one block of the model after the other, on the float model's inputs and outputs,
 as FlatQuant does (arXiv 2410.09426), with weights and activations rounded on the way and gradients straight through; then they are frozen
 and folded into the weights, whose codes GPTQ chooses with the statistics of the transformed inputs.
-Differs from the paper: learning starts at Hadamard matrices of the blocks, or at no transform where that errs less, rather than at random
-orthogonal matrices (`start`), and the best transforms on held-out windows are kept; weights are not clipped by learned bounds, because
-GPTQ's scales are searched, which allows every block of every row its own; the rates fall linearly.
+Differs from the paper: learning starts at Hadamard matrices of the blocks or at no transform rather than at random orthogonal matrices
+(`start`), and the best transforms on held-out windows are kept; weights are not clipped by learned bounds, because GPTQ's scales are
+searched, which allows every block of every row its own; the rates fall linearly.
 """
 
 from __future__ import annotations

@@ -88,6 +88,14 @@ def slice_codes(codes: Tensor, bits: int) -> Tensor:
     return rounded.clamp(max=(1 << (bits - 1)) - 1)
 
 
+def stores(fmt: TensorFormat, name: str) -> None:
+    """RecipeError where the format of a matrix is not one of 8-bit integers with scales and no zero points."""
+    if not isinstance(fmt.element, Int) or str(fmt.element.name) != f"int{MASTER}" or fmt.zero is not None:
+        raise RecipeError(
+            f"{name}: matgptq stores int{MASTER} codes with scales and no zero points, such as {FORMAT}; got {fmt}"
+        )
+
+
 def quantize(
     weight: Tensor,
     fmt: TensorFormat,
@@ -105,10 +113,7 @@ def quantize(
     options = options or Options()
     check.weight(weight, name)
     stats = check.statistics(stats, weight.shape[1], "matgptq", name)
-    if not isinstance(fmt.element, Int) or str(fmt.element.name) != f"int{MASTER}" or fmt.zero is not None:
-        raise RecipeError(
-            f"{name}: matgptq stores int{MASTER} codes with scales and no zero points, such as {FORMAT}; got {fmt}"
-        )
+    stores(fmt, name)
     hessian = stats.hessian
     if factor is None:
         factor = obs.factorize(hessian, damping=options.damping, act_order=options.act_order, name=name)

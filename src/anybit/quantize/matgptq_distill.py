@@ -18,9 +18,17 @@ from torch import Tensor
 
 from anybit import tensors
 from anybit.quantize import distill, gptq, matgptq
-from anybit.quantize.gptq import effective
 from anybit.quantize.matgptq import MASTER, slice_codes
-from anybit.quantize.reconstruct import Forward, Reconstructed, Settings, Targets, Told, descend, straight
+from anybit.quantize.reconstruct import (
+    Forward,
+    LearnedScales,
+    Reconstructed,
+    Settings,
+    Targets,
+    Told,
+    descend,
+    straight,
+)
 from anybit.tensors import QTensor
 
 FORMAT = matgptq.FORMAT
@@ -75,44 +83,29 @@ def finish(
 
 
 class _Code:
-    """One matrix: a number a weight, in steps of the 8-bit grid, and the logarithm by which scales are stretched."""
+    """One matrix: a number a weight, in steps of the 8-bit grid, and its scales."""
 
     def __init__(self, start: QTensor, narrowest: int) -> None:
         self._start = start
         self._step = 2.0 ** (MASTER - narrowest)
         self._code = start.format.element.decode(start.unpacked()).float()
-        assert start.scale is not None and start.format.scale is not None, "an int8 format with blocks has scales"
-        self._stored = (
-            start.format.scale.decode(start.scale).float() if start.scale.dtype == torch.uint8 else start.scale.float()
-        )
+        self.scales = LearnedScales(start)
         self.offset = torch.zeros_like(self._code, requires_grad=True)
-        self.stretch = torch.zeros_like(self._stored, requires_grad=True)
 
     def values(self, widths: Sequence[int]) -> list[Tensor]:
         """[N, K] as each width serves it; differentiable."""
         number = self._number()
-        each = self._scales()
+        each = self.scales.each()
         return [straight(functools.partial(_served, bits=bits), number) * each for bits in widths]
 
     def harden(self) -> QTensor:
         """Codes and scales as stored."""
-        fmt = self._start.format
         with torch.no_grad():
-            wanted = self._stored * torch.exp(self.stretch)
-            return tensors.encode(
-                _served(self._number(), MASTER) * self._scales(), fmt, wanted, None, self._start.tensor_scale
-            )
+            value = _served(self._number(), MASTER) * self.scales.each()
+            return tensors.encode(value, self._start.format, self.scales.stored(), None, self._start.tensor_scale)
 
     def _number(self) -> Tensor:
         return self._code + self.offset * self._step
-
-    def _scales(self) -> Tensor:
-        fmt = self._start.format
-        assert fmt.scale is not None
-        grid = straight(fmt.scale.round, self._stored * torch.exp(self.stretch))
-        rows, columns = self._code.shape
-        blocks = effective(grid, self._start.tensor_scale).repeat_interleave(fmt.block[0] or rows, 0)[:rows]
-        return blocks.repeat_interleave(fmt.block[1] or columns, 1)[:, :columns]
 
 
 def _served(number: Tensor, bits: int) -> Tensor:
@@ -132,7 +125,7 @@ class _Slices:
     def groups(self) -> list[dict[str, Any]]:
         return [
             {"params": [code.offset for code in self._codes.values()], "lr": self._options.model_rate},
-            {"params": [code.stretch for code in self._codes.values()], "lr": self._options.model_scale_rate},
+            {"params": [code.scales.stretch for code in self._codes.values()], "lr": self._options.model_scale_rate},
         ]
 
     def forward(self, windows: Sequence[int]) -> Tensor:

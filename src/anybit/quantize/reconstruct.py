@@ -76,25 +76,54 @@ class Settings:
             )
 
 
+class LearnedScales:
+    """The scales of a quantized weight, with what is learned of them.
+
+    stretch: a [row blocks, column blocks], each scale being exp(a) times the one it started from, on the grid of scales.
+    """
+
+    def __init__(self, start: QTensor) -> None:
+        """start: a weight whose format has scales."""
+        assert start.scale is not None and start.format.scale is not None, "a format with scales"
+        self._grid = start.format.scale
+        self._stored = self._grid.decode(start.scale) if start.scale.dtype == torch.uint8 else start.scale
+        self._stored = self._stored.float()
+        self._factor = 1.0 if start.tensor_scale is None else float(start.tensor_scale)
+        self._over = start
+        self.stretch = torch.zeros_like(self._stored, requires_grad=True)
+
+    def each(self) -> Tensor:
+        """The scale of every weight, with the tensor scale, as `over_all`; differentiable."""
+        return over_all(self.stored() * self._factor, self._over)
+
+    def stored(self) -> Tensor:
+        """[row blocks, column blocks] as stored, without the tensor scale; differentiable."""
+        return straight(self._grid.round, self._stored * torch.exp(self.stretch))
+
+
+def over_all(blocks: Tensor, q: QTensor) -> Tensor:
+    """Block parameters of a quantized weight [row blocks, column blocks] for its elements [N, K]; a dimension that is one block stays 1."""
+    tall, wide = q.format.block
+    blocks = blocks.repeat_interleave(tall, 0)[: q.row_count] if tall else blocks
+    return blocks.repeat_interleave(wide, 1)[:, : q.col_count] if wide else blocks
+
+
 class LearnedWeight:
     """One weight on its grid, with what is learned of it.
 
-    offset: V [N, K] added before rounding.  stretch: a, on the grid of scales, None where the format has none.
+    offset: V [N, K] added before rounding.  scales: None where the format has none.
     """
 
     def __init__(self, weight: Tensor, start: QTensor) -> None:
         """weight: float [N, K], what was quantized.  start: its codes and scales."""
         self.format: TensorFormat = start.format
         self._start = start
-        rows, columns = start.row_count, start.col_count
-        self._shape = rows, columns
         fmt = start.format
         zeros = start.zeros()
-        self._zero = None if zeros is None else self._spread(zeros)
-        self._stored = None if start.scale is None else _decoded(start)
-        self._factor = 1.0 if start.tensor_scale is None else float(start.tensor_scale)
+        self._zero = None if zeros is None else over_all(zeros, start)
+        self.scales = None if start.scale is None else LearnedScales(start)
         code = fmt.element.decode(start.unpacked()).float()
-        scale = self._spread(start.scales())
+        scale = over_all(start.scales(), start)
         exact = weight.float() / torch.where(scale == 0, torch.ones(()), scale)
         exact = exact if self._zero is None else exact + self._zero
         # Where the start rounds as the weight alone would, its place between two codes is kept: it says how near the other code is.
@@ -102,35 +131,19 @@ class LearnedWeight:
         # Codebooks and floats have steps of their own sizes: V counts the mean one.
         values = fmt.element.values
         self._step = float(values.max() - values.min()) / max(1, len(set(values.tolist())) - 1)
-        self.offset = torch.zeros(rows, columns, requires_grad=True)
-        self.stretch = None if self._stored is None else torch.zeros_like(self._stored, requires_grad=True)
+        self.offset = torch.zeros(start.row_count, start.col_count, requires_grad=True)
 
     def value(self) -> Tensor:
         """[N, K] the weight as its codes and scales now give it; differentiable."""
         code = straight(self.format.element.round, self._unrounded + self.offset * self._step)
         code = code if self._zero is None else code - self._zero
-        return code if self._stored is None else code * self._spread(self._scales())
+        return code if self.scales is None else code * self.scales.each()
 
     def harden(self) -> QTensor:
         """The codes and scales themselves."""
         with torch.no_grad():
-            fmt = self.format
-            scale = None if self._stored is None else self._scales() / self._factor
-            zeros = self._start.zeros()
-            return tensors.encode(self.value(), fmt, scale, zeros, self._start.tensor_scale)
-
-    def _scales(self) -> Tensor:
-        assert self._stored is not None and self.stretch is not None and self.format.scale is not None
-        wanted = self._stored * torch.exp(self.stretch)
-        return straight(self.format.scale.round, wanted) * self._factor
-
-    def _spread(self, blocks: Tensor) -> Tensor:
-        """Block parameters over all elements [N, K]."""
-        tall, wide = self.format.block
-        rows, columns = self._shape
-        if tall:
-            blocks = blocks.repeat_interleave(tall, 0)[:rows]
-        return blocks.repeat_interleave(wide, 1)[:, :columns] if wide else blocks
+            scale = None if self.scales is None else self.scales.stored()
+            return tensors.encode(self.value(), self.format, scale, self._start.zeros(), self._start.tensor_scale)
 
 
 @dataclass(frozen=True)
@@ -242,7 +255,7 @@ class _Weights:
         groups: list[dict[str, Any]] = []
         if self._settings.rounding and self._learned:
             groups.append({"params": [w.offset for w in self._learned.values()], "lr": self._settings.rate})
-        stretches = [w.stretch for w in self._learned.values() if w.stretch is not None]
+        stretches = [w.scales.stretch for w in self._learned.values() if w.scales is not None]
         if self._settings.scales and stretches:
             groups.append({"params": stretches, "lr": self._settings.scale_rate})
         return groups
@@ -327,9 +340,3 @@ def _optimizer(kind: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Opt
 def straight(rounding: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """rounding(x), with the gradient of x."""
     return x + (rounding(x.detach()) - x.detach())
-
-
-def _decoded(q: QTensor) -> Tensor:
-    """Scales as stored, without the tensor scale, float32."""
-    assert q.scale is not None and q.format.scale is not None
-    return q.format.scale.decode(q.scale).float() if q.scale.dtype == torch.uint8 else q.scale.float()

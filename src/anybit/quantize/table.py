@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from anybit import options, tensors
 from anybit.errors import RecipeError
+from anybit.formats import TensorFormat
 from anybit.quantize import (
     arcquant,
     awq,
@@ -38,6 +39,7 @@ class Method:
     weights: the format it is made for, where a recipe names neither a format nor a budget.
     refine: refine(parts, forward, targets, windows, options, name) learns a whole block from where `quantize` left it.
     finish: finish(parts, forward, targets, windows, options, told) learns the whole model from where the blocks were left.
+    stores: stores(fmt, name) raises RecipeError for a format that the method cannot give a matrix; None where it takes all.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Method:
     weights: str | None = None
     refine: Callable[..., Reconstructed] | None = None
     finish: Callable[..., Reconstructed] | None = None
+    stores: Callable[[TensorFormat, str], None] | None = None
 
     def parse(self, given: Mapping[str, Any]) -> Any:
         """An options value from a mapping; RecipeError naming an unknown option or a value that is not allowed."""
@@ -130,7 +133,16 @@ METHODS: Mapping[str, Method] = {
             block_quant_outliers.FORMAT,
         ),
         Method("nf4", nf4.quantize, "weights", "Dettmers et al. 2023, arXiv 2305.14314", nf4.Options, (), nf4.FORMAT),
-        Method("matgptq", matgptq.quantize, "hessian", "arXiv 2602.03537", matgptq.Options, (), matgptq.FORMAT),
+        Method(
+            "matgptq",
+            matgptq.quantize,
+            "hessian",
+            "arXiv 2602.03537",
+            matgptq.Options,
+            (),
+            matgptq.FORMAT,
+            stores=matgptq.stores,
+        ),
         Method(
             "matgptq_distill",
             matgptq_distill.quantize,
@@ -140,6 +152,7 @@ METHODS: Mapping[str, Method] = {
             (),
             matgptq_distill.FORMAT,
             finish=matgptq_distill.finish,
+            stores=matgptq.stores,
         ),
         Method(
             "itq3_s",

@@ -7,17 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from anybit.formats import TensorFormat
-from anybit.models import Model
+from anybit.models import Model, TorchExecutor
+from anybit.models.evaluation import divergence
 from anybit.models.fold_graph import looked_up
 from anybit.models.interpreter import Setting
 from anybit.models.online import Affine, insert
 from anybit.models.plan import Plan
 from anybit.quantize import batquant
+from anybit.quantize.reconstruct import split
 from anybit.recipes.inputs import sources
 from anybit.recipes.recipe import KEEP
 from anybit.recipes.reconstruction import Block
 from anybit.recipes.walk import Held, Walk
+from anybit.tensors import quantize
 from anybit.transforms.block_affine import BlockAffine, Options
+
+EITHER = ("hadamard", "identity")
+"""The starts of learning that "auto" tries."""
 
 Found = Mapping[str, Tensor]
 """The tensors of transforms by their names in a checkpoint."""
@@ -38,6 +44,37 @@ def places(
         for each in names.values()
         if not any(name in tables or formats.get(name, KEEP) == KEEP for name in each)
     ]
+
+
+def far(
+    model: Model,
+    formats: Mapping[str, str],
+    ids: Sequence[Tensor],
+    options: Options,
+    found: Found,
+    nearest: bool,
+) -> float:
+    """KL divergence of the predictions, nats a token, that these transforms leave on the held-out windows, activations clipped and rounded.
+
+    nearest: weights are rounded too, to the nearest; else they are exact, for methods that correct their errors by the inputs: GPTQ's codes
+    leave next to nothing beside the activations, where nearest ones would decide (benchmarks/NOTES.md, 2026-11-28).
+    """
+    here = places(model.plan, formats, options)
+    turns = {name: affine_of(place, found) for place in here for name in place.before}
+    act = TensorFormat.parse(options.act)
+
+    def multiply(site: str, x: Tensor, w: Tensor) -> Tensor:
+        name = site.split("[")[0]
+        if name not in turns:
+            return x @ w.T
+        turn = turns[name]
+        turned = turn.for_weights().forward(w)
+        turned = quantize(turned, TensorFormat.parse(formats[name])).dequantize() if nearest else turned
+        return batquant.round_activations(turn.clip(turn.forward(x)), act) @ turned.T
+
+    windows = [ids[number].tolist() for number in split(len(ids), options.held_out)[1]]
+    exact = TorchExecutor(model.plan, model.weights, keep=False)
+    return divergence(TorchExecutor(model.plan, model.weights, keep=False, multiply=multiply), exact, windows).kl
 
 
 def learned(

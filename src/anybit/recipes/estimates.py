@@ -118,21 +118,24 @@ def _transforms(job: Job, parameters: int) -> float:
 
 
 def _learning(job: Job, todo: Sequence[Item]) -> float:
-    """Operations of a method that learns blocks or all of them: forward, and backward for as much as two, over all batches."""
+    """Operations of what learns blocks or all of them: forward, and backward for as much as two, over all batches."""
     method = table.get(job.recipe.method)
-    if method.refine is None and method.finish is None:
-        return 0.0
-    assert job.windows is not None
     options = method.parse(job.recipe.options)
     # A step of the whole model runs the float model too.
-    steps = 0 if method.refine is None else options.steps
-    steps += 0 if method.finish is None else 4 / 3 * options.model_steps
-    tokens = steps * options.batch * max(len(window) for window in job.windows.ids)
+    batches = 0.0 if method.refine is None else options.steps * options.batch
+    batches += 0.0 if method.finish is None else 4 / 3 * options.model_steps * options.batch
+    for step in job.recipe.steps:
+        if step.name == "block_affine":
+            learned = transforms.get(step.name).parse(step.options)
+            batches += learned.steps * learned.batch * (2 if learned.start == "auto" else 1)
+    if not batches:
+        return 0.0
+    assert job.windows is not None
     plan, length = job.model.plan, max(len(window) for window in job.windows.ids)
     width = max(plan.buffers[op.output] for op in plan.ops if op.kind == "attention")
     products = sum(item.parameters for item in todo if item.role == "linear") + plan.layers * length * width
     # Rounding every weight anew and the softmax are no products; measured, a step takes twice what its products do.
-    return 2 * 6.0 * tokens * products
+    return 2 * 6.0 * batches * length * products
 
 
 def _cpu_seconds(work: Callable[[], object]) -> float:

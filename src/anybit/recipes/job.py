@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,17 +148,29 @@ def _check_transforms(model: Model, recipe: Recipe) -> None:
 
 
 def _check_stored(recipe: Recipe, found: tuple[Item, ...], formats: dict[str, str | None]) -> None:
-    """Whether matrices may have the formats they are given, or may be, behind every transform of the recipe."""
+    """Whether matrices may have the formats they are given, or may be, by the method and behind every transform of the recipe."""
+    method = table.get(recipe.method)
+    if method.stores is not None:
+        _each_format(recipe, found, formats, method.stores)
     for step in recipe.steps:
         transform = transforms.get(step.name)
         if transform.stores is None:
             continue
-        options = transform.parse(step.options)
-        for item in found:
-            given = formats[item.name]
-            for spec in recipe.choices if given is None else (given,):
-                if item.role in ("linear", "lm_head") and spec != KEEP:
-                    transform.stores(options, TensorFormat.parse(spec), item.name)
+        _each_format(recipe, found, formats, functools.partial(transform.stores, transform.parse(step.options)))
+
+
+def _each_format(
+    recipe: Recipe,
+    found: tuple[Item, ...],
+    formats: dict[str, str | None],
+    check: Callable[[TensorFormat, str], None],
+) -> None:
+    """check(format, name) of every matrix that is only multiplied with, and every format it may have."""
+    for item in found:
+        given = formats[item.name]
+        for spec in recipe.choices if given is None else (given,):
+            if item.role in ("linear", "lm_head") and spec != KEEP:
+                check(TensorFormat.parse(spec), item.name)
 
 
 def _check_budget(job: Job) -> None:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from anybit import __version__
 from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
 from anybit.tensors import QTensor
@@ -45,15 +46,16 @@ def nbytes(out: Path) -> int:
 
 
 def fingerprint(model: Path, recipe: str, calibration: str | None, threads: int | None) -> dict[str, str]:
-    """What a job's result depends on: sha256 of the contents of the model's files, the recipe's fingerprint, sha256
-    of the calibration text, and, where inputs are measured, the number of threads that sums are split over.
+    """What a job's result depends on: the version of anybit, sha256 of the contents of the model's files, the recipe's fingerprint (with
+    the defaults of that version), sha256 of the calibration text, and, where inputs are measured, the number of threads that sums are
+    split over.
     """
     digest = hashlib.sha256()
     for file in sorted(p for p in model.iterdir() if p.suffix in (".safetensors", ".json") and p.is_file()):
         digest.update(file.name.encode() + b"\0")
         digest.update(_file_hash(file))
     text = hashlib.sha256((calibration or "").encode()).hexdigest()
-    found = {"model": digest.hexdigest(), "recipe": recipe, "calibration": text}
+    found = {"anybit": __version__, "model": digest.hexdigest(), "recipe": recipe, "calibration": text}
     return found if threads is None else {**found, "threads": str(threads)}
 
 
@@ -107,6 +109,11 @@ class Journal:
                 found = {}
             if found != wanted:
                 changed = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+                if found and "anybit" in changed:
+                    raise RecipeError(
+                        f"{self.path} holds a job that {found.get('anybit', 'an earlier version')} of anybit left unfinished, and this is "
+                        f"{wanted['anybit']}; finish it with that version, or start anew with --overwrite"
+                    )
                 raise RecipeError(
                     f"{self.path} holds an unfinished job that differs in {', '.join(changed)}; finish it with what it was "
                     "started with, or start anew with --overwrite"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -210,8 +211,19 @@ class Recipe(_Strict):
         return next((o.weights for o in self.overrides if fnmatch.fnmatchcase(name, o.pattern)), None)
 
     def fingerprint(self) -> str:
-        """sha256 over the canonical form; the same for recipes that mean the same."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        """sha256 over what the recipe means: options and transforms that are left out as they are by default in this version, and not where
+        the calibration text lies."""
+        settled = self.model_copy(
+            update={
+                "options": asdict(table.get(self.method).parse(self.options)),
+                "transforms": tuple(
+                    Step(name=step.name, options=asdict(transforms.get(step.name).parse(step.options)))
+                    for step in self.steps
+                ),
+                "calibration": self.calibration.model_copy(update={"text": None}),
+            }
+        )
+        return hashlib.sha256(settled.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
         """Canonical JSON: every field but an empty `tried`, sorted keys."""

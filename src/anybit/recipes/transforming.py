@@ -21,6 +21,7 @@ from anybit.models.online import Affine, AtRunTime, Online, Residual, Split
 from anybit.models.plan import Plan
 from anybit.models.rewriting import Rewrite, rotate_residual
 from anybit.quantize import rtn
+from anybit.quantize import table as quantizers
 from anybit.quantize.statistics import Statistics
 from anybit.recipes import affine, items, keys
 from anybit.recipes.inputs import Inputs, sources
@@ -199,17 +200,32 @@ def _affine(job: Job, rewrite: Rewrite, options: block_affine.Options, found: Nu
 
 
 def _learned(job: Job, name: str, options: block_affine.Options, say: Say, pieces: Pieces) -> Numbers:
-    """The tensors of block-affine transforms; each block's are journaled."""
+    """The tensors of block-affine transforms; each block's are journaled.
+
+    "auto" learns from either start and keeps what leaves the lesser divergence: neither the squared errors of blocks nor the divergence
+    before learning tells which start learns better (benchmarks/NOTES.md, 2026-11-28).
+    """
     assert job.windows is not None, "transforms that look at inputs have been given text"
+    model, formats, ids = job.model, _specs(job), job.windows.ids
+    starts = affine.EITHER if options.start == "auto" else (options.start,)
+    nearest = quantizers.get(job.recipe.method).needs == "weights"
+    tried: list[tuple[float, Numbers]] = []
+    for number, start in enumerate(starts):
+        piece = f"{name}:{start}"
 
-    def done(block: int) -> Numbers | None:
-        piece = f"{name}:block {block}"
-        return pieces.get(piece)[0] if pieces.has(piece) else None
+        def done(block: int, piece: str = piece) -> Numbers | None:
+            return pieces.get(f"{piece}:block {block}")[0] if pieces.has(f"{piece}:block {block}") else None
 
-    def keep(block: int, found: affine.Found, note: Mapping[str, float]) -> None:
-        pieces.put(f"{name}:block {block}", found, note)
+        def keep(block: int, found: affine.Found, note: Mapping[str, float], piece: str = piece) -> None:
+            pieces.put(f"{piece}:block {block}", found, note)
 
-    return affine.learned(job.model, _specs(job), job.windows.ids, options, done, keep, say)
+        def told(share: float, what: str, number: int = number) -> None:
+            say((number + share) / len(starts), what)
+
+        found = affine.learned(model, formats, ids, replace(options, start=start), done, keep, told)
+        left = affine.far(model, formats, ids, options, found, nearest) if len(starts) > 1 else 0.0
+        tried.append((left, found))
+    return min(tried, key=lambda each: each[0])[1]
 
 
 def _measured(job: Job, name: str, options: Any, say: Say, pieces: Pieces) -> Numbers:

@@ -2,23 +2,29 @@
 
 `lm-outliers` is anybit-tiny with 2 % of the channels between linear steps made 32 times larger, its function unchanged.  Weights are
 rounded to the nearest NVFP4 values throughout, so that rows differ in their activations alone: NVFP4, NVFP4 behind a rotation of the
-model, MXFP8, and NVFP4 with residual channels; the last also with weights by GPTQ.
+model, MXFP8, and NVFP4 with residual channels; the last also with weights by GPTQ.  On one thread: what a product takes with an eighth of
+the channels twice, in one matrix and in two, beside the eighth that it should take more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from anybit.formats import TensorFormat
+from anybit.ops import matmul, prepack
+from anybit.reproduce.clock import medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import Subject
 from anybit.tensors import quantize
 from anybit.transforms.residual import Options, residual_columns
 
 FOUR = TensorFormat.parse("nvfp4")
+EVICT = 512 << 20
 NEAREST: dict[str, Any] = {"weights": "nvfp4", "method": "rtn"}
 ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "four": (NEAREST, "nvfp4"),
@@ -39,7 +45,49 @@ def run(context: Context, quick: bool) -> Mapping[str, Any]:
         figures[key] = subject.tried(recipe, context.work, act)
     for key in ("residual", "eight"):
         figures[key]["share"] = figures[key]["kl"] / figures["four"]["kl"]
-    return figures
+    times = {f"rows{rows}": _times(context, rows, 4096, 9 if quick else 31) for rows in (1, 64)}
+    off = {way: max(abs(at[way] / at["predicted"] - 1) for at in times.values()) for way in ("one", "two")}
+    return {**figures, "times": {**times, "off": off}}
+
+
+class Twice:
+    """A product of x [rows, size] with an NVFP4 weight, an eighth of whose channels are there twice."""
+
+    def __init__(self, rows: int, size: int) -> None:
+        g = torch.Generator().manual_seed(rows)
+        x, w = torch.randn(rows, size, generator=g), torch.randn(size, size, generator=g)
+        columns = torch.arange(0, size, 128)[:, None] + torch.arange(16)  # a block in eight
+        self.columns = columns.reshape(-1)
+        self.x, self.left = x, x[:, self.columns] / 16
+        self.both = torch.cat([x, self.left], 1)
+        self.plain = prepack(quantize(w, FOUR))
+        self.rest = prepack(quantize(w[:, self.columns], FOUR))
+        self.whole = prepack(quantize(torch.cat([w, w[:, self.columns]], 1), FOUR))
+
+    def one(self) -> Tensor:
+        """In one matrix of more columns, as published."""
+        return matmul(self.both, self.whole)
+
+    def two(self) -> Tensor:
+        """In a matrix of its own, which is added."""
+        return matmul(self.x, self.plain).add_(matmul(self.left, self.rest))
+
+
+def _times(context: Context, rows: int, size: int, rounds: int) -> dict[str, float]:
+    """How many times as long as the plain product, weights read from memory; predicted: by the number of channels."""
+    twice = Twice(rows, size)
+    cases: dict[str, Callable[[], object]] = {
+        "plain": partial(matmul, twice.x, twice.plain),
+        "one": twice.one,
+        "two": twice.two,
+    }
+    with one_thread():
+        seconds = medians(cases, rounds, EVICT, f"{rows} rows", context.progress)
+    return {
+        "us": 1e6 * seconds["plain"],
+        "predicted": 1 + len(twice.columns) / size,
+        **{way: seconds[way] / seconds["plain"] for way in ("one", "two")},
+    }
 
 
 def _linear() -> dict[str, float]:
@@ -78,6 +126,9 @@ EXPERIMENT = Experiment(
         Check("the model: no more than 8-bit activations", "residual.kl", "<=", "eight.kl"),
         Check("the model: less than 4-bit activations behind a rotation", "residual.kl", "<", "rotated.kl"),
         Check("weights by GPTQ lower it further", "gptq.kl", "<", "residual.kl"),
+        Check(
+            "1 and 64 rows: residual channels take what they are of the width, within 20 %", "times.off.one", "<=", 0.2
+        ),
     ),
     run=run,
     key_figures={
@@ -86,6 +137,7 @@ EXPERIMENT = Experiment(
         "rotated": "rotated.kl",
         "8-bit activations": "eight.kl",
         "residual channels, GPTQ": "gptq.kl",
+        "time off the prediction": "times.off.one",
     },
     notes="Residuals are taken for whole blocks of 16 channels, an eighth of the channels at most. KL divergence to the unquantized model "
     "in nats a token. Emulated: no processor here multiplies NVFP4.",

@@ -56,7 +56,7 @@ def _recipes(steps: int) -> dict[str, dict[str, Any]]:
         "nearest": {"weights": "mxfp4", "method": "rtn"},
         "rotated": {"weights": "mxfp4", "transforms": ["hadamard"]},
         "blocks": {"weights": "mxfp4", "transforms": affine(steps=0, clip=False, start="hadamard")},
-        "learned": {"method": "batquant", "transforms": affine(steps=steps, start="hadamard")},
+        "learned": {"method": "batquant", "transforms": affine(steps=steps)},
         "smoothed": {"method": "batquant", "transforms": ["smooth", *affine(steps=steps, start="hadamard")]},
     }
 

@@ -3,27 +3,37 @@
 On synthetic weights: signal to noise of grids with and without rotation, for kinds of weights from normal to heavy-tailed.  On language
 models: KL divergence of 3-bit rounding in a basis of one's own and in the rotated one, with the codes of rounding and of GPTQ.  One fp16
 scale for 256 weights throughout.  The paper leaves its grid open; 8 levels of Lloyd and Max stand for it, and a plain ternary grid beside
-them.
+them.  On one thread: what the rotation takes in cache, the product of one row with rotated activations beside that of 4-bit weights, and
+beside the paper's way, in which blocks of weights are rotated back while they are loaded.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from anybit import ops
 from anybit.formats import TensorFormat
+from anybit.ops import native
 from anybit.quantize.itq3_s import FORMAT
+from anybit.reproduce.clock import medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import Subject
 from anybit.tensors import ScaleRule, quantize
-from anybit.transforms.hadamard import Rotation
+from anybit.transforms.hadamard import Rotation, kernel, signs
 
 TURN = Rotation(256, 0)
 KINDS = ("normal", "laplace", "student", "outliers")
+EIGHT = TensorFormat.parse("int8/g128")
+EVICT = 512 << 20
+LOADED = 64
+"""Rows that are rotated back at a time."""
 
 
 def run(context: Context, quick: bool) -> Mapping[str, Any]:
@@ -35,6 +45,7 @@ def run(context: Context, quick: bool) -> Mapping[str, Any]:
     for name in ("anybit-tiny",) if quick else ("anybit-tiny", "stories260k"):
         subject = Subject.open(context, name, 2000 if quick else 6000, 32 if quick else 64)
         figures[name.split("-")[-1]] = _model(context, subject)
+    figures["speed"] = _speed(context, 16384, 4096, 9 if quick else 31)
     return figures
 
 
@@ -80,6 +91,56 @@ def _same() -> dict[str, float]:
     return {"error": float((there - back).abs() / back), "product": float((a - b).norm() / b.norm())}
 
 
+def _speed(context: Context, rows: int, size: int, rounds: int) -> dict[str, float]:
+    """Microseconds of one row by a matrix rows x size, read from memory, and of the rotation of that row, in cache; ratios of them, of the
+    rotation's to size x size.
+
+    Both widths with exact and with 8-bit activations; the faster one counts.  The paper's way is flattered: rows already decoded, and in
+    cache, are rotated back and multiplied.  Not a number without the native module.
+    """
+    module = native.load()
+    if module is None:
+        return dict.fromkeys(("rotation_gbs", "rotation_share", "over_four", "over_loading"), math.nan)
+    g = torch.Generator().manual_seed(7)
+    x, w = torch.randn(1, size, generator=g), torch.randn(rows, size, generator=g)
+    three, four = quantize(w, TensorFormat.parse(FORMAT)), quantize(w, TensorFormat.parse("int4/g128"))
+    packed, others, decoded = ops.prepack(three), ops.prepack(four), three.rows(0, min(LOADED, rows)).dequantize()
+    turn, given, out = kernel(TURN.block), x.numpy(), np.empty((1, size), np.float32)
+    turned = signs(size, TURN.seed or 0).numpy()
+
+    def rotated() -> None:
+        module.hadamard(given, turn.small, turn.order, turn.block, False, turned, out)
+
+    def ours(act: TensorFormat | None) -> Tensor:
+        rotated()
+        return ops.matmul(torch.from_numpy(out), packed, act=act)
+
+    def loading() -> None:
+        for _ in range(rows // len(decoded)):
+            _loaded(x, decoded)
+
+    products: dict[str, Callable[[], object]] = {"loading": loading}
+    for act in (None, EIGHT):
+        products[f"three {act}"] = partial(ours, act)
+        products[f"four {act}"] = partial(ops.matmul, x, others, act=act)
+    with one_thread():
+        rotation = medians({"rotation": rotated}, rounds, 0, "rotating a row", context.progress)["rotation"]
+        seconds = medians(products, rounds, EVICT, "one row", context.progress)
+    best = {name: min(seconds[f"{name} None"], seconds[f"{name} {EIGHT}"]) for name in ("three", "four")}
+    return {
+        **{f"{name}_us": 1e6 * value for name, value in {**seconds, "rotation": rotation}.items()},
+        "rotation_gbs": 8 * size / rotation / 1e9,
+        "rotation_share": rotation / best["three"] * rows / size,
+        "over_four": best["four"] / best["three"],
+        "over_loading": seconds["loading"] / best["three"],
+    }
+
+
+def _loaded(x: Tensor, rows: Tensor) -> Tensor:
+    """x Wᵀ the paper's way, of decoded rows: rotated back, then multiplied with x as it is."""
+    return x @ TURN.inverse(rows).T
+
+
 def _model(context: Context, subject: Subject) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {
         "zero": {"weights": "int3/g256+z", "method": "rtn", "options": {"scale_rule": "absmax"}},
@@ -113,6 +174,10 @@ EXPERIMENT = Experiment(
         Check("anybit-tiny: less divergence than 3 bits with zero points", "tiny.rotated.kl", "<", "tiny.zero.kl"),
         Check("anybit-tiny: less than the same levels without rotation", "tiny.rotated.kl", "<", "tiny.levels.kl"),
         Check("anybit-tiny: GPTQ in the rotated basis has half the divergence of GPTQ", "tiny.gptq_share", "<=", 0.5),
+        Check("blocks of 256 in cache: 10 GB read and written a second or more", "speed.rotation_gbs", ">=", 10.0),
+        Check("rotating a row: 3 % of its product with 4096 x 4096 at most", "speed.rotation_share", "<=", 0.03),
+        Check("one row, rotated, 3 bits: 1.25 times as fast as 4 bits or more", "speed.over_four", ">=", 1.25),
+        Check("3 times as fast or more as rotating weights back while loading", "speed.over_loading", ">=", 3.0),
     ),
     run=run,
     key_figures={
@@ -123,6 +188,9 @@ EXPERIMENT = Experiment(
         "dB on Laplace weights": "snr.laplace.gain",
         "ternary grid on normal weights, dB": "snr.normal.ternary",
         "3-bit integers": "snr.normal.absmax",
+        "rotating, share of a row's product": "speed.rotation_share",
+        "over 4 bits": "speed.over_four",
+        "over rotating weights": "speed.over_loading",
     },
     notes="KL divergence to the unquantized model in nats a token. The paper's bound holds for its grid only where that has 8 or 9 "
     "levels: a ternary one is below ordinary 3-bit integers on normal weights.",

@@ -16,7 +16,7 @@ from anybit.models import Model, TorchExecutor
 from anybit.models.evaluation import Executor, Remembering, cut, divergence, perplexity
 from anybit.models.plan import Plan
 from anybit.models.weights import Weights
-from anybit.recipes import calibration
+from anybit.recipes import calibration, journal
 from anybit.recipes.recipe import Calibration
 from anybit.reproduce.experiment import Context
 from anybit.zoo import loading
@@ -64,8 +64,9 @@ class Subject:
             **recipe.get("calibration", {}),
         }
         wanted = recipes.Recipe.parse({**recipe, "calibration": given})
-        text = Path(given["text"]).read_bytes()
-        key = hashlib.sha256(wanted.fingerprint().encode() + text + _weights(self.folder)).hexdigest()[:20]
+        text = Path(given["text"]).read_text(encoding="utf-8")
+        job = journal.fingerprint(self.folder, wanted.fingerprint(), text, None)
+        key = hashlib.sha256(repr(job).encode()).hexdigest()[:20]
         out = work / f"{self.folder.name}-{key}"
         if not out.exists():
             recipes.run(self.folder, wanted, out)

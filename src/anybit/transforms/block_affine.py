@@ -28,7 +28,8 @@ class Options:
 
     clip: learn bounds for the activations of each block too.  steps, rate, clip_rate, batch, held_out: of the trainer
     (`quantize.reconstruct`); no steps leave the start.  start: "hadamard" (H ⊗ H), "identity", "orthogonal" (random, the paper's), or
-    "auto": for every value the one of the first two with which its block errs less on held-out windows.
+    "auto": either of the first two; a model is learned from both, twice the time, and keeps what its predictions diverge less with on
+    held-out windows; of a layer or block alone (`batquant.learn`), for every value the one that errs less there before learning.
     condition: largest condition number of a factor; one above is replaced by its nearest orthogonal matrix.  seed: of batches and start.
     """
 
