@@ -188,6 +188,14 @@ int packed_code(const uint8_t* panel, int bits, int64_t lane, int64_t slot) {
   return code;
 }
 
+int64_t half_place(ElementKind kind, int64_t lane, int64_t slot) {
+  switch (kind) {
+    case ElementKind::bf16: return slot / 4 * 128 + slot % 2 * 64 + lane * 4 + slot / 2 % 2 * 2;
+    case ElementKind::int16: return slot / 2 * 64 + lane * 4 + slot % 2 * 2;
+    default: return slot * 32 + lane * 2;
+  }
+}
+
 WeightPtr pack(ThreadPool& pool, const Source& source) {
   if (source.bits < 1 || source.bits > 8) refuse("packed elements have 1 to 8 bits; got " + std::to_string(source.bits));
   auto made = std::make_shared<Weight>();
@@ -257,9 +265,7 @@ WeightPtr pack_dense(ThreadPool& pool, const DenseSource& source) {
       const int64_t lane = row % 16;
       for (int64_t k = 0; k < w.k; ++k) {
         const int64_t slot = k / group * padded + k % group;
-        // bf16 and int16 keep pairs of k in a dword of the row; the others keep 16 rows of one k together
-        const bool pairs = source.kind == ElementKind::bf16 || source.kind == ElementKind::int16;
-        const int64_t at = pairs ? slot / 2 * 64 + lane * 4 + slot % 2 * 2 : (slot * 16 + lane) * item;
+        const int64_t at = item == 2 ? half_place(source.kind, lane, slot) : slot * 64 + lane * 4;
         std::memcpy(panel + at, in + k * item, item);
       }
     }

@@ -156,6 +156,7 @@ constexpr Kernels kTable = {
     quantize_row,
     quantize_words,
     nullptr,
+    nullptr,
     top_of,
     read_all,
     int8_rounds,
