@@ -7,6 +7,7 @@
 // Levels of codes of up to 5 bits.  vpermw takes five bits of an index: what a narrow field's neighbours add to it, the table repeats.
 template <int Bits> struct PairTable {
   static constexpr int kTileBytes = 64 * Bits, kPer = Bits <= 4 ? 8 / Bits : 1;
+  static constexpr bool kZeros = false;
   __m512i levels;
   template <class Value> explicit PairTable(Value&& value) {
     alignas(64) uint16_t all[32];
@@ -43,6 +44,7 @@ template <int Bits> struct IntegerPairs : PairTable<Bits> {
 
 // Any others, by way of float32.
 template <class E> struct NumberPairs : E {
+  static constexpr bool kZeros = true;
   using E::E;
   template <int Q> ANYBIT_INLINE void quad(const uint8_t* tile, const F& zero, B* pairs) const {
     F v[4];
@@ -57,6 +59,7 @@ template <class E> struct NumberPairs : E {
 };
 
 template <> struct NumberPairs<Bf16Numbers> : Bf16Numbers {
+  static constexpr bool kZeros = false;
   using Bf16Numbers::Bf16Numbers;
   template <int Q> ANYBIT_INLINE void quad(const uint8_t* tile, const F&, B* pairs) const {
     pairs[0] = load(tile + 128 * Q), pairs[1] = load(tile + 128 * Q + 64);
@@ -88,7 +91,9 @@ __attribute__((noinline)) void bf16_unpack(const Problem& p, const P& of, int64_
     if constexpr (Ahead) {
       for (int line = 0; line < P::kTileBytes; line += 64) prefetch(tile + Ahead + line);
     }
-    if (group != k / p.group) group = k / p.group, zero = load_zeros(p, panel, group);
+    if constexpr (P::kZeros) {
+      if (group != k / p.group) group = k / p.group, zero = load_zeros(p, panel, group);
+    }
     each_quad([&]<int Q>() ANYBIT_UNROLLED {
       B pairs[2];
       of.template quad<Q>(tile, zero, pairs);
