@@ -53,6 +53,9 @@ Kernels make_table() {
   k.int8_codebook_byte[2] = tile_int8<CodebookBytes<2>>;
   k.int8_codebook_byte[3] = tile_int8<CodebookBytes<3>>;
   k.int8_codebook_byte[4] = tile_int8<CodebookBytes<4>>;
+  k.int8_codebook_wide[2] = tile_int8<CodebookBytes<2, 255>>;
+  k.int8_codebook_wide[3] = tile_int8<CodebookBytes<3, 255>>;
+  k.int8_codebook_wide[4] = tile_int8<CodebookBytes<4, 255>>;
   k.int8_codebook_word[2] = tile_int8<CodebookWords<2>>;
   k.int8_codebook_word[3] = tile_int8<CodebookWords<3>>;
   k.int8_codebook_word[4] = tile_int8<CodebookWords<4>>;

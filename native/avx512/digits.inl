@@ -11,8 +11,8 @@ void split_floats(const float* x, int64_t slots, int64_t group, int8_t* codes, i
     I largest = zero_i();
     for (int64_t k = k0; k < k1; k += 16) largest = max_i(largest, abs_bits(load_f(x + k)));
     const int32_t top = reduce_max(largest);
-    // of the next power of two where rounding up would leave none for the highest digit's sign; clear of subnormal units
-    const int32_t exponent = (top + 0x8000) >> 23 > 22 + 16 ? (top + 0x8000) >> 23 : 22 + 16;
+    // the next power of two where all bits of a bf16 are set: the highest digit would be 128; and clear of subnormal units
+    const int32_t exponent = (top + 0x10000) >> 23 > 22 + 16 ? (top + 0x10000) >> 23 : 22 + 16;
     const F inverse = splat_f(float_of_bits(static_cast<uint32_t>(254 + 22 - exponent) << 23));
     const float scale = top >= 0x7f800000 ? float_of_bits(0x7fc00000u) : float_of_bits(static_cast<uint32_t>(exponent - 22 + 16) << 23);
     for (int d = 0; d < kDigits; ++d) scales[d * groups + g] = scale;

@@ -83,7 +83,8 @@ using PanelFn = void (*)(const Problem&, int64_t first, int64_t last);
 struct Kernels {
   const char* name;
   PanelFn int8_integer[9];        // [bits], 1..8
-  PanelFn int8_codebook_byte[5];  // [bits], 2..4: levels are bytes
+  PanelFn int8_codebook_byte[5];  // [bits], 2..4: levels are bytes of at most 31
+  PanelFn int8_codebook_wide[5];  // any bytes
   PanelFn int8_codebook_word[5];  // [bits], 2..4: levels are 16-bit
   PanelFn exact_integer[9];
   PanelFn exact_codebook[5];

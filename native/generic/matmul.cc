@@ -186,7 +186,8 @@ PanelFn choose(const Weight& w, const Activations& a, Act act) {
     case ElementKind::integer: return act == Act::int8 ? k.int8_integer[w.bits] : k.exact_integer[w.bits];
     case ElementKind::codebook:
       if (act != Act::int8) return k.exact_codebook[w.bits];
-      return w.table_is_bytes ? k.int8_codebook_byte[w.bits] : k.int8_codebook_word[w.bits];
+      if (!w.table_is_bytes) return k.int8_codebook_word[w.bits];
+      return w.bytes_are_wide ? k.int8_codebook_wide[w.bits] : k.int8_codebook_byte[w.bits];
     case ElementKind::bf16: return k.exact_bf16;
     case ElementKind::fp16: return k.exact_fp16;
     case ElementKind::fp32: return k.exact_fp32;

@@ -73,6 +73,7 @@ struct Weight {
   alignas(64) float table[16] = {};  // codebook: value of a code, without factor
   bool table_is_bf16 = false;        // codebook: bf16 holds every value
   bool table_is_bytes = false;       // codebook: table[c] == (level_bytes[c] - level_zero) * byte_unit exactly
+  bool bytes_are_wide = false;       // of those some are above 31
   uint8_t level_bytes[16] = {};
   int level_zero = 0;
   float byte_unit = 1.0f;
@@ -104,6 +105,7 @@ struct Source {
   const void* scale = nullptr;         // [ceil(n / block_rows)][ceil(k / block_cols)] in its storage type
   const uint8_t* zero = nullptr;       // codes, same grid, or null
   float factor = 1.0f;                 // tensor scale
+  bool int8_levels = false;            // codebooks: values rounded to 127 steps of the largest, so that one digit of eight bits holds them
 };
 // Throws std::invalid_argument where the element type has no packed form (wider codebooks: use pack_dense with scales).  Not to be
 // called from inside a run of the pool.

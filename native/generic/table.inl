@@ -137,6 +137,7 @@ constexpr Kernels kTable = {
     {nullptr, int8_panels<IntegerCodes<1>>, int8_panels<IntegerCodes<2>>, int8_panels<IntegerCodes<3>>, int8_panels<IntegerCodes<4>>,
      int8_panels<IntegerCodes<5>>, int8_panels<IntegerCodes<6>>, int8_panels<IntegerCodes<7>>, int8_panels<IntegerCodes<8>>},
     {nullptr, nullptr, int8_panels<CodebookBytes<2>>, int8_panels<CodebookBytes<3>>, int8_panels<CodebookBytes<4>>},
+    {nullptr, nullptr, int8_panels<CodebookBytes<2, 255>>, int8_panels<CodebookBytes<3, 255>>, int8_panels<CodebookBytes<4, 255>>},
     {nullptr, nullptr, int8_panels<CodebookWords<2>>, int8_panels<CodebookWords<3>>, int8_panels<CodebookWords<4>>},
     {nullptr, exact_panels<IntegerNumbers<1>>, exact_panels<IntegerNumbers<2>>, exact_panels<IntegerNumbers<3>>,
      exact_panels<IntegerNumbers<4>>, exact_panels<IntegerNumbers<5>>, exact_panels<IntegerNumbers<6>>, exact_panels<IntegerNumbers<7>>,
