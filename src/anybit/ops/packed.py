@@ -17,7 +17,7 @@ from anybit.tensors import QTensor
 Bytes = NDArray[np.uint8]
 Order = Literal["tiles", "bits", "nibbles"]
 Levels = Literal["exact", "int8"]
-LEVELS: tuple[str, ...] = get_args(Levels)
+LEVELS: tuple[Levels, ...] = get_args(Levels)
 """What a packed codebook keeps of its values: see `prepack`."""
 ORDERS: tuple[str, ...] = get_args(Order)
 """How packed integers keep their bits: as codes to unpack, or as planes to be counted or looked up (native/generic/planes.hpp)."""
@@ -183,8 +183,8 @@ def int8_levels(fmt: TensorFormat) -> NDArray[np.float32]:
     if fmt.element.bits > 4 or _evenly_spaced(fmt) or codebook(fmt) == "byte":
         return table
     step = np.abs(table).max() / np.float32(127)
-    table = np.rint(table / step) * step
-    return table
+    rounded: NDArray[np.float32] = np.rint(table / step) * step
+    return rounded
 
 
 def _words(fmt: TensorFormat) -> bool:
