@@ -110,7 +110,8 @@ def test_levels_of_codebooks(tiny_plan: MakePlan) -> None:
     plan, weights = tiny_plan("llama")
     _quantize(weights, "nf4/g32")
     exact_levels, rounded = exact(plan, weights).forward(IDS[:9]), exact(plan, weights, levels="int8").forward(IDS[:9])
-    assert 0 < (exact_levels - rounded).abs().max() < 0.1
+    # levels are off by 0.23 % (rms) of a group's largest, its weights 0.4 of it: 0.6 % a layer, sqrt(11) layers, and what attention adds
+    assert 0 < (exact_levels - rounded).std() < 0.1 * exact_levels.std()
     plan, weights = tiny_plan("llama")
     _quantize(weights, "int4/g32")  # which has no levels
     assert torch.equal(exact(plan, weights).forward(IDS[:9]), exact(plan, weights, levels="int8").forward(IDS[:9]))
