@@ -1,18 +1,20 @@
 // Weights that bf16 holds exactly times x of bf16, on AMX tiles: 16 rows of x times 16 outputs, 32 k at a time, summed in float32.  A
 // block of k is one sum; acc = fma(sum, scale, acc) after it, as in exact.inl, but the order within a block is the tile unit's.
 
-template <class E> struct Bf16Work {
-  static constexpr int kPanels = 2, kTileBytes = E::kTileBytes, kPanelBytes = kTileChunk * 32;
+template <class P> constexpr bool kPlainPairs = std::is_same_v<P, NumberPairs<Bf16Numbers>>;  // packed as the tile unit wants it
+
+template <class P> struct Bf16Work {
+  static constexpr int kPanels = 2, kTileBytes = P::kTileBytes, kPanelBytes = kTileChunk * 32;
   static constexpr int64_t kXBytes = 2;
-  const E e;
-  explicit Bf16Work(const Problem& p) : e(p) {}
+  const P of;
+  explicit Bf16Work(const Problem& p) : of(p) {}
   static int64_t depth(const Problem&) { return 64; }
-  static float factor(const Problem& p, int64_t) { return E::factor(p); }
+  static float factor(const Problem& p, int64_t) { return P::factor(p); }
   const uint8_t* unpack(const Problem& p, int64_t panel, int64_t begin, int64_t end, uint8_t* chunk) const {
-    if constexpr (std::is_same_v<E, Bf16Numbers>) {
-      return p.codes + panel * p.panel_bytes + begin / 32 * kTileBytes;  // packed as the tile unit wants it
+    if constexpr (kPlainPairs<P>) {
+      return p.codes + panel * p.panel_bytes + begin / 32 * kTileBytes;
     } else {
-      bf16_unpack(p, e, panel, begin, end, chunk);
+      bf16_unpack(p, of, panel, begin, end, chunk);
       return chunk;
     }
   }
@@ -60,20 +62,20 @@ template <class E> struct Bf16Work {
   }
 };
 
-template <class E> struct Bf16Few {
-  static constexpr int kPanels = 2, kTileBytes = E::kTileBytes;
+template <class P> struct Bf16Few {
+  static constexpr int kPanels = 2, kTileBytes = P::kTileBytes;
   static constexpr int64_t kXBytes = 2, kSlotBytes = 32, kMostSlots = kTileChunk;
-  static constexpr bool kPlain = std::is_same_v<E, Bf16Numbers>;
-  const E e;
-  explicit Bf16Few(const Problem& p) : e(p) {}
+  static constexpr bool kPlain = kPlainPairs<P>;
+  const P of;
+  explicit Bf16Few(const Problem& p) : of(p) {}
   static int64_t depth(const Problem&) { return 32; }
-  static float factor(const Problem& p, int64_t) { return E::factor(p); }
+  static float factor(const Problem& p, int64_t) { return P::factor(p); }
   static const uint8_t* x(const Problem& p) { return reinterpret_cast<const uint8_t*>(p.xhalves); }
   static int64_t x_stride(const Problem& p) { return 2 * p.ldh; }
   static constexpr int streams(int panels) { return panels; }
   void unpack(const Problem& p, int64_t panel, int64_t k, const uint8_t*, int64_t slots, const uint8_t* ahead, uint8_t* chunk, int64_t) const {
     for (int64_t line = 0; line < slots / 32 * kTileBytes; line += 64) prefetch(ahead + line);
-    bf16_unpack(p, e, panel, k, k + slots, chunk);
+    bf16_unpack(p, of, panel, k, k + slots, chunk);
   }
   template <int Sum, int X, int Weights> static ANYBIT_INLINE void multiply() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(X), "i"(Weights));
@@ -90,14 +92,9 @@ template <class E> struct Bf16Few {
   }
 };
 
-template <class E> void tile_bf16_of(const Problem& p, int64_t first, int64_t last) {
-  if (p.m <= kTileX / 2) return few_panels<Bf16Few<E>>(p, first, last);  // with 16 rows it is the slower one
-  tile_panels<Bf16Work<E>>(p, first, last);
-}
-
 template <class E> void tile_bf16(const Problem& p, int64_t first, int64_t last) {
-  if constexpr (!std::is_void_v<typename TableOf<E>::Type>) {
-    if (!p.zeros) return tile_bf16_of<typename TableOf<E>::Type>(p, first, last);
-  }
-  tile_bf16_of<E>(p, first, last);
+  with_pairs_of<E>(p, [&]<class P>() {
+    if (p.m <= kTileX / 2) few_panels<Bf16Few<P>>(p, first, last);  // with 16 rows it is the slower one
+    else tile_panels<Bf16Work<P>>(p, first, last);
+  });
 }

@@ -1,4 +1,4 @@
-// Up to 16 rows of x on AMX tiles: one tile of x, and reading the weights is most of the work.
+// Up to 16 rows of x (or of its digits) on AMX tiles: one tile of x, and reading the weights is most of the work.
 //
 // Two streams of weights are multiplied side by side, two panels or the low and high digits of levels of 16 bits.  While the tile unit
 // works at a block, vectors unpack weights and scale the sums of the block before.  Measured on Sapphire Rapids:
@@ -42,7 +42,7 @@ ANYBIT_INLINE void few_scale(const Problem& p, int64_t panel, const FewResult& r
   for (int i = 0; i < NP; ++i) scale[i] = load_scales(p, panel + i, block.group);
   const int32_t* sums = result.sums;
 #pragma GCC unroll 4
-  for (int64_t m = 0; m < p.m; ++m, sums += 16, acc += 16 * NP) {
+  for (int64_t m = 0; m < p.m * p.digits; ++m, sums += 16, acc += 16 * NP) {
     const F xscale = splat_f(block.xscale[m * block.xscale_row]);
     const I term = splat_i(terms[m]);
 #pragma GCC unroll 2
@@ -127,7 +127,7 @@ template <class Work, int NP> __attribute__((noinline)) void few_strip(const Pro
   const int64_t stream_bytes = step * Work::kSlotBytes, apart = Work::kPlain ? p.panel_bytes : stream_bytes;
   const int64_t chunk_bytes = step / 32 * Work::kTileBytes, far = (kFewAhead + chunk_bytes - 1) / chunk_bytes * step;
   const uint8_t* codes = p.codes + panel * p.panel_bytes;
-  for (int64_t i = 0; i < p.m * NP; ++i) store_f(acc + 16 * i, zero_f());
+  for (int64_t i = 0; i < p.m * p.digits * NP; ++i) store_f(acc + 16 * i, zero_f());
   int64_t next = 0;  // slot to unpack from, into this place
   int place = 0;
   const auto unpack = [&]() ANYBIT_UNROLLED {
@@ -169,14 +169,19 @@ template <class Work, int NP> __attribute__((noinline)) void few_strip(const Pro
   }
   if (last.sums) work.template scale<NP>(p, panel, last, acc);
   for (int64_t i = 0; i < p.m; ++i) {
-    for (int j = 0; j < NP; ++j) write_row(p, panel + j, i, load_f(acc + 16 * (i * NP + j)), Work::factor(p, i));
+    for (int j = 0; j < NP; ++j) {
+      const float* digit = acc + 16 * (i * p.digits * NP + j);  // the highest
+      F sum = load_f(digit);
+      if (p.digits > 1) sum = fma_f(fma_f(load_f(digit + 32 * NP), splat_f(0x1p-8f), load_f(digit + 16 * NP)), splat_f(0x1p-8f), sum);
+      write_row(p, panel + j, i, sum, Work::factor(p, i * p.digits));
+    }
   }
 }
 
 template <class Work> void few_panels(const Problem& p, int64_t first, int64_t last) {
   const Work work(p);
   Tiles tiles;
-  tiles.shape_one(p.m, Work::depth(p) * Work::kXBytes);
+  tiles.shape_one(p.m * p.digits, Work::depth(p) * Work::kXBytes);
   int64_t panel = first;
   for (; panel + Work::kPanels <= last; panel += Work::kPanels) few_strip<Work, Work::kPanels>(p, work, panel);
   if constexpr (Work::kPanels > 1) {

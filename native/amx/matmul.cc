@@ -24,6 +24,8 @@ using namespace anybit::avx512;
 
 #include "avx512/bf16_pairs.inl"
 
+#include "avx512/digits.inl"
+
 #include "amx/bf16.inl"
 
 #include "amx/int16.inl"
@@ -31,8 +33,9 @@ using namespace anybit::avx512;
 constexpr int64_t kFewestBytes = 2, kFewestWords = 5;  // rows from which on tiles are faster than vectors
 
 template <class W> void tile_int8(const Problem& p, int64_t first, int64_t last) {
-  if (p.m > kTileX) return tile_panels<Int8Work<W>>(p, first, last);
-  if (p.m >= (W::kWord ? kFewestWords : kFewestBytes)) return few_panels<Int8Few<W>>(p, first, last);
+  const int64_t rows = p.m * p.digits;
+  if (rows > kTileX) return tile_panels<Int8Work<W>>(p, first, last);
+  if (rows >= (W::kWord ? kFewestWords : kFewestBytes)) return few_panels<Int8Few<W>>(p, first, last);
   const W w(p);
   for (int64_t panel = first; panel < last; ++panel) int8_fused_rows<W, 4>(p, w, panel, 0);
 }
@@ -51,6 +54,9 @@ Kernels make_table() {
   k.int8_codebook_byte[2] = tile_int8<CodebookBytes<2>>;
   k.int8_codebook_byte[3] = tile_int8<CodebookBytes<3>>;
   k.int8_codebook_byte[4] = tile_int8<CodebookBytes<4>>;
+  k.int8_codebook_wide[2] = tile_int8<CodebookBytes<2, 255>>;
+  k.int8_codebook_wide[3] = tile_int8<CodebookBytes<3, 255>>;
+  k.int8_codebook_wide[4] = tile_int8<CodebookBytes<4, 255>>;
   k.int8_codebook_word[2] = tile_int8<CodebookWords<2>>;
   k.int8_codebook_word[3] = tile_int8<CodebookWords<3>>;
   k.int8_codebook_word[4] = tile_int8<CodebookWords<4>>;
@@ -65,7 +71,7 @@ Kernels make_table() {
   k.bf16_codebook[2] = tile_bf16<CodebookNumbers<2>>;
   k.bf16_codebook[3] = tile_bf16<CodebookNumbers<3>>;
   k.bf16_codebook[4] = tile_bf16<CodebookNumbers<4>>;
-  k.to_bf16 = to_bf16;
+  k.to_bf16 = to_bf16, k.split_floats = split_floats;
   k.int16 = tile_int16, k.split_words = split_words;
   k.bf16_bf16 = tile_bf16<Bf16Numbers>;
   return k;

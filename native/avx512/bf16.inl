@@ -55,33 +55,33 @@ ANYBIT_INLINE void pair_rows(const Problem& p, const uint8_t* chunk, int64_t pan
 }
 
 // Rows [row, row + rows) times NP panels from `panel` on.
-template <class E, int NP>
-__attribute__((noinline)) void pair_strip(const Problem& p, const E& e, int64_t panel, int64_t row, int64_t rows, float* acc) {
+template <class P, int NP>
+__attribute__((noinline)) void pair_strip(const Problem& p, const P& of, int64_t panel, int64_t row, int64_t rows, float* acc) {
   alignas(64) uint8_t chunk[NP * kPairChunk * 32];
   const int64_t step = p.block * (kPairChunk / p.block);
   for (int64_t i = 0; i < rows * NP; ++i) store_f(acc + 16 * i, zero_f());
   for (int64_t k = 0; k < p.slots; k += step) {
     const int64_t end = k + step < p.slots ? k + step : p.slots;
-    for (int i = 0; i < NP; ++i) bf16_unpack<E, kPrefetch>(p, e, panel + i, k, end, chunk + i * kPairChunk * 32);
+    for (int i = 0; i < NP; ++i) bf16_unpack<P, kPrefetch>(p, of, panel + i, k, end, chunk + i * kPairChunk * 32);
     pair_rows<NP, kPairRows>(p, chunk, panel, k, end, row, rows, acc);
   }
   for (int64_t i = 0; i < rows; ++i) {
-    for (int j = 0; j < NP; ++j) write_row(p, panel + j, row + i, load_f(acc + 16 * (i * NP + j)), E::factor(p));
+    for (int j = 0; j < NP; ++j) write_row(p, panel + j, row + i, load_f(acc + 16 * (i * NP + j)), P::factor(p));
   }
 }
 
 template <class E> void pair_panels(const Problem& p, int64_t first, int64_t last) {
-  if constexpr (!std::is_void_v<typename TableOf<E>::Type>) {
-    if (!p.zeros) return pair_panels<typename TableOf<E>::Type>(p, first, last);
-  }
-  const E e(p);
-  alignas(64) float acc[kPairMostRows * kPairPanels * 16];
-  for (int64_t row = 0; row < p.m; row += kPairMostRows) {
-    const int64_t rows = row + kPairMostRows < p.m ? kPairMostRows : p.m - row;
-    int64_t panel = first;
-    for (; panel + kPairPanels <= last; panel += kPairPanels) pair_strip<E, kPairPanels>(p, e, panel, row, rows, acc);
-    for (; panel < last; ++panel) pair_strip<E, 1>(p, e, panel, row, rows, acc);
-  }
+  if (p.m == 1) return exact_panels<E>(p, first, last);
+  with_pairs_of<E>(p, [&]<class P>() {
+    const P of(p);
+    alignas(64) float acc[kPairMostRows * kPairPanels * 16];
+    for (int64_t row = 0; row < p.m; row += kPairMostRows) {
+      const int64_t rows = row + kPairMostRows < p.m ? kPairMostRows : p.m - row;
+      int64_t panel = first;
+      for (; panel + kPairPanels <= last; panel += kPairPanels) pair_strip<P, kPairPanels>(p, of, panel, row, rows, acc);
+      for (; panel < last; ++panel) pair_strip<P, 1>(p, of, panel, row, rows, acc);
+    }
+  });
 }
 
 constexpr Kernels with_pairs(Kernels k) {

@@ -46,8 +46,9 @@ ScaleKind scale_kind(const std::string& name) {
 int64_t blocks(int64_t length, int64_t block) { return block ? (length + block - 1) / block : 1; }
 
 WeightPtr pack_codes(In<uint8_t, 2> codes, int64_t k, int bits, In<float, 1> table, int64_t block_rows, int64_t block_cols,
-                     const std::string& scale_type, Bytes scale, std::optional<Bytes> zero, float factor) {
+                     const std::string& scale_type, Bytes scale, std::optional<Bytes> zero, float factor, bool int8_levels) {
   Source s;
+  s.int8_levels = int8_levels;
   s.n = static_cast<int64_t>(codes.shape(0)), s.k = k, s.bits = bits;
   require(bits >= 1 && bits <= 8, "packed elements have 1 to 8 bits; got ", bits);
   require(k >= 1 && block_rows >= 0 && block_cols >= 0, "sizes must be positive");
@@ -301,7 +302,7 @@ void bind_kernels(nb::module_& m) {
       .def_prop_ro("has_tree", [](const Weight& w) { return has_tree(w); }, "whether tree_matmul takes it")
       .def_prop_ro("padded_groups", [](const Weight& w) { return w.geometry.group != 0; });
   m.def("pack", pack_codes, nb::arg("codes"), nb::arg("k"), nb::arg("bits"), nb::arg("table"), nb::arg("block_rows"),
-        nb::arg("block_cols"), nb::arg("scale_type"), nb::arg("scale"), nb::arg("zero").none(), nb::arg("factor") = 1.0f);
+        nb::arg("block_cols"), nb::arg("scale_type"), nb::arg("scale"), nb::arg("zero").none(), nb::arg("factor") = 1.0f, nb::arg("int8_levels") = false);
   m.def("pack_dense", pack_plain, nb::arg("values"), nb::arg("n"), nb::arg("k"), nb::arg("type"), nb::arg("block_rows"),
         nb::arg("block_cols"), nb::arg("scale_type"), nb::arg("scale"), nb::arg("factor") = 1.0f);
   m.def("matmul", matmul_rows, nb::arg("weight"), nb::arg("x"), nb::arg("act_group"), nb::arg("out"), nb::arg("bias").none(),

@@ -82,14 +82,14 @@ template <int Bits> struct IntegerTable : TableNumbers<Bits> {
   static float factor(const Problem& p) { return IntegerNumbers<Bits>::factor(p); }
 };
 
-// bf16, int16: vectors of 16 rows x 2 k, a dword a row.  fp16, fp32: 16 rows of one k after the other.
+// bf16, int16: vectors of 16 rows x 2 k, a dword a row; of bf16 k and k + 2.  fp16, fp32: 16 rows of one k after the other.
 struct Bf16Numbers {
   static constexpr int kTileBytes = 1024;
   explicit Bf16Numbers(const Problem&) {}
   static float factor(const Problem& p) { return p.factor; }
   template <int Q> ANYBIT_INLINE void quad(const uint8_t* tile, const F&, F* v) const {
     const B a = load(tile + 128 * Q), b = load(tile + 128 * Q + 64);
-    v[0] = bf16_even(a), v[1] = bf16_odd(a), v[2] = bf16_even(b), v[3] = bf16_odd(b);
+    v[0] = bf16_even(a), v[1] = bf16_even(b), v[2] = bf16_odd(a), v[3] = bf16_odd(b);
   }
 };
 struct Int16Numbers {

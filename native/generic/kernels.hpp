@@ -30,13 +30,14 @@ struct Problem {
   int64_t ldx;
   const int8_t* xcodes;
   int64_t ldc;
-  const uint16_t* xhalves;  // bf16; or integers of up to 16 bits
+  const uint16_t* xhalves;  // bf16, see to_bf16; or integers of up to 16 bits
   int64_t ldh;
   const float *wsquares, *xsquares;  // int16: of panel i, or rows 8i to 8i + 7, and chunk c at (i * chunks + c) * kSpans
   int64_t chunks;
   const float* xscales;
   int64_t xgroup, xgroups;  // xgroup in slots
   const int32_t* sums;  // of row i up to slot 32 * t at sums[t * lds + i]
+  int64_t digits;       // rows of codes, scales and sums for each of x: 1, or kDigits
   int64_t lds;
   // x for weights in planes: bits of row i * xbits + b at xplanes + that * ldp, a word for 32 slots; or tables of row i at tables + i * ldt
   int bits, xbits;  // of weight and x
@@ -59,12 +60,12 @@ struct Problem {
 
 constexpr int64_t kTreeLeaf = 256;
 
-constexpr int64_t kFewestBf16 = 2;
-
 // Integers of 16 bits are cut in chunks of slots, for each of which the largest sum of squares of any span of 8, 16, ... kWordChunk
 // slots that begins at a multiple of its length is known: for a panel of weights, and for kSquaredRows rows of x.
 constexpr int64_t kWordChunk = 256, kSquaredRows = 8;
 constexpr int kSpans = 6;
+// bf16 of so few rows may be multiplied as integers in so many digits (avx512/digits.inl)
+constexpr int64_t kMostDigitRows = 5, kDigits = 3;
 constexpr int64_t kFewestSplit = 5;  // rows from which on products of digits are faster, where there are such
 constexpr int64_t kWordBlock = 32768;  // largest k-block: digits of eight bits times each other, two such products a sum, stay below 2^31
 
@@ -82,16 +83,17 @@ using PanelFn = void (*)(const Problem&, int64_t first, int64_t last);
 struct Kernels {
   const char* name;
   PanelFn int8_integer[9];        // [bits], 1..8
-  PanelFn int8_codebook_byte[5];  // [bits], 2..4: levels are bytes
+  PanelFn int8_codebook_byte[5];  // [bits], 2..4: levels are bytes of at most 31
+  PanelFn int8_codebook_wide[5];  // any bytes
   PanelFn int8_codebook_word[5];  // [bits], 2..4: levels are 16-bit
   PanelFn exact_integer[9];
   PanelFn exact_codebook[5];
   PanelFn exact_bf16, exact_fp16, exact_fp32;
-  // x of bf16 and weights that bf16 holds exactly, for kFewestBf16 rows or more; null where the exact kernels are to be used
+  // x of bf16 and weights that bf16 holds exactly; null where the exact kernels are to be used
   PanelFn bf16_integer[9];
   PanelFn bf16_codebook[5];
   PanelFn bf16_bf16;
-  void (*to_bf16)(const float* x, int64_t slots, uint16_t* halves);  // of numbers that are bf16
+  void (*to_bf16)(const float* x, int64_t slots, uint16_t* halves);  // of numbers that are bf16; every four as 0, 2, 1, 3
   PanelFn bit_serial, look_up;  // weights in planes (planes.hpp)
   PanelFn exact_int16, int16;
   // one row of x: codes (zeros beyond k up to slots), one scale a group, running sums
@@ -100,6 +102,9 @@ struct Kernels {
   void (*quantize_words)(const float* x, int64_t slots, const RowRounding&, int16_t* codes, float* scales, float* squares);
   // moves the lower bytes of words to `low` and the upper ones together, for kFewestSplit rows or more; null where words stay words
   void (*split_words)(int16_t* words, int64_t slots, int8_t* low);
+  // a row of x as kDigits rows of codes, scales (each `groups`) and sums; null where bf16 is not multiplied as integers
+  void (*split_floats)(const float* x, int64_t slots, int64_t group, int8_t* codes, int64_t ldc, float* scales, int64_t groups, int32_t* sums,
+                       int64_t lds);
   int32_t (*top_of)(const float* x, int64_t count);  // the bit pattern of the largest magnitude
   // probes for `doctor`: reads `bytes` once and returns a value that depends on all of it; `rounds` of the int8 multiply-add loop,
   // returning the number of operations (2 a multiply-add)

@@ -16,6 +16,7 @@ namespace {
 constexpr int64_t kInt8Block = 512;  // largest k-block: 16-bit levels times int8 sum to less than 2^31
 constexpr int64_t kExactBlock = 256;
 constexpr int64_t kDealtShare = 4, kDealtBytes = 64 << 10;  // a quarter of the panels is dealt out, in pieces of about so many bytes
+constexpr int64_t kDigitGroup = 128;
 
 size_t round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -27,6 +28,9 @@ int64_t group_slots(const ActSpec& spec, int64_t slots) {
   return spec.geometry.group && spec.group == spec.geometry.group ? spec.geometry.padded : spec.group;
 }
 
+// Of x in digits: as many as most weights have, a padded group where there are such.
+int64_t digit_group(const ActSpec& spec) { return spec.geometry.group ? spec.geometry.padded : kDigitGroup; }
+
 // Of one running sum to the next: rows in fours, so that a tile of rows is one vector.
 int64_t sum_stride(int64_t m) { return m == 1 ? 1 : (m + 3) / 4 * 4; }
 
@@ -35,9 +39,13 @@ size_t squares_bytes(int64_t m, int64_t slots) {
   return round_up(sizeof(float) * ((m + kSquaredRows - 1) / kSquaredRows) * word_chunks(slots) * kSpans);
 }
 
+// Rows of codes of any number of rows up to m.
+int64_t code_rows(int64_t m) { return std::max(m, std::min(m, kMostDigitRows) * kDigits); }
+
 size_t bytes_needed(int64_t m, int64_t slots) {
-  return round_up(static_cast<size_t>(m) * code_stride(slots)) + round_up(sizeof(float) * m * (slots / 32 + 1)) +
-         round_up(sizeof(int32_t) * sum_stride(m) * (slots / 32 + 1)) + round_up(sizeof(float) * m * slots) +
+  const int64_t rows = code_rows(m);
+  return round_up(static_cast<size_t>(rows) * code_stride(slots)) + round_up(sizeof(float) * rows * (slots / 32 + 1)) +
+         round_up(sizeof(int32_t) * sum_stride(rows) * (slots / 32 + 1)) + round_up(sizeof(float) * m * slots) +
          round_up(static_cast<size_t>(m) * code_stride(2 * slots)) + squares_bytes(m, slots);
 }
 
@@ -56,21 +64,24 @@ void lay_out(Activations& a, const float* x, int64_t m, int64_t k, int64_t ldx, 
   a.slots = spec.geometry.slots(k);
   assert(bytes_needed(m, a.slots) <= a.capacity && "Activations::reserve() was called for less");
   std::byte* at = a.memory.get();
+  const bool in_digits = spec.act == Act::bf16 && m <= kMostDigitRows && kernels().split_floats;
+  a.digits = in_digits ? kDigits : 1;
+  const int64_t rows = m * a.digits;
   a.ldc = code_stride(a.slots);
   a.codes = reinterpret_cast<int8_t*>(at);
-  at += round_up(static_cast<size_t>(m) * a.ldc);
-  const int64_t group = group_slots(spec, a.slots);
-  a.groups = (a.slots + group - 1) / group;
+  at += round_up(static_cast<size_t>(rows) * a.ldc);
+  a.group = in_digits ? digit_group(spec) : group_slots(spec, a.slots);
+  a.groups = (a.slots + a.group - 1) / a.group;
   if (a.groups < 1) a.groups = 1;
   a.scales = reinterpret_cast<float*>(at);
-  at += round_up(sizeof(float) * m * (a.slots / 32 + 1));
-  a.lds = sum_stride(m);
+  at += round_up(sizeof(float) * rows * (a.slots / 32 + 1));
+  a.lds = sum_stride(rows);
   a.sums = reinterpret_cast<int32_t*>(at);
   at += round_up(sizeof(int32_t) * a.lds * (a.slots / 32 + 1));
   a.ldh = code_stride(2 * a.slots) / 2;
   a.halves = nullptr;
   std::byte* halves = at + round_up(sizeof(float) * m * a.slots);
-  if (spec.act == Act::int16 || (spec.act == Act::bf16 && m >= kFewestBf16 && kernels().to_bf16)) {
+  if (spec.act == Act::int16 || (spec.act == Act::bf16 && kernels().to_bf16)) {
     a.halves = reinterpret_cast<const uint16_t*>(halves);
   }
   a.squares = reinterpret_cast<const float*>(halves + round_up(static_cast<size_t>(m) * code_stride(2 * a.slots)));
@@ -115,9 +126,13 @@ void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx,
   }
   auto* halves = const_cast<uint16_t*>(a.halves) + row * a.ldh;
   if (spec.act == Act::bf16 && a.halves) kernels().to_bf16(source, a.slots, halves);
+  if (a.digits > 1) {
+    const int64_t first = row * a.digits;
+    kernels().split_floats(source, a.slots, a.group, const_cast<int8_t*>(a.codes) + first * a.ldc, a.ldc,
+                           const_cast<float*>(a.scales) + first * a.groups, a.groups, const_cast<int32_t*>(a.sums) + first, a.lds);
+  }
   if (!is_integer(spec)) return;
-  const int64_t group = group_slots(spec, a.slots);
-  const RowRounding rounding{group, static_cast<float>(spec.levels), spec.wide, given};
+  const RowRounding rounding{a.group, static_cast<float>(spec.levels), spec.wide, given};
   auto* scales = const_cast<float*>(a.scales) + row * a.groups;
   auto* codes = const_cast<int8_t*>(a.codes) + row * a.ldc;
   if (spec.act == Act::int16) {
@@ -130,7 +145,7 @@ void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx,
   }
   kernels().quantize_row(source, a.slots, rounding, codes, scales, const_cast<int32_t*>(a.sums) + row, a.lds);
   if (spec.values) {
-    for (int64_t k = 0; k < a.slots; ++k) copy[k] = static_cast<float>(codes[k]) * scales[k / group];
+    for (int64_t k = 0; k < a.slots; ++k) copy[k] = static_cast<float>(codes[k]) * scales[k / a.group];
   }
 }
 
@@ -147,13 +162,23 @@ bool bf16_holds_integers(const Weight& w) {
   return w.zeros || (w.lowest >= -256 && highest <= 256);
 }
 
+// Whether the integer kernels multiply the weight itself and not an approximation.
+bool integers_hold(const Weight& w) { return w.kind == ElementKind::integer || (w.kind == ElementKind::codebook && w.table_is_bytes); }
+
 // Slots between two scalings of exact activations.
 int64_t exact_block(const Weight& w) { return w.group == 0 ? kExactBlock : block_of(w.group, kExactBlock); }
+
+// What of prepared activations a weight is multiplied with.
+Act act_of(const Weight& w, const Activations& a) {
+  if (a.digits > 1 && integers_hold(w)) return Act::int8;
+  const bool integers = w.kind == ElementKind::int16 ? a.spec.act == Act::int16 : has_integer_form(w) && a.spec.act != Act::int16;
+  return integers ? a.spec.act : Act::exact;
+}
 
 PanelFn choose(const Weight& w, const Activations& a, Act act) {
   const Kernels& k = kernels();
   if (w.kind == ElementKind::int16) return act == Act::int16 ? k.int16 : k.exact_int16;
-  if (a.halves) {
+  if (a.halves && act != Act::int8) {
     if (bf16_holds_integers(w)) return k.bf16_integer[w.bits];
     if (w.kind == ElementKind::codebook && w.table_is_bf16) return k.bf16_codebook[w.bits];
     if (w.kind == ElementKind::bf16) return k.bf16_bf16;
@@ -162,7 +187,8 @@ PanelFn choose(const Weight& w, const Activations& a, Act act) {
     case ElementKind::integer: return act == Act::int8 ? k.int8_integer[w.bits] : k.exact_integer[w.bits];
     case ElementKind::codebook:
       if (act != Act::int8) return k.exact_codebook[w.bits];
-      return w.table_is_bytes ? k.int8_codebook_byte[w.bits] : k.int8_codebook_word[w.bits];
+      if (!w.table_is_bytes) return k.int8_codebook_word[w.bits];
+      return w.bytes_are_wide ? k.int8_codebook_wide[w.bits] : k.int8_codebook_byte[w.bits];
     case ElementKind::bf16: return k.exact_bf16;
     case ElementKind::fp16: return k.exact_fp16;
     case ElementKind::fp32: return k.exact_fp32;
@@ -248,7 +274,8 @@ Problem problem_of(const Weight& w, const Activations& a, Act act, float* y, int
   p.x = a.x, p.ldx = a.ldx;
   p.xcodes = a.codes, p.ldc = a.ldc;
   p.xscales = a.scales, p.xgroups = a.groups;
-  p.xgroup = group_slots(a.spec, whole);
+  p.xgroup = a.group;
+  p.digits = act == Act::int8 ? a.digits : 1;
   p.xhalves = a.halves, p.ldh = a.ldh;
   p.wsquares = reinterpret_cast<const float*>(w.squares.get()), p.xsquares = a.squares, p.chunks = word_chunks(w.slots);
   p.sums = a.sums, p.lds = a.lds;
@@ -268,8 +295,7 @@ Problem problem_of(const Weight& w, const Activations& a, Act act, float* y, int
 }
 
 void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t ldy, const Epilogue& epilogue, Ticket* ticket) {
-  const bool integers = w.kind == ElementKind::int16 ? a.spec.act == Act::int16 : has_integer_form(w) && a.spec.act != Act::int16;
-  const Act act = integers ? a.spec.act : Act::exact;
+  const Act act = act_of(w, a);
   const Problem p = problem_of(w, a, act, y, ldy, epilogue);
   if (p.m <= 0) return;
   const PanelFn run = choose(w, a, act);
@@ -316,9 +342,8 @@ void embedding_row(const Weight& w, int64_t row, float factor, float* out) {
         case ElementKind::bf16:
         case ElementKind::int16:
         case ElementKind::fp16: {
-          const int64_t in_tile = w.kind != ElementKind::fp16 ? slot % 32 / 2 * 64 + lane * 4 + slot % 2 * 2 : slot % 32 * 32 + lane * 2;
           uint16_t half;
-          std::memcpy(&half, panel + slot / 32 * 1024 + in_tile, 2);
+          std::memcpy(&half, panel + half_place(w.kind, lane, slot), 2);
           value = w.kind == ElementKind::bf16   ? bf16_to_float(half)
                   : w.kind == ElementKind::fp16 ? fp16_to_float(half)
                                                 : static_cast<float>(static_cast<int16_t>(half));

@@ -21,7 +21,8 @@
 // with the integer sums exact.  Scales and zero points lie apart from the codes: 16 rows of a group contiguous, groups in order.
 // A group whose length is not a multiple of 32 is padded to one (`Geometry`), in the codes with any value and in x with zeros.
 //
-// bf16 and signed integers of up to 16 bits lie in vectors of 16 rows x 2 k, a dword a row.  With integer x of up to 16 bits the latter
+// bf16 and signed integers of up to 16 bits lie in vectors of 16 rows x 2 k, a dword a row: of four k bf16 has 0 and 2, then 1 and 3, as the
+// 16-bit words of codes do, integers 0 and 1, then 2 and 3.  With integer x of up to 16 bits the latter
 // are multiplied exactly (int16.inl), a block of k with one scale giving the float32 nearest to its sum.
 #pragma once
 
@@ -73,6 +74,7 @@ struct Weight {
   alignas(64) float table[16] = {};  // codebook: value of a code, without factor
   bool table_is_bf16 = false;        // codebook: bf16 holds every value
   bool table_is_bytes = false;       // codebook: table[c] == (level_bytes[c] - level_zero) * byte_unit exactly
+  bool bytes_are_wide = false;       // of those some are above 31
   uint8_t level_bytes[16] = {};
   int level_zero = 0;
   float byte_unit = 1.0f;
@@ -91,6 +93,7 @@ bool has_tree(const Weight&);          // whether a leaf of kTreeLeaf columns co
 int64_t tree_leaves(const Weight&);
 size_t scale_bytes(ScaleKind);
 int packed_code(const uint8_t* panel, int bits, int64_t lane, int64_t slot);  // the stored u of row `lane`, for readers of single rows
+int64_t half_place(ElementKind, int64_t lane, int64_t slot);                  // byte of a panel at which a number of 16 bits lies
 
 // Canonical (checkpoint) arrays to pack: see tensors/ for their layout.
 struct Source {
@@ -103,6 +106,7 @@ struct Source {
   const void* scale = nullptr;         // [ceil(n / block_rows)][ceil(k / block_cols)] in its storage type
   const uint8_t* zero = nullptr;       // codes, same grid, or null
   float factor = 1.0f;                 // tensor scale
+  bool int8_levels = false;            // codebooks: values rounded to 127 steps of the largest, so that one digit of eight bits holds them
 };
 // Throws std::invalid_argument where the element type has no packed form (wider codebooks: use pack_dense with scales).  Not to be
 // called from inside a run of the pool.
@@ -139,13 +143,14 @@ struct Activations {
   ActSpec spec;
   const float* x = nullptr;  // [m][ldx] fp32 over slots, zeros in the padding; see ActSpec::values
   int64_t ldx = 0;
-  const int8_t* codes = nullptr;  // [m][ldc]; of int16 the lower digits where kernels split them
+  int64_t digits = 1;             // rows of codes, scales and sums for each row: kDigits of few rows of bf16 where kernels want them
+  const int8_t* codes = nullptr;  // [m * digits][ldc]; of int16 the lower digits where kernels split them
   int64_t ldc = 0;
-  const uint16_t* halves = nullptr;  // bf16: [m][ldh], of m >= kFewestBf16 rows where this machine multiplies them; or codes of int16
+  const uint16_t* halves = nullptr;  // bf16: [m][ldh], where this machine multiplies them; or codes of int16
   int64_t ldh = 0;
   const float* squares = nullptr;  // int16: [ceil(m / kSquaredRows)][chunks][kSpans]
-  const float* scales = nullptr;  // [m][groups]
-  int64_t groups = 0;
+  const float* scales = nullptr;  // [m * digits][groups]
+  int64_t groups = 0, group = 0;  // group in slots
   const int32_t* sums = nullptr;  // [slots / 32 + 1][lds] running sums: sums[t * lds + row] = sum of the row's codes below slot 32 * t
   int64_t lds = 0;
 

@@ -113,7 +113,7 @@ bool as_integer(Weight& w, const float* table, int bits, uint8_t* stored) {
   return false;
 }
 
-void as_codebook(Weight& w, const float* table, int bits, uint8_t* stored) {
+void as_codebook(Weight& w, const float* table, int bits, bool int8_levels, uint8_t* stored) {
   w.kind = ElementKind::codebook;
   w.bits = bits < 2 ? 2 : bits;
   float top = 0.0f, low = 0.0f;
@@ -127,17 +127,27 @@ void as_codebook(Weight& w, const float* table, int bits, uint8_t* stored) {
     top = std::fmax(top, std::fabs(w.table[c]));
     low = std::fmin(low, w.table[c]);
   }
-  for (int power = 0; power <= 8 && !w.table_is_bytes; ++power) {
+  const auto as_bytes = [&](int power, float most) {
     bool fits = true;
     for (int c = 0; c < count && fits; ++c) {
       const float level = std::ldexp(w.table[c] - low, power);
-      fits = level == std::floor(level) && level <= 31.0f && std::ldexp(low, power) == std::floor(std::ldexp(low, power));
+      fits = level == std::floor(level) && level <= most && std::ldexp(low, power) == std::floor(std::ldexp(low, power));
     }
-    if (!fits) continue;
-    w.table_is_bytes = true;
+    if (!fits) return;
+    w.table_is_bytes = true, w.bytes_are_wide = most > 31.0f;
     w.byte_unit = std::ldexp(1.0f, -power);
     w.level_zero = static_cast<int>(-std::ldexp(low, power));
     for (int c = 0; c < count; ++c) w.level_bytes[c] = static_cast<uint8_t>(std::ldexp(w.table[c] - low, power));
+  };
+  for (float most : {31.0f, 255.0f}) {
+    for (int power = 0; power <= 8 && !w.table_is_bytes; ++power) as_bytes(power, most);
+  }
+  if (int8_levels && !w.table_is_bytes && top > 0.0f) {
+    const float unit = top / 127.0f;
+    for (int c = 0; c < count; ++c) w.table[c] = std::nearbyint(w.table[c] / unit);
+    w.factor *= unit, low = std::nearbyint(low / unit), top = 127.0f;
+    w.table_is_bf16 = true;
+    as_bytes(0, 255.0f);
   }
   w.level_unit = top > 0.0f ? top / 16256.0f : 1.0f;
   for (int c = 0; c < count; ++c) w.level_words[c] = static_cast<int16_t>(std::lrintf(w.table[c] / w.level_unit));
@@ -188,6 +198,14 @@ int packed_code(const uint8_t* panel, int bits, int64_t lane, int64_t slot) {
   return code;
 }
 
+int64_t half_place(ElementKind kind, int64_t lane, int64_t slot) {
+  switch (kind) {
+    case ElementKind::bf16: return slot / 4 * 128 + slot % 2 * 64 + lane * 4 + slot / 2 % 2 * 2;
+    case ElementKind::int16: return slot / 2 * 64 + lane * 4 + slot % 2 * 2;
+    default: return slot * 32 + lane * 2;
+  }
+}
+
 WeightPtr pack(ThreadPool& pool, const Source& source) {
   if (source.bits < 1 || source.bits > 8) refuse("packed elements have 1 to 8 bits; got " + std::to_string(source.bits));
   auto made = std::make_shared<Weight>();
@@ -197,7 +215,7 @@ WeightPtr pack(ThreadPool& pool, const Source& source) {
   if (!as_integer(w, source.table, source.bits, stored)) {
     if (source.bits > 4) refuse("only integer elements and codebooks of up to 16 values can be packed");
     if (source.zero) refuse("a codebook that is not evenly spaced cannot have zero points");
-    as_codebook(w, source.table, source.bits, stored);
+    as_codebook(w, source.table, source.bits, source.int8_levels, stored);
   }
   set_grid(w, source.block_rows, source.block_cols, source.scale_kind);
   set_scales(w, source.scale, source.block_rows);
@@ -257,9 +275,7 @@ WeightPtr pack_dense(ThreadPool& pool, const DenseSource& source) {
       const int64_t lane = row % 16;
       for (int64_t k = 0; k < w.k; ++k) {
         const int64_t slot = k / group * padded + k % group;
-        // bf16 and int16 keep pairs of k in a dword of the row; the others keep 16 rows of one k together
-        const bool pairs = source.kind == ElementKind::bf16 || source.kind == ElementKind::int16;
-        const int64_t at = pairs ? slot / 2 * 64 + lane * 4 + slot % 2 * 2 : (slot * 16 + lane) * item;
+        const int64_t at = item == 2 ? half_place(source.kind, lane, slot) : slot * 64 + lane * 4;
         std::memcpy(panel + at, in + k * item, item);
       }
     }

@@ -35,8 +35,8 @@ template <int Bits> struct IntegerCodes {
   template <int Q> ANYBIT_INLINE B quad(const uint8_t* tile) const { return codes_quad<Bits, Q>(tile); }
 };
 
-template <int Bits> struct CodebookBytes {
-  static constexpr int kTileBytes = 64 * Bits, kMax = 31;
+template <int Bits, int Max = 31> struct CodebookBytes {
+  static constexpr int kTileBytes = 64 * Bits, kMax = Max;
   static constexpr bool kWord = false;
   using Quad = B;
   B table;

@@ -29,6 +29,14 @@ def test_activation():
         engines.activation("int77/row")
 
 
+def test_levels_are_for_the_native_executor():
+    engines.check("native", "none", "fp32", None, "int8")
+    with pytest.raises(AnybitError, match="--levels is exact or int8; got 'int4'"):
+        engines.check("native", "none", "fp32", None, "int4")
+    with pytest.raises(AnybitError, match="--levels int8 is for the native executor; torch computes with exact values"):
+        engines.check("torch", "none", "fp32", None, "int8")
+
+
 def test_cache_default():
     assert engines.cache("native", None) == "fp16"
     assert engines.cache("torch", None) == "fp32"

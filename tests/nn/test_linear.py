@@ -68,3 +68,16 @@ def test_quantized_activations_are_near_exact_ones():
     # 8 bits with absmax about 3.2 standard deviations: steps of 0.025, rms error 0.0073, against rms 1
     assert (q(x) - exact).norm() / exact.norm() < 0.015
     assert not torch.equal(q(x), exact)
+
+
+def test_int8_levels_are_asked_for_by_the_layer():
+    torch.manual_seed(0)
+    exact = QLinear.from_float(nn.Linear(64, 32), TensorFormat.parse("nf4/g32"))
+    rounded = QLinear(exact.weight, exact.bias, levels="int8")
+    x = torch.randn(5, 64)
+    off = (exact(x) - rounded(x)).abs()
+    # half a step of 127 of the largest level, which is 1, for every product
+    assert (
+        off.max() > 0
+        and (off <= x.abs() @ torch.repeat_interleave(exact.weight.scales(), 32, 1).T.abs() / 254 + 1e-4).all()
+    )

@@ -65,6 +65,42 @@ def test_bf16_activations(isa, spec, m, n, k):
     assert ((got.double() - y).abs() <= (k + 8) * EPS * size + 1e-30).all()
 
 
+@pytest.mark.parametrize("spec", ["int1/g32", "int4/g128", "uint4/g32+z", "int4/g20", "int8/row", "e2m1/g32:e8m0"])
+@pytest.mark.parametrize("m", [1, 2, 5])
+def test_few_rows_of_bf16_with_outliers(isa, spec, m):
+    """Few rows may be integers of 23 bits of a group's largest magnitude: no worse than sums of the group in float32."""
+    g = torch.Generator().manual_seed(m)
+    n, k = 40, 600
+    x = torch.randn(m, k, generator=g) * torch.exp2(torch.randint(-30, 12, (m, k), generator=g).float())
+    x[:, 5] = -255 * 2.0**9  # the largest magnitude of a binade: the highest digit must not overflow
+    x[:, 6] = 255 * 2.0**9
+    x = x.bfloat16().float()
+    w = quantize(torch.randn(n, k, generator=g), TensorFormat.parse(spec))
+    values = w.dequantize(torch.float64)
+    y, size = x.double() @ values.T, x.double().abs() @ values.abs().T
+    lost = x.double().abs().amax(1, keepdim=True) * values.abs().sum(1) * 2.0**-22
+    got = ops.matmul(x, ops.prepack(w), act=TensorFormat.parse("bf16"))
+    assert ((got.double() - y).abs() <= (k + 8) * EPS * size + lost).all()
+
+
+@pytest.mark.parametrize("m", [1, 3])
+def test_few_rows_of_bf16_that_are_zero_tiny_or_not_finite(isa, m):
+    w = quantize(torch.ones(16, 256), TensorFormat.parse("int4/g128"))
+    packed, act = ops.prepack(w), TensorFormat.parse("bf16")
+    values = w.dequantize(torch.float64)
+    assert (ops.matmul(torch.zeros(m, 256), packed, act=act) == 0).all()
+    for size in (1e-30, 2.0**-110, 2.0**100):
+        x = torch.full((m, 256), size).bfloat16().float()
+        got = ops.matmul(x, packed, act=act).double()
+        assert torch.allclose(got, x.double() @ values.T, rtol=1e-5, atol=0)
+    for broken in (float("inf"), float("nan")):
+        x = torch.ones(m, 256)
+        x[0, 200] = broken
+        got = ops.matmul(x, packed, act=act)
+        assert not got[0].isfinite().any()
+        assert torch.equal(got[1:], ops.matmul(torch.ones(m, 256), packed, act=act)[1:])
+
+
 @pytest.mark.parametrize("act", ["int8/row", "int8/g32", "int8/g128", "int8/tensor", "int6/tensor:e8m0"])
 @pytest.mark.parametrize(
     "spec", ["int2/g64", "int3/g32", "int4/g128", "int8/row", "uint4/g32+z", "ternary/row", "e2m1/g32:e8m0", "int5/g64"]

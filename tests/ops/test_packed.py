@@ -1,12 +1,15 @@
 """What packing keeps small, what it widens, and what it refuses."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from anybit import ops
 from anybit.formats import TensorFormat
 from anybit.ops.packed import element as element_of
-from anybit.tensors import quantize
+from anybit.tensors import QTensor, quantize
 
 
 @pytest.mark.parametrize(
@@ -50,3 +53,53 @@ def test_elements_are_what_is_packed(spec, element):
     plain = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
     packed = ops.prepack(weight.to(plain[spec]) if spec in plain else quantize(weight, fmt))
     assert packed.element == element_of(fmt) == element
+
+
+@pytest.mark.parametrize("spec", ["nf4/g64", "nf4/row", "nf4/g20"])
+@pytest.mark.parametrize("m", [1, 4, 7, 16, 40])
+def test_int8_levels_are_the_codebook_in_127_steps(isa, spec, m):
+    fmt = TensorFormat.parse(spec)
+    values = np.asarray(fmt.element.values, np.float32)  # in the order of codes
+    steps = np.rint(values / (np.abs(values).max() / np.float32(127)))
+    assert np.abs(steps / 127 - values).max() <= 0.5 / 127  # 0.4 % of the largest
+    rng = np.random.default_rng(m)
+    w = quantize(torch.from_numpy(rng.standard_normal((37, 260)).astype(np.float32)), fmt)
+    x = torch.from_numpy(rng.integers(-127, 128, (m, 260)).astype(np.float32))
+    x[:, 0] = 127.0  # so that a row's scale is 1 and its codes are its numbers
+    packed = ops.prepack(w, levels="int8")
+    assert (packed.element, ops.prepack(w).element) == ("byte4", "word4")
+    # integer sums are exact: what is rounded are a scaling and a sum for each group, the step of levels and the result
+    group = fmt.block[1] or 260
+    weights = steps[w.unpacked().numpy()] * np.repeat(w.scales().double().numpy(), group, 1)[:, :260]
+    expected = x.double().numpy() @ weights.T / 127
+    size = np.abs(x.double().numpy()) @ np.abs(weights).T / 127
+    for act in ("int8/row", "bf16", None):
+        got = ops.matmul(x, packed, act=None if act is None else TensorFormat.parse(act)).double().numpy()
+        sums = 260 if act is None or act == "bf16" else 2 * (260 // group + 3)
+        assert (np.abs(got - expected) <= (sums + 4) * np.finfo(np.float32).eps * size + 1e-30).all()
+
+
+def test_int8_levels_equal_a_matrix_of_integers_bit_for_bit(isa):
+    """The rounded codebook is int8 with one scale a row: the integer kernels must give the same bits."""
+    fmt = TensorFormat.parse("nf4/row")
+    w = quantize(torch.randn(40, 288, generator=torch.Generator().manual_seed(1)), fmt)
+    values = np.asarray(fmt.element.values, np.float32)
+    steps = np.rint(values / (np.abs(values).max() / np.float32(127))).astype(np.int8)
+    codes = torch.from_numpy(steps[w.unpacked().numpy()].view(np.uint8).copy())
+    integers = QTensor(codes, torch.ones_like(w.scale), None, None, tuple(w.shape), TensorFormat.parse("int8/row"))
+    ones = replace(w, scale=torch.ones_like(w.scale))
+    x = torch.randint(-127, 128, (9, 288)).float()
+    x[:, 0] = 127.0
+    act = TensorFormat.parse("int8/row")
+    got = ops.matmul(x, ops.prepack(ones, levels="int8"), act=act)
+    unit = torch.tensor(np.abs(values).max() / np.float32(127))
+    assert torch.equal(got, ops.matmul(x, ops.prepack(integers), act=act) * unit)
+
+
+def test_levels_leave_all_but_wide_codebooks_alone(isa):
+    x = torch.randn(3, 64)
+    for spec in ("int4/g32", "e2m1/g32:e8m0", "e4m3fn/row", "uint4/g32+z"):
+        w = quantize(torch.randn(16, 64), TensorFormat.parse(spec))
+        assert torch.equal(ops.matmul(x, ops.prepack(w, levels="int8")), ops.matmul(x, ops.prepack(w)))
+    with pytest.raises(ValueError, match="levels of a codebook are exact or int8; got 'int9'"):
+        ops.prepack(torch.randn(4, 4), levels="int9")

@@ -16,11 +16,19 @@ if TYPE_CHECKING:
 DEFAULT_ACTIVATION = "int8/g128"
 ENGINES = ("native", "torch", "transformers")
 CACHES = ("fp32", "fp16", "int8")
+LEVELS = ("exact", "int8")
 
 ActOption = Annotated[
     str,
     typer.Option(
         "--act", help="How inputs of quantized layers are rounded: int8/g128, int8/row, or none for exact ones."
+    ),
+]
+LevelsOption = Annotated[
+    str,
+    typer.Option(
+        "--levels",
+        help="Values of codebooks such as nf4: exact, or int8, rounded to 127 steps of the largest, which is faster (native executor).",
     ),
 ]
 CacheOption = Annotated[
@@ -71,7 +79,7 @@ def cache_formats(kv: str) -> tuple[TensorFormat | None, TensorFormat | None]:
     return keys, values
 
 
-def check(executor: str, act: str, kv: str, threads: int | None) -> None:
+def check(executor: str, act: str, kv: str, threads: int | None, levels: str = "exact") -> None:
     """Raises AnybitError for an option that no executor has, before a model is loaded."""
     if executor not in ENGINES:
         raise AnybitError(f"--executor is {', '.join(ENGINES[:-1])} or {ENGINES[-1]}; got {executor!r}")
@@ -85,6 +93,10 @@ def check(executor: str, act: str, kv: str, threads: int | None) -> None:
         )
     if threads is not None and not 1 <= threads <= 1024:
         raise AnybitError(f"--threads must be between 1 and 1024; got {threads}")
+    if levels not in LEVELS:
+        raise AnybitError(f"--levels is {' or '.join(LEVELS)}; got {levels!r}")
+    if levels != "exact" and executor != "native":
+        raise AnybitError(f"--levels {levels} is for the native executor; {executor} computes with exact values")
     activation(act)
 
 
@@ -95,14 +107,24 @@ def executor(
     kv: str = "fp16",
     threads: int | None = None,
     job: Progress = silent,
+    levels: str = "exact",
 ) -> Any:
     """The native executor of a plan; `job` is told how many weights have been packed."""
+    from anybit.ops import Levels
     from anybit.runtime.executor import CacheKind, NativeExecutor
 
     def told(done: int, total: int, name: str) -> None:
         job(f"packing {name}", done, total)
 
-    return NativeExecutor(plan, weights, act=activation(act), kv=cast(CacheKind, kv), threads=threads, progress=told)
+    return NativeExecutor(
+        plan,
+        weights,
+        act=activation(act),
+        kv=cast(CacheKind, kv),
+        threads=threads,
+        progress=told,
+        levels=cast(Levels, levels),
+    )
 
 
 def build(
@@ -112,10 +134,11 @@ def build(
     kv: str = "fp16",
     threads: int | None = None,
     job: Progress = silent,
+    levels: str = "exact",
 ) -> Any:
     """The executor of a model that was asked for; `transformers` takes exact activations whatever `act` says."""
     if engine == "native":
-        return executor(model.plan, model.weights, act, kv, threads, job)
+        return executor(model.plan, model.weights, act, kv, threads, job, levels)
     import torch
 
     from anybit.formats import TensorFormat

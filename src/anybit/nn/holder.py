@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from anybit import ops
 from anybit.formats import TensorFormat
+from anybit.ops import Levels
 from anybit.tensors import QTensor
 from anybit.tensors.packing import row_bytes
 from anybit.tensors.qtensor import scale_dtype
@@ -42,6 +43,8 @@ class Holder(nn.Module):
     scale: Tensor | None
     zero: Tensor | None
     tensor_scale: Tensor | None
+    levels: Levels = "exact"
+    """Of a codebook, as `ops.prepack` has them."""
 
     def __init__(self, weight: QTensor, bias: Tensor | None = None) -> None:
         super().__init__()
@@ -64,7 +67,7 @@ class Holder(nn.Module):
             matrix = replace(self.weight, shape=(self.weight.row_count, self.weight.col_count))
             if self.codes.device.type != "cpu":
                 return matrix
-            self._packed = ops.prepack(matrix)
+            self._packed = ops.prepack(matrix, levels=self.levels)
         return self._packed
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

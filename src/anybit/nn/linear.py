@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from anybit import ops
 from anybit.formats import TensorFormat
 from anybit.nn.holder import Holder, empty
+from anybit.ops import Levels
 from anybit.tensors import QTensor, ScaleRule, quantize
 
 
@@ -17,10 +18,14 @@ class QLinear(Holder):
     """y = x Wᵀ + b with W [out_features, in_features] quantized.
 
     act: the format activations are quantized to while multiplying (None: exact activations).
+    levels: "int8" rounds codebooks such as nf4 to int8 levels while multiplying (`ops.prepack`).
     """
 
-    def __init__(self, weight: QTensor, bias: Tensor | None = None, act: TensorFormat | None = None) -> None:
+    def __init__(
+        self, weight: QTensor, bias: Tensor | None = None, act: TensorFormat | None = None, levels: Levels = "exact"
+    ) -> None:
         super().__init__(weight, bias)
+        self.levels = levels
         self.out_features, self.in_features = weight.shape
         self.act = act
 

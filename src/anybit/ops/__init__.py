@@ -9,14 +9,16 @@ from anybit.ops.emulated import Accumulator, emulated_matmul
 from anybit.ops.invariant import TreeWeight, invariant_matmul, layercast_matmul
 from anybit.ops.lookup import lookup_linear
 from anybit.ops.matmul import explain, matmul, plane_matmul
-from anybit.ops.packed import Packed, prepack
+from anybit.ops.packed import LEVELS, Levels, Packed, prepack
 from anybit.ops.product import Product, calibrated_gain
 
 __all__ = [
+    "LEVELS",
     "Accumulator",
     "Choice",
     "ComplexPacked",
     "Kernel",
+    "Levels",
     "Packed",
     "Problem",
     "Product",

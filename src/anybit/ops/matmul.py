@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,11 +47,8 @@ def matmul(
     that depends on k only, so that batches, splits and tensor-parallel parts do not show in the result.
     Raises ValueError where the shapes do not fit, and for options that exclude each other.
     """
-    if determinism not in DETERMINISM:
-        raise ValueError(f"determinism is one of {', '.join(DETERMINISM)}; got {determinism!r}")
-    emulate = accumulate is not None or (multiply != "exact" and named(multiply) != Product())
-    if emulate and determinism != "none":
-        raise ValueError("emulated arithmetic has an order of its own; leave determinism at 'none'")
+    plain = multiply == "exact" and accumulate is None and determinism == "none"
+    emulate = not plain and _emulates(multiply, accumulate, determinism)
     k = w.k if isinstance(w, Packed) else w.shape[-1]
     if x.shape[-1] != k:
         raise ValueError(f"x has {x.shape[-1]} columns, the weight {k}")
@@ -64,22 +63,42 @@ def matmul(
         rounded = reference.round_activations(x, act)
         y = layercast_matmul(rounded, w, bias) if determinism == "layercast" else invariant_matmul(rounded, w, bias)
         return y.to(out_dtype or x.dtype)
-    if isinstance(w, QTensor) and x.device.type == "cpu" and native.load() is not None:
+    if type(w) is not Packed and isinstance(w, QTensor) and x.device.type == "cpu" and native.load() is not None:
         w = prepack(w)
-    result: Tensor = _kernel(x, w, act).run(x, w, bias, act)
+    result = _runner(x, w, act)(x, w, bias)
     dtype = out_dtype or x.dtype
     return result if result.dtype is dtype else result.to(dtype)
 
 
-def _kernel(x: Tensor, w: Weight, act: TensorFormat | None) -> Kernel:
-    """The choice for a problem; kept with a packed weight, for one product of a model takes as long as a few choices."""
+def _emulates(multiply: str | Product, accumulate: Accumulator | None, determinism: str) -> bool:
+    """Whether other arithmetic is asked for; ValueError for what is unknown or excludes another."""
+    if determinism not in DETERMINISM:
+        raise ValueError(f"determinism is one of {', '.join(DETERMINISM)}; got {determinism!r}")
+    emulate = accumulate is not None or (multiply != "exact" and named(multiply) != Product())
+    if emulate and determinism != "none":
+        raise ValueError("emulated arithmetic has an order of its own; leave determinism at 'none'")
+    return emulate
+
+
+def _runner(x: Tensor, w: Weight, act: TensorFormat | None) -> Callable[..., Tensor]:
+    """The choice for a problem, called with x, w and bias; kept with a packed weight, for one product of a model takes as long as a few
+    choices."""
     if not isinstance(w, Packed) or w.handle is None:
-        return choose(KERNELS, problem_of(x, w, act)).kernel
+        return _bound(choose(KERNELS, problem_of(x, w, act)).kernel, act)
     key = x.numel() // max(1, w.k), act, x.device, costs()
-    kernel: Kernel | None = w.kernels.get(key)
-    if kernel is None:
-        kernel = w.kernels[key] = choose(KERNELS, problem_of(x, w, act)).kernel
-    return kernel
+    runner: Callable[..., Tensor] | None = w.kernels.get(key)
+    if runner is None:
+        runner = w.kernels[key] = _bound(choose(KERNELS, problem_of(x, w, act)).kernel, act)
+    return runner
+
+
+def _bound(kernel: Kernel, act: TensorFormat | None) -> Callable[..., Tensor]:
+    """The kernel with its activations."""
+    if kernel.run is _run_integers:
+        of = reference.integer_act(act, tiles=True)
+        assert of is not None, "the kernel accepted the activations"
+        return partial(run_native, group=of.group, levels=of.levels, whole=of.whole)
+    return partial(kernel.run, act=act)
 
 
 def _whole(w: Weight) -> QTensor | Tensor:
@@ -271,8 +290,9 @@ def run_native(
     module = native.load()
     assert module is not None, "packed weights come from the native module"
     rows = as_rows(x)
-    out = torch.empty(rows.shape[0], w.n)
-    module.matmul(w.handle, rows.numpy(), group, out.numpy(), _bias(bias), levels=levels, wide=wide, whole=whole)
+    y = np.empty((rows.shape[0], w.n), np.float32)  # half the time of an empty tensor and its view
+    module.matmul(w.handle, rows.numpy(), group, y, _bias(bias), False, False, levels, wide, whole)
+    out = torch.from_numpy(y)
     return out if rows is x else out.reshape(*x.shape[:-1], w.n)
 
 

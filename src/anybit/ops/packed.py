@@ -16,6 +16,9 @@ from anybit.tensors import QTensor
 
 Bytes = NDArray[np.uint8]
 Order = Literal["tiles", "bits", "nibbles"]
+Levels = Literal["exact", "int8"]
+LEVELS: tuple[Levels, ...] = get_args(Levels)
+"""What a packed codebook keeps of its values: see `prepack`."""
 ORDERS: tuple[str, ...] = get_args(Order)
 """How packed integers keep their bits: as codes to unpack, or as planes to be counted or looked up (native/generic/planes.hpp)."""
 HOLDERS = (torch.bfloat16, torch.float16, torch.float32)
@@ -28,7 +31,7 @@ class Packed:
     """A matrix [n, k] ready to be multiplied with.
 
     source: the value it was made from, kept only where no kernel takes it (handle None) and the reference must.
-    format: of the source; None for plain tensors.  order: of its bits.
+    format: of the source; None for plain tensors.  order: of its bits.  levels: of its codebook.
     """
 
     n: int
@@ -37,6 +40,7 @@ class Packed:
     handle: Any = None
     source: QTensor | Tensor | None = None
     order: Order = "tiles"
+    levels: Levels = "exact"
     kernels: dict[Any, Any] = field(default_factory=dict, repr=False)
     """What `matmul` has chosen for numbers of rows and activations before."""
 
@@ -55,7 +59,9 @@ class Packed:
         if self.handle.kind not in ("integer", "codebook"):
             return str(self.handle.kind)  # a float type, or int16
         assert self.format is not None, "plain tensors are no codes"
-        return f"{'integer' if self.handle.kind == 'integer' else codebook(self.format)}{self.handle.bits}"
+        if self.handle.kind == "integer":
+            return f"integer{self.handle.bits}"
+        return f"{'byte' if self.levels == 'int8' else codebook(self.format)}{self.handle.bits}"
 
     @property
     def integer(self) -> bool:
@@ -75,7 +81,7 @@ class Packed:
         return 0 if self.handle is None else int(self.handle.group)
 
 
-def prepack(w: QTensor | Tensor, order: Order = "tiles") -> Packed:
+def prepack(w: QTensor | Tensor, order: Order = "tiles", levels: Levels = "exact") -> Packed:
     """Repack a matrix [n, k] (both at least 1) for the kernels; a copy, after which `w` may go.
 
     Integers of 1 to 8 bits, int16 and codebooks or floats of up to 4 bits stay as small as they are; wider floats are held
@@ -84,10 +90,18 @@ def prepack(w: QTensor | Tensor, order: Order = "tiles") -> Packed:
     order: "tiles" are for any activations.  "bits" and "nibbles" keep integers as planes of bits for signed integer activations of 2 to 8
     bits with a scale a row or group: products are counts of bits (arXiv 2408.08554) or lookups of four bits at a time in tables of 16
     sums (T-MAC, EuroSys 2025), with the same results bit for bit.  Which is faster depends on the machine (benchmarks/NOTES.md).
-    Raises ValueError for anything but a matrix, and for planes of what are no integers of up to 8 bits.
+
+    levels: of a codebook whose values are no integers of 8 bits in a power of two (nf4; not e2m1). "exact" multiplies activations of int8
+    with 16 bits of them, in two digits; "int8" rounds the values to 127 steps of the largest (`int8_levels`), which then is the weight for
+    any activations: off by at most 0.4 % of the largest value, and as fast as integers of as many bits. All other weights are the same
+    in both.
+
+    Raises ValueError for anything but a matrix, for unknown orders and levels, and for planes of what are no integers of up to 8 bits.
     """
     if order not in ORDERS:
         raise ValueError(f"bits are packed in the order {', '.join(ORDERS)}; got {order!r}")
+    if levels not in LEVELS:
+        raise ValueError(f"levels of a codebook are {' or '.join(LEVELS)}; got {levels!r}")
     if len(w.shape) != 2:
         raise ValueError(f"a packed weight is a matrix [out, in]; got the shape {tuple(w.shape)}")
     n, k = w.shape
@@ -100,13 +114,13 @@ def prepack(w: QTensor | Tensor, order: Order = "tiles") -> Packed:
     if module is None or not n or not k or w.device.type != "cpu":
         return Packed(n, k, fmt, None, w)
     if isinstance(w, QTensor):
-        return Packed(n, k, fmt, _pack(module, w))
+        return Packed(n, k, fmt, _pack(module, w, levels), levels=levels)
     values = w.detach().contiguous() if w.dtype in DENSE else w.detach().float().contiguous()
     handle = module.pack_dense(_bytes(values), n, k, DENSE[values.dtype], 1, 0, "none", np.empty(0, np.uint8))
     return Packed(n, k, None, handle)
 
 
-def _pack(module: Any, w: QTensor) -> Any:
+def _pack(module: Any, w: QTensor, levels: Levels = "exact") -> Any:
     fmt = w.format
     n, k = w.shape
     scale_type, scale = _scale(w)
@@ -115,9 +129,9 @@ def _pack(module: Any, w: QTensor) -> Any:
     bits = fmt.element.bits
     if bits <= 4 or (bits <= 8 and _evenly_spaced(fmt)):
         zero = None if w.zero is None else _bytes(w.zero)
-        return module.pack(
-            w.codes.contiguous().numpy(), k, bits, _table(fmt), rows, cols, scale_type, scale, zero, factor
-        )
+        codes = w.codes.contiguous().numpy()
+        rounded = levels == "int8"
+        return module.pack(codes, k, bits, _table(fmt), rows, cols, scale_type, scale, zero, factor, rounded)
     if w.zero is not None:
         dense = w.dequantize()
         return module.pack_dense(_bytes(dense), n, k, "fp32", 1, 0, "none", np.empty(0, np.uint8))
@@ -161,6 +175,16 @@ def codebook(fmt: TensorFormat) -> str:
     above = np.asarray(fmt.element.values) - np.min(fmt.element.values)
     scaled = (above * 2.0**power for power in range(9))
     return "byte" if any(np.array_equal(one, np.rint(one)) and one.max() <= 255 for one in scaled) else "word"
+
+
+def int8_levels(fmt: TensorFormat) -> NDArray[np.float32]:
+    """The value of every code as `prepack(…, levels="int8")` has it: the nearest of 127 steps of the largest magnitude."""
+    table: NDArray[np.float32] = np.nan_to_num(_table(fmt))
+    if fmt.element.bits > 4 or _evenly_spaced(fmt) or codebook(fmt) == "byte":
+        return table
+    step = np.abs(table).max() / np.float32(127)
+    rounded: NDArray[np.float32] = np.rint(table / step) * step
+    return rounded
 
 
 def _words(fmt: TensorFormat) -> bool:

@@ -63,6 +63,7 @@ class NativeExecutor:
     kv: what the KV cache holds; int8 has one scale a token and head.
     threads: a number makes a pool of that many; None shares anybit's own pool ($ANYBIT_THREADS or all cores), but takes one thread
     where the packed weights are below 4 MiB: meeting at barriers would cost more than the second thread saves.
+    levels: of codebooks such as nf4: exact, or int8, which is faster and rounds them to 127 steps of the largest (`ops.prepack`).
     progress: called after each weight is packed.  One weight at a time is unpacked in memory.
 
     Raises `AnybitError` for impossible options and `UnsupportedModelError` for a plan that the engine cannot run.
@@ -77,6 +78,7 @@ class NativeExecutor:
         threads: int | None = None,
         progress: Progress | None = None,
         chunk: int = 256,
+        levels: ops.Levels = "exact",
     ) -> None:
         if kv not in ("fp32", "fp16", "int8"):
             raise AnybitError(f"the KV cache can be fp32, fp16 or int8; got {kv!r}")
@@ -84,6 +86,9 @@ class NativeExecutor:
             raise AnybitError(f"the number of threads must be between 1 and {_MOST_THREADS}; got {threads}")
         if chunk < 1:
             raise AnybitError(f"the prefill chunk must be at least 1 token; got {chunk}")
+        if levels not in ops.LEVELS:
+            raise AnybitError(f"levels of codebooks are {' or '.join(ops.LEVELS)}; got {levels!r}")
+        self._levels: ops.Levels = levels
         int8, group = _activation(act)
         plan = unsorted(plan)
         self.plan = plan
@@ -153,7 +158,7 @@ class NativeExecutor:
 
     def _pack(self, ref: WeightRef, weights: Weights, progress: Progress | None) -> ops.Packed:
         if ref not in self._packed:
-            self._packed[ref] = ops.prepack(weights.resolve(ref))
+            self._packed[ref] = ops.prepack(weights.resolve(ref), levels=self._levels)
             self._report(ref, progress)
         return self._packed[ref]
 

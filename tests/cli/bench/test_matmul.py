@@ -151,6 +151,7 @@ def test_our_side():
     assert [(one.engine, one.name, one.arithmetic) for one in found] == [
         ("anybit", "int4/g32", "int8"),
         ("anybit", "nf4/g32", "int8"),
+        ("anybit", "nf4/g32 int8 levels", "int8"),
         ("anybit", "e4m3fn/row", "fp32"),  # no integers to multiply
         ("torch", "torch fp32", "fp32"),
         ("torch", "torch bf16", "bf16"),

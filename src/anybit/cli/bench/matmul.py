@@ -193,10 +193,14 @@ def ours(shape: Shape, specs: Sequence[str], setting: Setting) -> list[Entrant]:
         )
         size = int(w.nbytes)
         rounded = activation if fmt.scale is not None else None
-        packed = [ops.prepack(w) for _ in range(copies(size, setting.copies, setting.cold))]
-        integer = rounded is not None and rounded.element.name == "int8" and packed[0].integer
-        arithmetic = "int8" if integer else "bf16" if str(rounded) == "bf16" else "fp32"
-        found.append(Entrant(OURS, str(fmt), size, arithmetic, Cold([product(one, rounded) for one in packed])))
+        for levels in ops.LEVELS:
+            packed = [ops.prepack(w, levels=levels) for _ in range(copies(size, setting.copies, setting.cold))]
+            integer = rounded is not None and rounded.element.name == "int8" and packed[0].integer
+            arithmetic = "int8" if integer else "bf16" if str(rounded) == "bf16" else "fp32"
+            name = str(fmt) if levels == "exact" else f"{fmt} int8 levels"
+            found.append(Entrant(OURS, name, size, arithmetic, Cold([product(one, rounded) for one in packed])))
+            if not packed[0].element.startswith("word"):
+                break  # there are no others
     for name, dtype in (("torch fp32", torch.float32), ("torch bf16", torch.bfloat16)):
         matrix, rows = weight.to(dtype), x.to(dtype)
         size = int(matrix.nbytes)

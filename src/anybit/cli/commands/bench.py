@@ -194,6 +194,7 @@ def model(
         str, typer.Option("--peers", help="Engines to measure in turns with ours: llama.cpp, transformers.")
     ] = "",
     act: engines.ActOption = engines.DEFAULT_ACTIVATION,
+    levels: engines.LevelsOption = "exact",
     kv: engines.CacheOption = None,
     json: engines.JsonOption = False,
 ) -> None:
@@ -205,7 +206,7 @@ def model(
     for option, value in (("--prefill", prefill), ("--decode", decode), ("--rounds", rounds)):
         positive(value, option)
     cache = engines.cache("native", kv)
-    engines.check("native", act, cache, None)
+    engines.check("native", act, cache, None, levels)
     counts = thread_counts(threads)
     names = listed(peers, "--peers", str) if peers.strip() else []
     from anybit.reproduce.runner import checkout
@@ -226,7 +227,7 @@ def model(
     document: list[dict[str, Any]] = []
     for count in counts:
         with ExitStack() as stack, console.progress(f"{count} threads") as job:
-            ours = engines.executor(subject.plan, subject.weights, act=act, kv=cache, threads=count, job=job)
+            ours = engines.executor(subject.plan, subject.weights, act, cache, count, job, levels)
             running: dict[str, bench.Engine] = {"anybit": bench.Ours(ours, subject.plan.vocab_size, prefill, decode)}
             labels, read = {"anybit": subject.format}, {"anybit": subject.bytes_per_token}
             for name, arguments in commands.items():

@@ -29,12 +29,13 @@ def evaluate(
     threads: engines.ThreadsOption = None,
     executor: engines.EngineOption = "native",
     act: engines.ActOption = engines.DEFAULT_ACTIVATION,
+    levels: engines.LevelsOption = "exact",
     kv: engines.CacheOption = None,
     json: engines.JsonOption = False,
 ) -> None:
     """Perplexity of a model on a text."""
     cache = engines.cache(executor, kv)
-    engines.check(executor, act, cache, threads)
+    engines.check(executor, act, cache, threads, levels)
     if executor == "transformers":
         act = "none"
     positive(tokens, "--tokens")
@@ -54,7 +55,7 @@ def evaluate(
         loaded = slices.at_bits(loaded, at_bits)
     cut = scoring.windows(loaded, content, window, tokens)
     with console.progress("loading") as job:
-        runner = engines.build(loaded, executor, act, cache, threads, job)
+        runner = engines.build(loaded, executor, act, cache, threads, job, levels)
     with console.progress("scoring") as job:
         score = scoring.score(runner, cut, job)
     console.table(

@@ -34,6 +34,7 @@ def generate(
     threads: engines.ThreadsOption = None,
     executor: engines.EngineOption = "native",
     act: engines.ActOption = engines.DEFAULT_ACTIVATION,
+    levels: engines.LevelsOption = "exact",
     kv: engines.CacheOption = None,
     json: engines.JsonOption = False,
 ) -> None:
@@ -42,7 +43,7 @@ def generate(
     Sampling options left out are those the model suggests (generation_config.json), or temperature 0.7 and min-p 0.05.
     """
     cache = engines.cache(executor, kv)
-    engines.check(executor, act, cache, threads)
+    engines.check(executor, act, cache, threads, levels)
     folder = model_folder(model)
     from anybit import models
     from anybit.runtime.generate import generate as write
@@ -60,7 +61,7 @@ def generate(
     stream = sys.stderr if json else sys.stdout
     with console.progress("loading") as job:
         loaded = models.load(folder)
-        runner = engines.build(loaded, executor, act, cache, threads, job)
+        runner = engines.build(loaded, executor, act, cache, threads, job, levels)
 
     def show(piece: str) -> None:
         stream.write(piece)
