@@ -117,7 +117,7 @@ void tree_rows(const WeightPtr& w, In<float, 2> x, int64_t first, int64_t last, 
   product(*w, x.data(), m, k, {.act = Act::exact, .geometry = w->geometry}, out.data(), epilogue);
 }
 
-// How x is prepared for a weight.  act_group -1: exact; -2: the same, and all of x is bf16; 0: integers of at most `levels` with a scale a
+// How x is prepared for a weight.  act_group -1: exact; -2: rounded to bf16; 0: integers of at most `levels` with a scale a
 // row; else a scale a group, of which the first `wide` have 127 levels.  whole, "any" or "power": one scale for all rows.
 ActSpec spec_for(const Weight& w, int64_t act_group, int levels, int64_t wide, const std::string& whole) {
   ActSpec spec;

@@ -86,7 +86,7 @@ void lay_out(Activations& a, const float* x, int64_t m, int64_t k, int64_t ldx, 
   }
   a.squares = reinterpret_cast<const float*>(halves + round_up(static_cast<size_t>(m) * code_stride(2 * a.slots)));
   const bool as_is = spec.geometry.group == 0 && k == a.slots;
-  if (as_is && !spec.values) {
+  if (as_is && !spec.values && spec.act != Act::bf16) {
     a.x = x, a.ldx = ldx;
   } else {
     a.x = reinterpret_cast<float*>(at), a.ldx = a.slots;
@@ -104,6 +104,18 @@ float whole_scale(int32_t top, const ActSpec& spec) {
   const float fraction = std::frexp(scale, &exponent);  // in [0.5, 1)
   exponent -= fraction == 0.5f;
   return std::ldexp(1.0f, exponent < -127 ? -127 : exponent);
+}
+
+// The nearest bf16, ties to even; what is larger than all of them becomes the largest, as in formats/.
+void round_to_bf16(float* x, int64_t count) {
+  for (int64_t k = 0; k < count; ++k) {
+    uint32_t word;
+    std::memcpy(&word, x + k, 4);
+    const uint32_t size = word & 0x7fffffff, up = (size + 0x7fff + (size >> 16 & 1)) & 0xffff0000;
+    const uint32_t held = up > 0x7f7f0000 ? 0x7f7f0000 : up, rounded = size > 0x7f800000 ? 0x7fc00000 : held;
+    word = rounded | (word & 0x80000000);
+    std::memcpy(x + k, &word, 4);
+  }
 }
 
 // given: of all rows where ActSpec::whole.
@@ -125,6 +137,7 @@ void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx,
     source = copy;
   }
   auto* halves = const_cast<uint16_t*>(a.halves) + row * a.ldh;
+  if (spec.act == Act::bf16) round_to_bf16(copy, a.slots);
   if (spec.act == Act::bf16 && a.halves) kernels().to_bf16(source, a.slots, halves);
   if (a.digits > 1) {
     const int64_t first = row * a.digits;

@@ -38,7 +38,7 @@ namespace anybit {
 
 enum class Act : uint8_t {
   exact,  // x as it is, fp32 accumulation
-  bf16,   // the same, and all of x is known to be bf16: weights that bf16 holds exactly may be multiplied in it, summed in fp32
+  bf16,   // x rounded to bf16, the same: weights that bf16 holds exactly may be multiplied in it, summed in fp32
   int8,   // x rounded to `levels` steps of its group's largest magnitude, integer dot products
   int16   // the same with codes of up to 16 bits, for weights of int16
 };

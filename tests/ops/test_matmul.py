@@ -83,6 +83,23 @@ def test_few_rows_of_bf16_with_outliers(isa, spec, m):
     assert ((got.double() - y).abs() <= (k + 8) * EPS * size + lost).all()
 
 
+@pytest.mark.parametrize("m", [1, 9])
+def test_kernels_round_to_bf16_as_the_format_does(isa, m):
+    """A matrix of one 1 a row picks numbers out of x; bf16 holds what they were rounded to."""
+    k = 96
+    x = torch.randn(m, k, generator=torch.Generator().manual_seed(m)) * torch.exp2(torch.arange(k) - 40.0)
+    x[:, :6] = torch.tensor([1.00390625, 1.01171875, 3.4e38, -3.4e38, 1e-40, -1.5 * 2.0**-126])
+    rounded = TensorFormat.parse("bf16").element.round(x)
+    got = torch.stack(
+        [
+            ops.matmul(x[:, i : i + 1].contiguous(), ops.prepack(torch.ones(1, 1)), act=TensorFormat.parse("bf16"))
+            for i in range(k)
+        ],
+        1,
+    )
+    assert torch.equal(got[..., 0], rounded)
+
+
 @pytest.mark.parametrize("m", [1, 3])
 def test_few_rows_of_bf16_that_are_zero_tiny_or_not_finite(isa, m):
     w = quantize(torch.ones(16, 256), TensorFormat.parse("int4/g128"))

@@ -21,6 +21,7 @@ from anybit.ops.product import Product, named
 from anybit.tensors import QTensor
 
 Weight = QTensor | Tensor | Packed
+_BF16 = TensorFormat.parse("bf16")
 
 
 def matmul(
@@ -98,6 +99,8 @@ def _bound(kernel: Kernel, act: TensorFormat | None) -> Callable[..., Tensor]:
         of = reference.integer_act(act, tiles=True)
         assert of is not None, "the kernel accepted the activations"
         return partial(run_native, group=of.group, levels=of.levels, whole=of.whole)
+    if kernel.run is _run_exact and act == _BF16:
+        return partial(run_native, group=-2)
     return partial(kernel.run, act=act)
 
 
@@ -268,7 +271,7 @@ def _counted(p: Problem, table: Costs, instructions: int) -> float:
 
 def _seconds_exact(p: Problem, table: Costs) -> float:
     family = "bf16" if p.act == "bf16" and any(name.startswith("bf16/") for name in table.kernels) else "exact"
-    rounding = 0.0 if p.act is None else table.prepared("rounding", p.m, p.k)
+    rounding = 0.0 if p.act in (None, "bf16") else table.prepared("rounding", p.m, p.k)
     return table.seconds(family, p.element, p.m, p.n, p.k, p.group, p.weight_bytes) + rounding
 
 
@@ -283,7 +286,7 @@ def _seconds_reference(p: Problem, table: Costs) -> float:
 def run_native(
     x: Tensor, w: Packed, bias: Tensor | None, group: int, levels: int = 127, wide: int = 0, whole: str = ""
 ) -> Tensor:
-    """The compiled product -> float32 [..., n]; group -2 and -1 exact (x bf16, any), 0 a scale a row, else a scale a group.
+    """The compiled product -> float32 [..., n]; group -2 and -1 exact (x rounded to bf16, as it is), 0 a scale a row, else a scale a group.
 
     wide: of how many first groups the codes are of 8 bits whatever `levels`.  whole: as `reference.IntegerActivations` has it.
     """
@@ -338,7 +341,9 @@ def plane_matmul(
 
 
 def _run_exact(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
-    return run_native(reference.round_activations(x, act), w, bias, -2 if str(act) == "bf16" else -1)
+    if act == _BF16:  # which kernels round
+        return run_native(x, w, bias, -2)
+    return run_native(reference.round_activations(x, act), w, bias, -1)
 
 
 def _run_torch(x: Tensor, w: Tensor, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
