@@ -58,6 +58,7 @@ def evaluate(
         runner = engines.build(loaded, executor, act, cache, threads, job, levels)
     with console.progress("scoring") as job:
         score = scoring.score(runner, cut, job)
+    chosen = "" if levels == "exact" else f", codebooks with levels of {levels}"
     console.table(
         ["", ""],
         [
@@ -67,7 +68,7 @@ def evaluate(
             ["bits a weight", f"{loaded.bits_per_weight:.4f}"],
             ["size", f"{numbers.size(loaded.nbytes)} ({loaded.nbytes:,} bytes)"],
             ["text", source],
-            ["run by", f"{executor} executor, activations {act}, KV cache {cache}"],
+            ["run by", f"{executor} executor, activations {act}, KV cache {cache}{chosen}"],
         ],
     )
     console.result(
@@ -83,6 +84,7 @@ def evaluate(
             "text": str(source),
             "executor": executor,
             "act": act,
+            "levels": levels,
             "kv": cache,
         }
     )
