@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--models", default="anybit-tiny,lm-outliers,stories260k")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--bits", default="8,4,3,2")
-    parser.add_argument("--rows", default="")
+    parser.add_argument("--rows", default="", help="labels of rows, with semicolons between them; all by default")
     parser.add_argument("--no-activations", action="store_true")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
