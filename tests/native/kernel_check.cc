@@ -97,7 +97,7 @@ std::vector<float> run(ThreadPool& pool, const Weight& w, const std::vector<floa
   Activations a;
   a.reserve(m, w.k, pool.size(), static_cast<double>(w.slots) / static_cast<double>(w.k));
   Epilogue epilogue;
-  epilogue.bias = bias.data(), epilogue.accumulate = true, epilogue.tree = tree, epilogue.last_leaf = tree_leaves(w);
+  epilogue.bias = bias.data(), epilogue.addend = y.data(), epilogue.tree = tree, epilogue.last_leaf = tree_leaves(w);
   pool.run([&](Team& team) { matmul(team, w, prepare(team, a, x.data(), m, w.k, w.k, spec), y.data(), w.n, epilogue); });
   return y;
 }
@@ -109,7 +109,7 @@ std::vector<float> run_planes(ThreadPool& pool, const PlaneWeight& w, const std:
   std::vector<float> y(static_cast<size_t>(m * w.grid.n), 0.25f), bias(static_cast<size_t>(w.grid.n), 1.5f);
   pool.run([&](Team& team) {
     const PlaneSpec of{w.order, spec.group, bits, w.grid.geometry};
-    plane_matmul(team, w, prepare_planes(team, activations, of, x.data(), m, w.grid.k), y.data(), w.grid.n, {bias.data(), true});
+    plane_matmul(team, w, prepare_planes(team, activations, of, x.data(), m, w.grid.k), y.data(), w.grid.n, {.bias = bias.data(), .addend = y.data()});
   });
   return y;
 }

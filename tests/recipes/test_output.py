@@ -14,7 +14,7 @@ def test_manifest_names_job_and_reports_and_written_recognises_it(model: Path, t
     entry = manifest["tensors"]["model.layers.0.mlp.up_proj.weight"]
     assert entry["format"] == "int4/g16" and 0 < entry["report"]["relative_error"] < 0.05
     mark = {key: value for key, value in manifest["provenance"].items() if key != "expected_loss"}
-    assert set(mark) == {"model", "recipe", "calibration"}
+    assert set(mark) == {"anybit", "model", "recipe", "calibration"}
     assert output.written(tmp_path / "out", mark)
     assert not output.written(tmp_path / "out", {**mark, "recipe": "other"})
     assert not output.written(model, mark)

@@ -23,7 +23,7 @@ def test_matmul(anybit):
     assert done.code == 0, done.err
     rows = done.json["results"]
     assert [(row["m"], row["format"]) for row in rows] == [
-        (m, case) for m in (1, 3) for case in ("int4/g64", "nf4/g64", "torch fp32", "torch bf16")
+        (m, case) for m in (1, 3) for case in ("int4/g64", "nf4/g64", "nf4/g64 int8 levels", "torch fp32", "torch bf16")
     ]
     for row in rows:
         assert row["seconds"]["min"] <= row["seconds"]["median"] <= row["seconds"]["max"]
