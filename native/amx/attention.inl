@@ -82,7 +82,7 @@ inline void product_of_tiles(Operand a, std::size_t a_down, Operand b, std::size
   if constexpr (R > 1 && C > 1) _tile_stored(3, below + kSide, stride);
 }
 
-// c [16 rows][16 columns] (+)= a b; b lies in tiles, `rows_of_b` bytes from one step of depth to the next.
+// c [16 rows][16 columns] (+)= a b; b lies in tiles, `b_down` bytes from one step of depth to the next.
 template <bool Accumulate>
 inline void product_by_tiles(const Operand& a, int rows, const Operand& b, std::size_t b_down, int columns, int steps, float* c, int ldc) {
   asm volatile("" ::: "memory");  // the intrinsics do not say that they read memory

@@ -19,11 +19,10 @@ import torch
 from anybit import ops
 from anybit.formats import TensorFormat
 from anybit.ops.bitserial import bitserial_matmul
-from anybit.reproduce.clock import copies, medians, one_thread
+from anybit.reproduce.clock import EVICT, copies, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.tensors import SignRule, bit_planes, quantize
 
-EVICT = 512 << 20
 RULES: tuple[SignRule, ...] = ("twos", "unsigned")
 
 

@@ -17,14 +17,13 @@ from torch import Tensor
 
 from anybit.formats import TensorFormat
 from anybit.ops import matmul, prepack
-from anybit.reproduce.clock import medians, one_thread
+from anybit.reproduce.clock import EVICT, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import Subject
 from anybit.tensors import quantize
 from anybit.transforms.residual import Options, residual_columns
 
 FOUR = TensorFormat.parse("nvfp4")
-EVICT = 512 << 20
 NEAREST: dict[str, Any] = {"weights": "nvfp4", "method": "rtn"}
 ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "four": (NEAREST, "nvfp4"),

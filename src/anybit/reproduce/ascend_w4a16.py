@@ -35,14 +35,13 @@ from anybit.hardware.targets.ascend910 import (
 )
 from anybit.ops.native import load
 from anybit.ops.staged import staged_matmul
-from anybit.reproduce.clock import medians, one_thread
+from anybit.reproduce.clock import EVICT, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.tensors import Packing, quantize
 from anybit.tensors.tiled_packing import plane
 
 PUBLISHED = 1.48
 GROUP = 128
-EVICT = 512 << 20
 
 # (n, k) of projections of published language models that have more inputs than outputs, and of their narrow key and value projections.
 SHAPES = (

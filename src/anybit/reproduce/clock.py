@@ -19,6 +19,8 @@ from anybit.reproduce.experiment import Progress, silent
 
 Case = Callable[[], object]
 W = TypeVar("W")
+EVICT = 512 << 20
+"""Bytes to read so that nothing of what was used before is left in a cache, for `medians`."""
 
 
 @contextmanager

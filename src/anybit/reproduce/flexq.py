@@ -24,7 +24,7 @@ from anybit.models import Model, TorchExecutor
 from anybit.models.evaluation import perplexity
 from anybit.models.weights import Overlay
 from anybit.ops.bitserial import bitserial_linear, grouped_product
-from anybit.reproduce.clock import copies, medians, one_thread
+from anybit.reproduce.clock import EVICT, copies, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import windows
 from anybit.tensors import quantize
@@ -32,7 +32,6 @@ from anybit.tensors.bitplanes import from_qtensor
 from anybit.tensors.known_packings import flexq
 
 TYPES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-EVICT = 512 << 20
 
 
 def run(context: Context, quick: bool) -> Mapping[str, Any]:

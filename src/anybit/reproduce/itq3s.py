@@ -22,7 +22,7 @@ from anybit import ops
 from anybit.formats import TensorFormat
 from anybit.ops import native
 from anybit.quantize.itq3_s import FORMAT
-from anybit.reproduce.clock import medians, one_thread
+from anybit.reproduce.clock import EVICT, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import Subject
 from anybit.tensors import ScaleRule, quantize
@@ -31,7 +31,6 @@ from anybit.transforms.hadamard import Rotation, kernel, signs
 TURN = Rotation(256, 0)
 KINDS = ("normal", "laplace", "student", "outliers")
 EIGHT = TensorFormat.parse("int8/g128")
-EVICT = 512 << 20
 LOADED = 64
 """Rows that are rotated back at a time."""
 

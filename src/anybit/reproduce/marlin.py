@@ -22,7 +22,7 @@ from anybit.formats import TensorFormat
 from anybit.ops.native import load
 from anybit.ops.partition import loads, output_tiles, stripes
 from anybit.reproduce.ascend_w4a16 import Halves
-from anybit.reproduce.clock import Case, medians, one_thread
+from anybit.reproduce.clock import EVICT, Case, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import Subject
 from anybit.reproduce.tilus import marlin_mismatches
@@ -30,7 +30,6 @@ from anybit.tensors import quantize
 
 ROWS = (1, 2, 4, 8, 16, 32)
 FORMAT = "int4/g128"
-EVICT = 512 << 20
 METHODS = {"rtn": ("rtn", "absmax"), "gptq": ("gptq", "absmax"), "gptq_clip": ("gptq", "mse")}
 
 

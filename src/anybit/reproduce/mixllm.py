@@ -29,7 +29,7 @@ from anybit.models.interpreter import run as run_ops
 from anybit.models.plan import WeightRef
 from anybit.models.weights import Overlay
 from anybit.ops.mixed import MixedPacked, mixed_matmul
-from anybit.reproduce.clock import Case, copies, medians, one_thread
+from anybit.reproduce.clock import EVICT, Case, copies, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import windows
 from anybit.tensors import quantize
@@ -40,7 +40,6 @@ NARROW, NARROWER, WIDE, ACT = (
 )
 SHARE = 0.1
 SEEDS = (0, 1, 2)
-EVICT = 512 << 20
 
 
 def run(context: Context, quick: bool) -> Mapping[str, Any]:

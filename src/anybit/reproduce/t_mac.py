@@ -23,7 +23,7 @@ from anybit.models.evaluation import perplexity
 from anybit.models.weights import Overlay
 from anybit.ops import native
 from anybit.ops.lookup import lookup_linear
-from anybit.reproduce.clock import copies, medians, one_thread
+from anybit.reproduce.clock import EVICT, copies, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import windows
 from anybit.tensors import QTensor, quantize
@@ -31,7 +31,6 @@ from anybit.tensors import QTensor, quantize
 ACT = TensorFormat.parse("int8/g128")
 WIDTHS = range(1, 5)
 SHAPES = {"4096x4096": (4096, 4096), "11008x4096": (11008, 4096)}
-EVICT = 512 << 20
 
 
 def run(context: Context, quick: bool) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ from anybit import models, ops
 from anybit.errors import LayoutError
 from anybit.formats import TensorFormat
 from anybit.ops import native
-from anybit.reproduce.clock import copies, medians, one_thread
+from anybit.reproduce.clock import EVICT, copies, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.tensors import Packing, quantize
 from anybit.tensors.known_packings import FRAGMENTS, marlin, panels, tilus
@@ -29,7 +29,6 @@ from anybit.tensors.layout import Digit, Layout, local
 
 WIDTHS = range(1, 9)
 ACT = TensorFormat.parse("int8/row")
-EVICT = 512 << 20
 
 
 def run(context: Context, quick: bool) -> Mapping[str, Any]:
