@@ -131,9 +131,7 @@ class TileProducts {
   }
   void enter(const std::byte* tile, int keys, const std::byte* /*next*/) {
     keys_ = keys;
-    k_ = reinterpret_cast<const T*>(tile);
-    v_ = k_ + static_cast<std::size_t>(kTilePositions) * p_.head_dim;
-    scales_ = reinterpret_cast<const float*>(v_ + static_cast<std::size_t>(kTilePositions) * dp_);
+    at_ = CachedTile<T>::of(tile, p_.head_dim);
     for (int i = 0; i < depth_ / 2; ++i) {
       const int d = depth_of_pair(i);
       for (int j = 0; j < keys; j += kSide) {
@@ -186,22 +184,21 @@ class TileProducts {
   }
   Vec key(int d, int j) const {
     if (d >= p_.head_dim) return Vec{};
-    Vec x = load(k_ + d * kTilePositions + j);
-    if constexpr (sizeof(T) == 1) x = x * load(scales_ + j);
+    Vec x = load(at_.k + d * kTilePositions + j);
+    if constexpr (sizeof(T) == 1) x = x * load(at_.scales + j);
     return x;
   }
   Vec value(int position, int d) const {
     if (position >= keys_) return Vec{};
-    Vec x = load(v_ + static_cast<std::size_t>(position) * dp_ + d);
-    if constexpr (sizeof(T) == 1) x = x * scales_[kTilePositions + position];
+    Vec x = load(at_.v + static_cast<std::size_t>(position) * dp_ + d);
+    if constexpr (sizeof(T) == 1) x = x * at_.scales[kTilePositions + position];
     return x;
   }
 
   const Attention& p_;
   int rows_, dp_, depth_, keys_ = 0;
   Halves q_, keys_at_, values_at_;
-  const T *k_ = nullptr, *v_ = nullptr;
-  const float* scales_ = nullptr;
+  CachedTile<T> at_;
   amx::Tiles tiles_;
 };
 

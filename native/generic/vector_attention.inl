@@ -97,13 +97,23 @@ void product(const float* a, std::size_t lda, const T* b, std::size_t ldb, float
   }
 }
 
+// Where a tile's parts lie (vector_ops.hpp): of T, with scales of keys and then of values behind them where T has such.
+template <class T>
+struct CachedTile {
+  const T *k = nullptr, *v = nullptr;
+  const float* scales = nullptr;
+  static CachedTile of(const std::byte* tile, int head_dim) {
+    const T* k = reinterpret_cast<const T*>(tile);
+    const T* v = k + static_cast<std::size_t>(kTilePositions) * head_dim;
+    return {k, v, reinterpret_cast<const float*>(v + static_cast<std::size_t>(kTilePositions) * padded_dim(head_dim))};
+  }
+};
+
 // A tile of T as float32 with the scales multiplied in: worth it where many query rows read it.
 template <class T>
 void widen_tile(const std::byte* tile, int head_dim, float* keys, float* values) {
   const int dp = padded_dim(head_dim);
-  const T* k = reinterpret_cast<const T*>(tile);
-  const T* v = k + static_cast<std::size_t>(kTilePositions) * head_dim;
-  const float* scales = reinterpret_cast<const float*>(v + static_cast<std::size_t>(kTilePositions) * dp);
+  const auto [k, v, scales] = CachedTile<T>::of(tile, head_dim);
   constexpr bool scaled = sizeof(T) == 1;
   for (int d = 0; d < head_dim; ++d) {
     for (int j = 0; j < kTilePositions; j += kLanes) {
@@ -198,9 +208,7 @@ class VectorProducts {
   // No row of this tile sees more than its first `keys` positions; `next` is the tile after it, or null.
   void enter(const std::byte* tile, int /*keys*/, const std::byte* next) {
     ahead_ = next ? next - tile : 0;
-    k_ = reinterpret_cast<const T*>(tile);
-    v_ = k_ + static_cast<std::size_t>(kTilePositions) * p_.head_dim;
-    scales_ = reinterpret_cast<const float*>(v_ + static_cast<std::size_t>(kTilePositions) * dp_);
+    at_ = CachedTile<T>::of(tile, p_.head_dim);
     if (widen_) widen_tile<T>(tile, p_.head_dim, wide_k_, wide_v_);
   }
   // s [count][64] = q k for n positions, a multiple of kLanes.
@@ -210,8 +218,8 @@ class VectorProducts {
       product(q, dp_, wide_k_, kTilePositions, s, kTilePositions, count, n, p_.head_dim, false);
       return;
     }
-    product(q, dp_, k_, kTilePositions, s, kTilePositions, count, n, p_.head_dim, false, ahead_);
-    rescale(count, n, s, scales_);
+    product(q, dp_, at_.k, kTilePositions, s, kTilePositions, count, n, p_.head_dim, false, ahead_);
+    rescale(count, n, s, at_.scales);
   }
   // acc [count][DP] += s v; beyond the first `keys` of the n weights all are 0.
   void values(int count, int keys, int n, float* s, float* acc) {
@@ -219,8 +227,8 @@ class VectorProducts {
       product(s, kTilePositions, wide_v_, dp_, acc, dp_, count, dp_, keys, true);
       return;
     }
-    rescale(count, n, s, scales_ + kTilePositions);
-    product(s, kTilePositions, v_, dp_, acc, dp_, count, dp_, keys, true, ahead_);
+    rescale(count, n, s, at_.scales + kTilePositions);
+    product(s, kTilePositions, at_.v, dp_, acc, dp_, count, dp_, keys, true, ahead_);
   }
 
  private:
@@ -235,8 +243,7 @@ class VectorProducts {
   int rows_, dp_;
   bool widen_;
   float *q_, *wide_k_, *wide_v_;
-  const T *k_ = nullptr, *v_ = nullptr;
-  const float* scales_ = nullptr;
+  CachedTile<T> at_;
   std::ptrdiff_t ahead_ = 0;
 };
 
