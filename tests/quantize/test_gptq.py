@@ -78,9 +78,21 @@ def test_beats_rounding_in_output_error(spec: str, options: gptq.Options) -> Non
         assert gptq.quantize(weight.float(), fmt, stats, options).report.relative_error < plain
 
 
-def test_report_holds_the_weighted_error_and_the_damping() -> None:
+@pytest.mark.parametrize("spec", ["int3/g64", "int2/g64+z", "nf4/g64", "nvfp4", "e4m3fn"])
+def test_sweeps_lower_the_output_error_further(spec: str) -> None:
+    fmt = TensorFormat.parse(spec)
+    for seed in range(3):
+        weight, stats = problem(64, 128, seed, 600)
+        once = gptq.quantize(weight, fmt, stats).report.relative_error
+        swept = gptq.quantize(weight, fmt, stats, gptq.Options(sweeps=4))
+        assert swept.report.relative_error < once
+        assert swept.unrounded is not None and swept.qtensor.format == fmt
+
+
+@pytest.mark.parametrize("sweeps", [0, 2])
+def test_report_holds_the_weighted_error_and_the_damping(sweeps: int) -> None:
     weight, stats = problem()
-    done = gptq.quantize(weight, TensorFormat.parse("int4/g16"), stats)
+    done = gptq.quantize(weight, TensorFormat.parse("int4/g16"), stats, gptq.Options(sweeps=sweeps))
     d = weight - done.qtensor.dequantize().double()
     expected = torch.einsum("ni,ij,nj->", d, stats.hessian, d) / torch.einsum(
         "ni,ij,nj->", weight, stats.hessian, weight
@@ -89,7 +101,8 @@ def test_report_holds_the_weighted_error_and_the_damping() -> None:
     assert done.report.details == {"damping": 0.01, "escalations": 0, "dead_columns": 0}
 
 
-def test_dead_columns_become_zero_and_change_nothing_else() -> None:
+@pytest.mark.parametrize("sweeps", [0, 2])
+def test_dead_columns_become_zero_and_change_nothing_else(sweeps: int) -> None:
     weight, stats = problem()
     hessian = stats.hessian.clone()
     hessian[5] = hessian[:, 5] = 0
@@ -97,7 +110,7 @@ def test_dead_columns_become_zero_and_change_nothing_else() -> None:
     other = weight.clone()
     other[:, 5] = 1000.0
     fmt = TensorFormat.parse("int4/g16")
-    a, b = (gptq.quantize(w, fmt, dead) for w in (weight, other))
+    a, b = (gptq.quantize(w, fmt, dead, gptq.Options(sweeps=sweeps)) for w in (weight, other))
     assert a.report.details["dead_columns"] == 1
     assert not a.qtensor.dequantize()[:, 5].any()
     assert torch.equal(a.qtensor.codes, b.qtensor.codes) and torch.equal(a.qtensor.scale, b.qtensor.scale)
@@ -158,6 +171,10 @@ def test_refusals() -> None:
         gptq.quantize(weight, fmt, stats, gptq.Options(groups="dynamic"))
     with pytest.raises(RecipeError, match="static groups"):
         gptq.quantize(weight, TensorFormat.parse("nvfp4"), stats, gptq.Options(groups="dynamic", act_order=False))
+    with pytest.raises(RecipeError, match="scales are fixed"):
+        gptq.quantize(weight, fmt, stats, gptq.Options(groups="dynamic", act_order=False, sweeps=1))
+    with pytest.raises(RecipeError, match="sweeps are 0 or more"):
+        gptq.quantize(weight, fmt, stats, gptq.Options(sweeps=-1))
     with pytest.raises(RecipeError, match="block"):
         gptq.quantize(weight, fmt, stats, gptq.Options(block=0))
     broken = Statistics.from_hessian(torch.eye(64) - 40 * torch.ones(64, 64).fill_diagonal_(0), 10)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anybit.errors import RecipeError
-from anybit.quantize.obs import factorize, propagate, weighted_error
+from anybit.quantize.obs import Propagated, factorize, propagate, sweep, weighted_error
 
 
 def problem(rows: int, columns: int, seed: int, tokens: int = 200) -> tuple[Tensor, Tensor]:
@@ -212,3 +212,37 @@ def test_inputs_are_unchanged() -> None:
     w, h = weight.clone(), hessian.clone()
     propagate(weight, factorize(hessian), grid(0.3, -4, 3))
     assert torch.equal(weight, w) and torch.equal(hessian, h)
+
+
+@pytest.mark.parametrize("block", [1, 7, 128])
+def test_a_sweep_ends_where_no_single_code_can_be_better(block: int) -> None:
+    """Every row's loss falls or stays, pass by pass; in the end each code is the best of all levels, the others fixed."""
+    weight, hessian = problem(6, 60, 4)
+    factor = factorize(hessian)
+    damped = hessian + factor.added * torch.eye(60, dtype=torch.float64)
+    near = torch.round(weight / 0.5).clamp(-2, 1) * 0.5
+    done = Propagated(near, weight, weighted_error(weight, near, damped))
+    before, first = done.loss, done.values
+    for _ in range(30):
+        done = sweep(weight, done, hessian, factor, grid(0.5, -2, 1), block=block)
+        assert bool((done.loss <= before + 1e-12).all())
+        before = done.loss
+    assert not torch.equal(done.values, first)
+    assert torch.equal(torch.round(done.unrounded / 0.5).clamp(-2, 1) * 0.5, done.values)
+    torch.testing.assert_close(done.loss, weighted_error(weight, done.values, damped))
+    for column, level in itertools.product(range(60), (-1.0, -0.5, 0.0, 0.5)):
+        other = done.values.clone()
+        other[:, column] = level
+        assert bool((weighted_error(weight, other, damped) >= done.loss - 1e-12).all())
+
+
+def test_several_passes_are_passes_one_by_one_in_any_block() -> None:
+    weight, hessian = problem(6, 50, 5)
+    factor = factorize(hessian, act_order=False)
+    near = torch.round(weight / 0.4).clamp(-2, 1) * 0.4
+    start = Propagated(near, weight, torch.zeros(6))
+    once = start
+    for _ in range(3):
+        once = sweep(weight, once, hessian, factor, grid(0.4, -2, 1), block=11)
+    thrice = sweep(weight, start, hessian, factor, grid(0.4, -2, 1), times=3, block=50)
+    assert torch.equal(once.values, thrice.values) and not torch.equal(thrice.values, near)

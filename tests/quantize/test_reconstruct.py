@@ -9,7 +9,8 @@ from anybit import tensors
 from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
 from anybit.quantize import gradient_ptq
-from anybit.quantize.reconstruct import LearnedWeight, Settings, reconstruct
+from anybit.quantize.learned import LearnedWeight
+from anybit.quantize.reconstruct import Settings, reconstruct
 
 SPECS = ["int3/g8", "int4/g8+z", "nf4/g16", "int2/row", "mxfp4", "nvfp4", "int3/g8:e4m3fn+t", "int4/b4x16", "e4m3fn"]
 

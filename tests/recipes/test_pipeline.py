@@ -131,6 +131,23 @@ def test_learned_blocks_err_less_than_gptq_that_less_than_rounding_and_distilled
     assert losses["distill"] < 0.9 * losses["gradient_ptq"]
 
 
+def test_blocks_learned_with_rounded_inputs_err_less_with_them(model: Path, text: Path, tmp_path: Path) -> None:
+    """Activations of 3 bits: learned for them, half of the elements dropped in every step, beside learned for exact ones."""
+    reference = models.load(model)
+    ids = [256, *reference.tokenizer.encode(text.read_text())[:100]]
+    wanted = models.TorchExecutor(reference.plan, reference.weights).forward(ids, "all").log_softmax(-1)
+    act, losses = TensorFormat.parse("int3/row"), []
+    for options in ({}, {"act": str(act)}):
+        calibration = {"text": str(text), "length": 64}
+        given = {"weights": "int4/g16", "method": "gradient_ptq", "options": options, "calibration": calibration}
+        out = tmp_path / ("rounded" if options else "exact")
+        recipes.run(model, recipes.Recipe.parse(given), out)
+        made = models.load(out)
+        got = models.TorchExecutor(made.plan, made.weights, act=act).forward(ids, "all").log_softmax(-1)
+        losses.append(float((wanted.exp() * (wanted - got)).sum(-1).mean()))
+    assert losses[1] < losses[0]
+
+
 def test_more_bits_are_never_expected_to_lose_more(model: Path, text: Path, tmp_path: Path) -> None:
     expected = []
     for number, bits in enumerate((3.5, 4.5, 6.0)):

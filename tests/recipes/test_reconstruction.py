@@ -3,7 +3,9 @@
 import torch
 
 from anybit import models
-from anybit.recipes.reconstruction import Block
+from anybit.quantize.rounded_inputs import Inputs
+from anybit.quantize.rounded_inputs import rounding as rounding_of
+from anybit.recipes.reconstruction import Block, rounding
 from anybit.recipes.walk import Held, Walk, segments
 
 from .conftest import weights, write_model
@@ -37,3 +39,20 @@ def test_gradients_reach_the_weights(tmp_path) -> None:
     block = Block(model.plan, parts[1], walk.states, walk.states, held)
     block.forward({name: learned}, [0]).square().sum().backward()
     assert learned.grad is not None and float(learned.grad.abs().max()) > 0
+
+
+def test_inputs_of_the_named_weights_alone_are_rounded(tmp_path) -> None:
+    model = models.load(write_model(tmp_path / "model"))
+    parts = segments(model.plan)
+    held, walk, after = Held(model.weights), Walk(model.plan, [torch.arange(16)]), Walk(model.plan, [torch.arange(16)])
+    walk.advance(parts[1][0], held)
+    after.advance(parts[1][1], held)
+    names = {f"model.layers.0.{name}.weight" for name in ("mlp.up_proj", "self_attn.q_proj")}
+    errors = []
+    for act, rounded in (("int8/row", names), ("int2n/row", names), ("int2n/row", set())):
+        setting = rounding(rounding_of(Inputs(act)), rounded)
+        block = Block(model.plan, parts[1], walk.states, after.states, held, setting)
+        with torch.no_grad():
+            errors.append(float((block.forward({}, [0]) - block.targets([0])).norm()))
+    assert 0 < errors[0] < errors[1] and errors[2] < 1e-4
+    assert rounding(None, names) is None

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from anybit.ops import prepack
 from anybit.reproduce import arcquant
 from anybit.reproduce.experiment import Context
 
@@ -16,7 +17,7 @@ def test_one_layer_errs_as_the_paper_says():
 def test_one_matrix_and_two_give_the_same_product(monkeypatch, tmp_path):
     twice = arcquant.Twice(3, 256)
     assert len(twice.columns) == 32
-    torch.testing.assert_close(twice.one(), twice.two(), rtol=0, atol=0.1)
+    torch.testing.assert_close(twice.one(prepack(twice.whole)), twice.two(twice.parts()), rtol=0, atol=0.1)
     monkeypatch.setattr(arcquant, "EVICT", 0)
     found = arcquant._times(Context(tmp_path, tmp_path), 2, 256, 1)
     assert found["predicted"] == 1.125 and found["one"] > 0 and found["two"] > 0

@@ -38,7 +38,7 @@ def test_weights_rotated_back_give_the_product_of_rotated_activations():
 @pytest.mark.skipif(native.load() is None, reason="the native module is not built (make native)")
 def test_a_small_row(monkeypatch, tmp_path):
     monkeypatch.setattr(itq3s, "EVICT", 0)
-    found = itq3s._speed(Context(tmp_path, tmp_path), 128, 256, 1)
+    found = itq3s._speed(Context(tmp_path, tmp_path), 256, 1)
     assert all(math.isfinite(value) and value > 0 for value in found.values())
 
 

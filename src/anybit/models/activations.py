@@ -47,8 +47,7 @@ def activation_tails(model: Model, ids: Iterable[int]) -> dict[str, Tail]:
     found: dict[str, Tail] = {}
 
     def see(ref: WeightRef, x: Tensor) -> None:
-        name = ref.name if ref.rows is None else f"{ref.name}[{ref.rows[0]}:{ref.rows[1]}]"
-        found[name] = tail(x)
+        found[ref.site] = tail(x)
 
     keys = _Keys()
     buffers = {"ids": torch.tensor(list(ids))}

@@ -25,7 +25,7 @@ from anybit.transforms.hadamard import Rotation
 Buffers = dict[str, Tensor]
 Hook = Callable[[WeightRef, Tensor], None]
 Multiply = Callable[[str, Tensor, Tensor], Tensor]
-"""(site, x [m, k], w [n, k]) -> x wᵀ [m, n], float32. site: the name of the weight, with rows where it is a slice, else `scores.LAYER`
+"""(site, x [m, k], w [n, k]) -> x wᵀ [m, n], float32. site: `WeightRef.site` of the weight, else `scores.LAYER`
 (queries times keys, the queries scaled) or `mixing.LAYER` (probabilities times values) of a layer's attention."""
 
 QUERY_ROWS = 256
@@ -184,8 +184,7 @@ def linear(x: Tensor, op: Op, weights: Weights, setting: Setting) -> Tensor:
     dtype = setting.compute_dtype
     bias = as_float(weights.resolve(op.weights[1]), dtype) if len(op.weights) > 1 else None
     if setting.multiply is not None:
-        site = ref.name if ref.rows is None else f"{ref.name}[{ref.rows[0]}:{ref.rows[1]}]"
-        y = setting.multiply(site, x.to(dtype).reshape(-1, x.shape[-1]), as_float(stored, dtype)).float()
+        y = setting.multiply(ref.site, x.to(dtype).reshape(-1, x.shape[-1]), as_float(stored, dtype)).float()
         y = (y if bias is None else y + bias.float()).reshape(*x.shape[:-1], -1)
     else:
         y = F.linear(x.to(dtype), as_float(stored, dtype), bias).float()

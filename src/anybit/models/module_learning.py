@@ -6,7 +6,8 @@ module answers, methods that finish a whole model its distribution over the last
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +16,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from anybit.errors import RecipeError
+from anybit.formats import TensorFormat
+from anybit.quantize.reconstruct import Forward, Targets
 from anybit.quantize.result import Quantized, Value
+from anybit.quantize.rounded_inputs import rounding
 from anybit.quantize.table import Method
+from anybit.tensors import QTensor
 
 WINDOW = 8
 """Samples of a calibration batch that make one window of the trainer."""
@@ -55,21 +60,59 @@ def learn(
         name: (weights[name].flatten(1) if each.unrounded is None else each.unrounded, each.qtensor)
         for name, each in found.items()
     }
+    with _rounding(model, found, options):
+        return _learned(found, weights, parts, forward, targets, len(windows), method, options)
+
+
+def _learned(
+    found: Mapping[str, Quantized],
+    weights: Mapping[str, Tensor],
+    parts: Mapping[str, tuple[Tensor, QTensor]],
+    forward: Forward,
+    targets: Targets,
+    windows: int,
+    method: Method,
+    options: Any,
+) -> dict[str, Quantized]:
     details: dict[str, Value] = {}
     made = {name: each.qtensor for name, each in found.items()}
     if method.refine is not None:
-        done = method.refine(parts, forward, targets, len(windows), options, "the module")
+        done = method.refine(parts, forward, targets, windows, options, "the module")
         made = dict(done.weights)
         details |= {"block_error_before": done.before, "block_error_after": done.after, "kept": done.kept}
     if method.finish is not None:
         again = {name: (weights[name].flatten(1), q) for name, q in made.items()}
-        done = method.finish(again, forward, targets, len(windows), options)
+        done = method.finish(again, forward, targets, windows, options)
         made = dict(done.weights)
         details |= {"kl_before": done.before, "kl_after": done.after}
     return {
         name: Quantized(made[name], replace(each.report, details={**each.report.details, **details}))
         for name, each in found.items()
     }
+
+
+@contextmanager
+def _rounding(model: nn.Module, names: Iterable[str], options: Any) -> Iterator[None]:
+    """These layers round their inputs as the options say while the context lasts."""
+    inputs = rounding(options)
+    if inputs is None:
+        yield
+        return
+    layers = {name: model.get_submodule(name) for name in names}
+    for name, layer in layers.items():
+        if not isinstance(layer, nn.Linear) and TensorFormat.parse(options.act).block != (0, 0):
+            raise RecipeError(
+                f"{name}: inputs of a convolution are rounded here before its patches are cut, with one scale, as of int8/tensor; "
+                f"got {options.act}"
+            )
+    handles = [
+        layer.register_forward_pre_hook(lambda _, given: (inputs(given[0]), *given[1:])) for layer in layers.values()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def call(model: Callable[..., Any], batch: Any) -> Any:

@@ -62,6 +62,11 @@ class WeightRef:
     name: str
     rows: tuple[int, int] | None = None
 
+    @property
+    def site(self) -> str:
+        """The name, with rows where it is a slice."""
+        return self.name if self.rows is None else f"{self.name}[{self.rows[0]}:{self.rows[1]}]"
+
 
 @dataclass(frozen=True)
 class Op:

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anybit import tensors
 from anybit.formats import TensorFormat
 from anybit.quantize import gptq
-from anybit.quantize.reconstruct import Settings, Targets, descend, error_of, split, straight
+from anybit.quantize.learned import rounded
+from anybit.quantize.reconstruct import Settings, Targets, descend, error_of, split
 from anybit.transforms import block_affine
 from anybit.transforms.block_affine import BlockAffine
 
@@ -79,13 +79,7 @@ def learn(
 
 def round_activations(x: Tensor, fmt: TensorFormat) -> Tensor:
     """x [..., K] as the format holds it, every token a row; gradients pass straight through."""
-    return _rounded(x.reshape(-1, x.shape[-1]), fmt).reshape(x.shape)
-
-
-def _rounded(x: Tensor, fmt: TensorFormat) -> Tensor:
-    if not bool(torch.isfinite(x).all()):  # for which there are no scales; the trainer looks at the outputs
-        return x * float("nan")
-    return straight(lambda v: tensors.quantize(v, fmt).dequantize(), x)
+    return rounded(x.reshape(-1, x.shape[-1]), fmt).reshape(x.shape)
 
 
 class _Learner:
@@ -151,5 +145,5 @@ class _Learner:
         for key, members in self._groups.items():
             turn = transforms[key].for_weights()
             for matrix, (weight, fmt) in members.items():
-                matrices[matrix] = _rounded(turn.forward(weight), fmt)
+                matrices[matrix] = rounded(turn.forward(weight), fmt)
         return self._forward(matrices, transforms, windows)

@@ -33,6 +33,7 @@ class Options:
     "dynamic" fits each group's when it is reached, to the compensated weight (only without act_order).
     scale_rule: a rule of `tensors.block_scales`; "mse", "exact" and "four_over_six" weigh errors by the Hessian diagonal.
     power: how e8m0 scales of "absmax" and "gaussian" become powers of two, as of `rtn.Options`.
+    sweeps: passes of coordinate descent over the columns afterwards (`obs.sweep`; with static groups).
     """
 
     damping: float = 0.01
@@ -41,6 +42,7 @@ class Options:
     groups: Literal["static", "dynamic"] = "static"
     scale_rule: tensors.ScaleRule = "mse"
     power: Power = ""
+    sweeps: int = 0
 
 
 def quantize(
@@ -63,8 +65,12 @@ def quantize(
     stats = check.statistics(stats, weight.shape[1], "gptq", name)
     if options.groups == "dynamic" and options.act_order:
         raise RecipeError(f"{name}: dynamic groups need act_order off; with it, use static groups")
+    if options.groups == "dynamic" and options.sweeps:
+        raise RecipeError(f"{name}: sweeps go over codes whose scales are fixed; use static groups")
     if options.block < 1:
         raise RecipeError(f"{name}: the block of GPTQ is 1 column or more, got {options.block}")
+    if options.sweeps < 0:
+        raise RecipeError(f"{name}: sweeps are 0 or more, got {options.sweeps}")
     hessian = stats.hessian
     if factor is None:
         factor = obs.factorize(hessian, damping=options.damping, act_order=options.act_order, name=name)
@@ -75,6 +81,7 @@ def quantize(
     scale: Tensor | None
     zero: Tensor | None
     tensor_scale: Tensor | None
+    grid: Grid | None = None
     if fmt.scale is None:
         scale = zero = tensor_scale = None
         grid = Grid(fmt, (start.shape[0], start.shape[1]), torch.ones(1, 1), None, dtype)
@@ -85,6 +92,8 @@ def quantize(
         done = obs.propagate(start, factor, grid.round, block=options.block)
     else:
         done, scale, zero, tensor_scale = _dynamic(start, fmt, factor, importance, options)
+    if grid is not None and options.sweeps:
+        done = obs.sweep(start, done, hessian, factor, grid.round, times=options.sweeps, block=options.block)
     q = tensors.encode(done.values.float(), fmt, scale, zero, tensor_scale)
     # The loop's loss is the error in the damped Hessian; without what damping added, it is the error in the Hessian itself.
     added = factor.added * (start - done.values)[:, ~factor.dead].square().sum(dtype=torch.float64)

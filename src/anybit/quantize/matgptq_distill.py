@@ -18,17 +18,9 @@ from torch import Tensor
 
 from anybit import tensors
 from anybit.quantize import distill, gptq, matgptq
+from anybit.quantize.learned import LearnedScales, straight
 from anybit.quantize.matgptq import MASTER, slice_codes
-from anybit.quantize.reconstruct import (
-    Forward,
-    LearnedScales,
-    Reconstructed,
-    Settings,
-    Targets,
-    Told,
-    descend,
-    straight,
-)
+from anybit.quantize.reconstruct import Forward, Reconstructed, Settings, Targets, Told, descend
 from anybit.tensors import QTensor
 
 FORMAT = matgptq.FORMAT

@@ -1,10 +1,7 @@
 """The block-reconstruction trainer: roundings and scales of a block's weights, learned so that the block's outputs match the float model's.
 
-Inputs come from the quantized part before, targets from the float model, so that a block also makes up for what was lost before it.  A
-weight starts as the codes that another quantizer (GPTQ) chose and stays on its grid: value = (round(u + V) - zero) * scale * exp(a), u
-being the unrounded weight in units of its scale where it rounds to the same code, else the code itself.  V and a are learned; gradients
-pass roundings straight through (Yvinec et al., arXiv 2308.07662, survey the family: AdaRound, BRECQ, AdaQuant; AutoRound, arXiv
-2309.05516, has the same variables).
+Inputs come from the quantized part before, targets from the float model, so that a block also makes up for what was lost before it
+(BRECQ, arXiv 2102.05426; Yvinec et al., arXiv 2308.07662, survey the family).  `learned` says what of a weight is learned.
 
 A share of the windows is held out: ten times on the way the error there is measured, and the best is kept, so a block never gets worse
 than it began.  Roundings that gradients pass through swing to and fro; the last step is rarely the best.
@@ -19,9 +16,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from anybit import tensors
 from anybit.errors import RecipeError
-from anybit.formats import TensorFormat
+from anybit.quantize.learned import SLOPE, LearnedWeight, RelaxedWeight
 from anybit.tensors import QTensor
 
 Forward = Callable[[Mapping[str, Tensor], Sequence[int]], Tensor]
@@ -31,7 +27,10 @@ Targets = Callable[[Sequence[int]], Tensor]
 """Numbers of windows -> the outputs to match, of the same shape."""
 
 Optimizer = Literal["adam", "sign", "sgd"]
-Loss = Literal["mse", "l1", "kl"]
+Loss = Literal["mse", "l1", "cosine", "kl"]
+Variable = Literal["free", "relaxed"]
+Penalty = Callable[[float], Tensor | None]
+"""The finished share of the steps -> what is added to the loss, None for nothing."""
 
 Told = Callable[[float], None]
 """Called with the finished share of the steps."""
@@ -47,9 +46,11 @@ class Settings:
     """steps: of the optimizer, 0 or more.  rate: of the roundings, in mean steps of the grid; scale_rate: of log scales; both fall
     linearly to 0.
 
-    batch: windows a step.  optimizer: "adam", "sign" (steps of the gradient's sign), "sgd" with momentum 0.9.  loss: "mse", "l1", or
-    "kl", the divergence of outputs that are logits.
-    rounding, scales: what is learned.  held_out: share of the windows that decide whether the result is kept.  seed: of the batches.
+    batch: windows a step.  optimizer: "adam", "sign" (steps of the gradient's sign), "sgd" with momentum 0.9.  loss: "mse", "l1",
+    "cosine" (of every row), or "kl", the divergence of outputs that are logits.
+    rounding, scales: what is learned.  variable: of the roundings, "free" to go to any code, or "relaxed" between the two next to the
+    weight; penalty: how much a relaxed weight's being between codes adds to the relative loss (`learned.RelaxedWeight`).
+    held_out: share of the windows that decide whether the result is kept.  seed: of the batches.
     """
 
     steps: int = 200
@@ -60,6 +61,8 @@ class Settings:
     loss: Loss = "mse"
     rounding: bool = True
     scales: bool = True
+    variable: Variable = "free"
+    penalty: float = 10.0
     held_out: float = 0.125
     seed: int = 0
 
@@ -70,80 +73,15 @@ class Settings:
             raise ValueError(f"rates are 0 or more; got {self.rate:g} and {self.scale_rate:g}")
         if not 0 <= self.held_out < 1:
             raise ValueError(f"the share held out lies in [0, 1); got {self.held_out:g}")
-        if self.optimizer not in get_args(Optimizer) or self.loss not in get_args(Loss):
-            raise ValueError(
-                f"the optimizer is adam, sign or sgd and the loss mse, l1 or kl; got {self.optimizer!r} and {self.loss!r}"
-            )
-
-
-class LearnedScales:
-    """The scales of a quantized weight, with what is learned of them.
-
-    stretch: a [row blocks, column blocks], each scale being exp(a) times the one it started from, on the grid of scales.
-    """
-
-    def __init__(self, start: QTensor) -> None:
-        """start: a weight whose format has scales."""
-        assert start.scale is not None and start.format.scale is not None, "a format with scales"
-        self._grid = start.format.scale
-        self._stored = self._grid.decode(start.scale) if start.scale.dtype == torch.uint8 else start.scale
-        self._stored = self._stored.float()
-        self._factor = 1.0 if start.tensor_scale is None else float(start.tensor_scale)
-        self._over = start
-        self.stretch = torch.zeros_like(self._stored, requires_grad=True)
-
-    def each(self) -> Tensor:
-        """The scale of every weight, with the tensor scale, as `over_all`; differentiable."""
-        return over_all(self.stored() * self._factor, self._over)
-
-    def stored(self) -> Tensor:
-        """[row blocks, column blocks] as stored, without the tensor scale; differentiable."""
-        return straight(self._grid.round, self._stored * torch.exp(self.stretch))
-
-
-def over_all(blocks: Tensor, q: QTensor) -> Tensor:
-    """Block parameters of a quantized weight [row blocks, column blocks] for its elements [N, K]; a dimension that is one block stays 1."""
-    tall, wide = q.format.block
-    blocks = blocks.repeat_interleave(tall, 0)[: q.row_count] if tall else blocks
-    return blocks.repeat_interleave(wide, 1)[:, : q.col_count] if wide else blocks
-
-
-class LearnedWeight:
-    """One weight on its grid, with what is learned of it.
-
-    offset: V [N, K] added before rounding.  scales: None where the format has none.
-    """
-
-    def __init__(self, weight: Tensor, start: QTensor) -> None:
-        """weight: float [N, K], what was quantized.  start: its codes and scales."""
-        self.format: TensorFormat = start.format
-        self._start = start
-        fmt = start.format
-        zeros = start.zeros()
-        self._zero = None if zeros is None else over_all(zeros, start)
-        self.scales = None if start.scale is None else LearnedScales(start)
-        code = fmt.element.decode(start.unpacked()).float()
-        scale = over_all(start.scales(), start)
-        exact = weight.float() / torch.where(scale == 0, torch.ones(()), scale)
-        exact = exact if self._zero is None else exact + self._zero
-        # Where the start rounds as the weight alone would, its place between two codes is kept: it says how near the other code is.
-        self._unrounded = torch.where(fmt.element.round(exact) == code, exact, code)
-        # Codebooks and floats have steps of their own sizes: V counts the mean one.
-        values = fmt.element.values
-        self._step = float(values.max() - values.min()) / max(1, len(set(values.tolist())) - 1)
-        self.offset = torch.zeros(start.row_count, start.col_count, requires_grad=True)
-
-    def value(self) -> Tensor:
-        """[N, K] the weight as its codes and scales now give it; differentiable."""
-        code = straight(self.format.element.round, self._unrounded + self.offset * self._step)
-        code = code if self._zero is None else code - self._zero
-        return code if self.scales is None else code * self.scales.each()
-
-    def harden(self) -> QTensor:
-        """The codes and scales themselves."""
-        with torch.no_grad():
-            scale = None if self.scales is None else self.scales.stored()
-            return tensors.encode(self.value(), self.format, scale, self._start.zeros(), self._start.tensor_scale)
+        for what, given, known in (
+            ("the optimizer", self.optimizer, Optimizer),
+            ("the loss", self.loss, Loss),
+            ("the variable", self.variable, Variable),
+        ):
+            if given not in get_args(known):
+                raise ValueError(f"{what} is one of {', '.join(get_args(known))}; got {given!r}")
+        if not self.penalty >= 0:
+            raise ValueError(f"the penalty is 0 or more; got {self.penalty:g}")
 
 
 @dataclass(frozen=True)
@@ -195,6 +133,7 @@ def descend(
     name: str = "block",
     told: Told | None = None,
     weigh: Tensor | None = None,
+    penalty: Penalty | None = None,
 ) -> Descended[State]:
     """Lower the error of a block's outputs on `windows` windows from `start`, where the learner begins.
 
@@ -225,6 +164,8 @@ def descend(
             wanted = targets(batch)
             got = learner.forward(batch)
             loss = _loss(settings.loss, got, wanted, weigh)
+            extra = None if penalty is None else penalty((step - 1) / settings.steps)
+            loss = loss if extra is None else loss + extra
             if not bool(torch.isfinite(loss)):
                 break
             loss.backward()
@@ -248,17 +189,24 @@ class _Weights:
     """The roundings and scales of a block's weights, as a learner."""
 
     def __init__(self, parts: Mapping[str, tuple[Tensor, QTensor]], forward: Forward, settings: Settings) -> None:
-        self._learned = {key: LearnedWeight(weight, q) for key, (weight, q) in parts.items()} if settings.steps else {}
+        kind = RelaxedWeight if settings.variable == "relaxed" else LearnedWeight
+        self._learned = {key: kind(weight, q) for key, (weight, q) in parts.items()} if settings.steps else {}
         self._forward, self._settings = forward, settings
 
     def groups(self) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = []
         if self._settings.rounding and self._learned:
-            groups.append({"params": [w.offset for w in self._learned.values()], "lr": self._settings.rate})
+            rate = self._settings.rate / (SLOPE if self._settings.variable == "relaxed" else 1)
+            groups.append({"params": [w.offset for w in self._learned.values()], "lr": rate})
         stretches = [w.scales.stretch for w in self._learned.values() if w.scales is not None]
         if self._settings.scales and stretches:
             groups.append({"params": stretches, "lr": self._settings.scale_rate})
         return groups
+
+    def penalty(self, share: float) -> Tensor | None:
+        """The mean of the weights'; None where none has one."""
+        each = [one for w in self._learned.values() if (one := w.penalty(share)) is not None]
+        return self._settings.penalty * torch.stack(each).mean() if each and self._settings.penalty else None
 
     def forward(self, windows: Sequence[int]) -> Tensor:
         return self._forward({key: w.value() for key, w in self._learned.items()}, windows)
@@ -281,7 +229,8 @@ def reconstruct(
 ) -> Reconstructed:
     """Learn the roundings and scales of `parts` (name -> weight and where it starts) over `windows` windows; see `descend`."""
     start = {key: q for key, (_, q) in parts.items()}
-    done = descend(_Weights(parts, forward, settings), start, targets, windows, settings, name, told)
+    learner = _Weights(parts, forward, settings)
+    done = descend(learner, start, targets, windows, settings, name, told, penalty=learner.penalty)
     return Reconstructed(done.state, done.before, done.after, done.after < done.before)
 
 
@@ -320,6 +269,8 @@ def _loss(kind: Loss, got: Tensor, wanted: Tensor, weigh: Tensor | None = None) 
         return (got - wanted).square().mean() / wanted.square().mean()
     if kind == "l1":
         return (got - wanted).abs().mean() / wanted.abs().mean()
+    if kind == "cosine":
+        return 1 - torch.nn.functional.cosine_similarity(got, wanted, dim=-1).mean()
     return _divergence(got, wanted, weigh).mean()
 
 
@@ -335,8 +286,3 @@ def _optimizer(kind: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Opt
     if kind == "adam":
         return torch.optim.Adam(groups)
     return torch.optim.SGD(groups, momentum=0.9 if kind == "sgd" else 0.0)
-
-
-def straight(rounding: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """rounding(x), with the gradient of x."""
-    return x + (rounding(x.detach()) - x.detach())

@@ -57,7 +57,7 @@ def far(
     """KL divergence of the predictions, nats a token, that these transforms leave on the held-out windows, activations clipped and rounded.
 
     nearest: weights are rounded too, to the nearest; else they are exact, for methods that correct their errors by the inputs: GPTQ's codes
-    leave next to nothing beside the activations, where nearest ones would decide (benchmarks/NOTES.md, 2026-11-28).
+    leave next to nothing beside the activations, where nearest ones would decide (benchmarks/NOTES-quantization.md, 2026-11-28).
     """
     here = places(model.plan, formats, options)
     turns = {name: affine_of(place, found) for place in here for name in place.before}

@@ -29,7 +29,7 @@ from anybit.recipes.job import Job, check
 from anybit.recipes.journal import Journal
 from anybit.recipes.quantizer import Quantizer
 from anybit.recipes.recipe import KEEP, Recipe
-from anybit.recipes.reconstruction import Block
+from anybit.recipes.reconstruction import Block, rounding
 from anybit.recipes.sensitivity import Sensitivity
 from anybit.recipes.threads import each_on_a_thread
 from anybit.recipes.transforming import transformed
@@ -246,7 +246,8 @@ def _calibrated(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scal
                 original.drop()
             if any(not quantizer.rounds(item) for item in waiting) and (start, stop) in plan.blocks:
                 say((number + 0.9) / len(parts), f"learning part {number + 1} of {len(parts)}")
-                block = Block(plan, (start, stop), walk.states, float_walk.states, held)
+                setting = rounding(quantizer.inputs(), found)
+                block = Block(plan, (start, stop), walk.states, float_walk.states, held, setting)
                 found = _learned(job, found, quantizer, block, f"layer {plan.blocks.index((start, stop))}")
             for item in waiting:
                 if not pages.has_weight(item.name):  # what an interrupted run stored of this block is the same
@@ -277,7 +278,8 @@ def _finished(
         stored = {name: pages.get_weight(name)[0] for name in reports}
         ids = [{"ids": window} for window in job.windows.ids]
         part = (0, len(job.model.plan.ops))
-        made = Block(job.model.plan, part, ids, (), Held(Overlay(job.model.weights, stored)))
+        setting = rounding(quantizer.inputs(), learned)
+        made = Block(job.model.plan, part, ids, (), Held(Overlay(job.model.weights, stored)), setting)
         exact = Block(job.model.plan, part, ids, (), Held(job.model.weights))
 
         def targets(windows: Sequence[int]) -> torch.Tensor:

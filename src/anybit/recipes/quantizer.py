@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from anybit.formats import TensorFormat
-from anybit.quantize import obs, rtn, table
+from anybit.quantize import obs, rounded_inputs, rtn, table
 from anybit.quantize.result import Quantized
+from anybit.quantize.rounded_inputs import RoundInputs
 from anybit.quantize.statistics import Statistics
 from anybit.recipes.items import Item
 
@@ -42,6 +43,10 @@ class Quantizer:
                 stats.hessian, damping=self.options.damping, act_order=self.options.act_order, name=stats.name
             )
             self._factors[id(stats)] = (stats, factor)
+
+    def inputs(self) -> RoundInputs | None:
+        """How the method's options round the inputs of what it learns; None where they are exact."""
+        return rounded_inputs.rounding(self.options)
 
     def forget(self) -> None:
         """Let go of the factored Hessians."""

@@ -27,7 +27,7 @@ DEFAULT_CHOICES = (
     *(f"int{bits}/g64:e4m3fn+t" for bits in (5, 6, 8)),
 )
 """What a budget chooses from where the recipe does not say. One-byte scales: they lose less than the eighth of a bit that two-byte
-scales of 64 weights cost more, at any budget (benchmarks/NOTES.md, 2026-11-25)."""
+scales of 64 weights cost more, at any budget (benchmarks/NOTES-quantization.md, 2026-11-25)."""
 
 FINE_CHOICES = (
     "int5/g64:e4m3fn+t",
@@ -36,7 +36,7 @@ FINE_CHOICES = (
     "fp16",
 )
 """The same for budgets above FINE_ABOVE. Whole bits are too coarse there: at eight bits smaller groups lose less for what they cost, down
-to 16 weights, and from nine on some matrices in 16 bits do (benchmarks/NOTES.md, 2026-11-28)."""
+to 16 weights, and from nine on some matrices in 16 bits do (benchmarks/NOTES-quantization.md, 2026-11-28)."""
 
 FINE_ABOVE = 6.0
 """Bits a weight."""

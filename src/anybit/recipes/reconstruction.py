@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from anybit.models import Overlay, Plan
 from anybit.models.interpreter import Buffers, Setting, run
 from anybit.models.weights import Weights
+from anybit.quantize.rounded_inputs import RoundInputs
 from anybit.recipes.walk import Segment, live
 
 
@@ -63,3 +64,14 @@ class Block:
     @staticmethod
     def _flat(values: Sequence[Tensor]) -> Tensor:
         return torch.cat([value.reshape(-1, value.shape[-1]) for value in values], 1)
+
+
+def rounding(inputs: RoundInputs | None, names: Collection[str]) -> Setting | None:
+    """How operators run where the inputs of linears with these weights are rounded."""
+    if inputs is None:
+        return None
+
+    def multiply(site: str, x: Tensor, w: Tensor) -> Tensor:
+        return (inputs(x) if site.partition("[")[0] in names else x) @ w.T
+
+    return Setting(multiply=multiply)

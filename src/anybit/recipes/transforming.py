@@ -203,7 +203,7 @@ def _learned(job: Job, name: str, options: block_affine.Options, say: Say, piece
     """The tensors of block-affine transforms; each block's are journaled.
 
     "auto" learns from either start and keeps what leaves the lesser divergence: neither the squared errors of blocks nor the divergence
-    before learning tells which start learns better (benchmarks/NOTES.md, 2026-11-28).
+    before learning tells which start learns better (benchmarks/NOTES-quantization.md, 2026-11-28).
     """
     assert job.windows is not None, "transforms that look at inputs have been given text"
     model, formats, ids = job.model, _specs(job), job.windows.ids

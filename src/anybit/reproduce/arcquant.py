@@ -8,7 +8,7 @@ the channels twice, in one matrix and in two, beside the eighth that it should t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from anybit.formats import TensorFormat
-from anybit.ops import matmul, prepack
-from anybit.reproduce.clock import EVICT, medians, one_thread
+from anybit.ops import Packed, matmul, prepack
+from anybit.reproduce.clock import EVICT, copies, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import Subject
 from anybit.tensors import quantize
@@ -59,26 +59,30 @@ class Twice:
         self.columns = columns.reshape(-1)
         self.x, self.left = x, x[:, self.columns] / 16
         self.both = torch.cat([x, self.left], 1)
-        self.plain = prepack(quantize(w, FOUR))
-        self.rest = prepack(quantize(w[:, self.columns], FOUR))
-        self.whole = prepack(quantize(torch.cat([w, w[:, self.columns]], 1), FOUR))
+        self.plain = quantize(w, FOUR)
+        self.rest = quantize(w[:, self.columns], FOUR)
+        self.whole = quantize(torch.cat([w, w[:, self.columns]], 1), FOUR)
 
-    def one(self) -> Tensor:
+    def parts(self) -> tuple[Packed, Packed]:
+        """A copy of the weight and of its channels that are there twice, for `two`."""
+        return prepack(self.plain), prepack(self.rest)
+
+    def one(self, whole: Packed) -> Tensor:
         """In one matrix of more columns, as published."""
-        return matmul(self.both, self.whole)
+        return matmul(self.both, whole)
 
-    def two(self) -> Tensor:
+    def two(self, parts: tuple[Packed, Packed]) -> Tensor:
         """In a matrix of its own, which is added."""
-        return matmul(self.x, self.plain).add_(matmul(self.left, self.rest))
+        return matmul(self.x, parts[0]).add_(matmul(self.left, parts[1]))
 
 
 def _times(context: Context, rows: int, size: int, rounds: int) -> dict[str, float]:
     """How many times as long as the plain product, weights read from memory; predicted: by the number of channels."""
     twice = Twice(rows, size)
-    cases: dict[str, Callable[[], object]] = {
-        "plain": partial(matmul, twice.x, twice.plain),
-        "one": twice.one,
-        "two": twice.two,
+    cases = {
+        "plain": copies(partial(prepack, twice.plain), partial(matmul, twice.x)),
+        "one": copies(partial(prepack, twice.whole), twice.one),
+        "two": copies(twice.parts, twice.two),
     }
     with one_thread():
         seconds = medians(cases, rounds, EVICT, f"{rows} rows", context.progress)

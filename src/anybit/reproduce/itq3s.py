@@ -10,7 +10,7 @@ beside the paper's way, in which blocks of weights are rotated back while they a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from anybit import ops
 from anybit.formats import TensorFormat
 from anybit.ops import native
 from anybit.quantize.itq3_s import FORMAT
-from anybit.reproduce.clock import EVICT, medians, one_thread
+from anybit.reproduce.clock import EVICT, Case, copies, medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import Subject
 from anybit.tensors import ScaleRule, quantize
@@ -44,7 +44,7 @@ def run(context: Context, quick: bool) -> Mapping[str, Any]:
     for name in ("anybit-tiny",) if quick else ("anybit-tiny", "stories260k"):
         subject = Subject.open(context, name, 2000 if quick else 6000, 32 if quick else 64)
         figures[name.split("-")[-1]] = _model(context, subject)
-    figures["speed"] = _speed(context, 16384, 4096, 9 if quick else 31)
+    figures["speed"] = _speed(context, 4096, 9 if quick else 31)
     return figures
 
 
@@ -90,9 +90,8 @@ def _same() -> dict[str, float]:
     return {"error": float((there - back).abs() / back), "product": float((a - b).norm() / b.norm())}
 
 
-def _speed(context: Context, rows: int, size: int, rounds: int) -> dict[str, float]:
-    """Microseconds of one row by a matrix rows x size, read from memory, and of the rotation of that row, in cache; ratios of them, of the
-    rotation's to size x size.
+def _speed(context: Context, size: int, rounds: int) -> dict[str, float]:
+    """Microseconds of one row by a matrix size x size, read from memory, and of the rotation of that row, in cache; ratios of them.
 
     Both widths with exact and with 8-bit activations; the faster one counts.  The paper's way is flattered: rows already decoded, and in
     cache, are rotated back and multiplied.  Not a number without the native module.
@@ -101,27 +100,27 @@ def _speed(context: Context, rows: int, size: int, rounds: int) -> dict[str, flo
     if module is None:
         return dict.fromkeys(("rotation_gbs", "rotation_share", "over_four", "over_loading"), math.nan)
     g = torch.Generator().manual_seed(7)
-    x, w = torch.randn(1, size, generator=g), torch.randn(rows, size, generator=g)
+    x, w = torch.randn(1, size, generator=g), torch.randn(size, size, generator=g)
     three, four = quantize(w, TensorFormat.parse(FORMAT)), quantize(w, TensorFormat.parse("int4/g128"))
-    packed, others, decoded = ops.prepack(three), ops.prepack(four), three.rows(0, min(LOADED, rows)).dequantize()
+    decoded = three.rows(0, min(LOADED, size)).dequantize()
     turn, given, out = kernel(TURN.block), x.numpy(), np.empty((1, size), np.float32)
     turned = signs(size, TURN.seed or 0).numpy()
 
     def rotated() -> None:
         module.hadamard(given, turn.small, turn.order, turn.block, False, turned, out)
 
-    def ours(act: TensorFormat | None) -> Tensor:
+    def ours(act: TensorFormat | None, packed: ops.Packed) -> Tensor:
         rotated()
         return ops.matmul(torch.from_numpy(out), packed, act=act)
 
     def loading() -> None:
-        for _ in range(rows // len(decoded)):
+        for _ in range(size // len(decoded)):
             _loaded(x, decoded)
 
-    products: dict[str, Callable[[], object]] = {"loading": loading}
+    products: dict[str, Case | Sequence[Case]] = {"loading": loading}
     for act in (None, EIGHT):
-        products[f"three {act}"] = partial(ours, act)
-        products[f"four {act}"] = partial(ops.matmul, x, others, act=act)
+        products[f"three {act}"] = copies(partial(ops.prepack, three), partial(ours, act))
+        products[f"four {act}"] = copies(partial(ops.prepack, four), partial(ops.matmul, x, act=act))
     with one_thread():
         rotation = medians({"rotation": rotated}, rounds, 0, "rotating a row", context.progress)["rotation"]
         seconds = medians(products, rounds, EVICT, "one row", context.progress)
@@ -129,7 +128,7 @@ def _speed(context: Context, rows: int, size: int, rounds: int) -> dict[str, flo
     return {
         **{f"{name}_us": 1e6 * value for name, value in {**seconds, "rotation": rotation}.items()},
         "rotation_gbs": 8 * size / rotation / 1e9,
-        "rotation_share": rotation / best["three"] * rows / size,
+        "rotation_share": rotation / best["three"],
         "over_four": best["four"] / best["three"],
         "over_loading": seconds["loading"] / best["three"],
     }

@@ -8,6 +8,7 @@ thread: a product of 2048 x 2048 with 16 outlier channels, fixed or found in eve
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,11 +17,15 @@ import torch
 from torch import Tensor
 
 from anybit.formats import TensorFormat
+from anybit.models import TorchExecutor
+from anybit.models.evaluation import Remembering
+from anybit.models.plan import WeightRef
 from anybit.ops import matmul, prepack
 from anybit.quantize import llm_int8
 from anybit.reproduce.clock import medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import Subject
+from anybit.tensors import QTensor
 from anybit.transforms.split import Options, outlier_columns
 
 ROW = "int8/row"
@@ -52,6 +57,10 @@ def run(context: Context, quick: bool) -> Mapping[str, Any]:
             context.progress(f"{name} with 8-bit activations", done, len(rows))
             found = subject.tried(recipe, context.work, act)
             figures[label][key] = {**found, "rise": found["perplexity"] / base - 1}
+        if label == "outliers":
+            ways = ("tensor", "smoothquant", "smooth_everywhere")
+            context.progress(f"{name} with scales found beforehand", 0, 1)
+            figures["fixed"] = {key: _fixed(context, subject, ROWS[key][0]) for key in ways}
     figures["tensor_to_ours"] = figures["outliers"]["tensor"]["kl"] / figures["outliers"]["llm_int8"]["kl"]
     figures["row_to_ours"] = figures["outliers"]["row"]["kl"] / figures["outliers"]["llm_int8"]["kl"]
     speeds = {f"rows{rows}": _speed(context, rows, 2048, 15 if quick else 31) for rows in (32, 128)}
@@ -60,6 +69,30 @@ def run(context: Context, quick: bool) -> Mapping[str, Any]:
         **figures,
         "speed": {**speeds, **{key: pick(at[key] for at in speeds.values()) for key, pick in worst.items()}},
     }
+
+
+def _fixed(context: Context, subject: Subject, recipe: Mapping[str, Any]) -> dict[str, float]:
+    """The score with one scale for all inputs of a linear step, the largest magnitude on calibration text; what is larger is clipped."""
+    made = subject.quantized(recipe, context.work)
+    largest: dict[str, Tensor] = {}
+
+    def watch(ref: WeightRef, x: Tensor) -> None:
+        if isinstance(made.weights.resolve(ref), QTensor):
+            largest[ref.site] = torch.maximum(largest.get(ref.site, x.new_zeros(())), x.abs().amax())
+
+    def rounded(site: str, x: Tensor, w: Tensor) -> Tensor:
+        if site in largest:
+            scale = largest[site] / 127
+            x = (x / scale).round().clamp(-127, 127) * scale
+        return x @ w.T
+
+    executor = TorchExecutor(made.plan, made.weights, on_linear=watch)
+    for window in subject.calibration_windows():
+        executor.reset()
+        executor.forward(window)
+    found = subject.judged(Remembering(TorchExecutor(made.plan, made.weights, multiply=rounded)))
+    shutil.rmtree(made.path)
+    return found
 
 
 class Timed:
@@ -142,6 +175,12 @@ EXPERIMENT = Experiment(
         Check("with outliers: perplexity rises by half a per cent at most", "outliers.llm_int8.rise", "<=", 0.005),
         Check("with outliers: one scale a tensor diverges 10 times as much or more", "tensor_to_ours", ">=", 10.0),
         Check("with outliers: one scale a token diverges twice as much or more", "row_to_ours", ">=", 2.0),
+        Check(
+            "with outliers, a scale found beforehand: less with SmoothQuant than without",
+            "fixed.smoothquant.kl",
+            "<",
+            "fixed.tensor.kl",
+        ),
         Check("without outliers: one scale a token costs 1 % at most", "plain.row.rise", "<=", 0.01),
         Check("without outliers: so does the decomposition", "plain.llm_int8.rise", "<=", 0.01),
         Check("32 and 128 rows: 8 bits 1.8 times as fast as torch in float32 or more", "speed.over_torch", ">=", 1.8),
@@ -161,6 +200,8 @@ EXPERIMENT = Experiment(
         "KL": "outliers.llm_int8.kl",
         "of one scale a token": "outliers.row.kl",
         "of SmoothQuant": "outliers.smoothquant.kl",
+        "of SmoothQuant, scales found beforehand": "fixed.smoothquant.kl",
+        "of rounding, scales found beforehand": "fixed.tensor.kl",
         "over torch float32": "speed.over_torch",
         "cost of outlier channels": "speed.cost",
         "fixed over found": "speed.over_dynamic",

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import mmap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from anybit.cli.bench.rounds import Cold
 from anybit.cli.machine import last_level_cache
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LEAST_READ = 128 << 20
 COPY_BYTES = 96 << 20
@@ -34,30 +40,41 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(theirs)
 
 
+def ones(size: int) -> NDArray[np.uint8]:
+    """Bytes to read, on huge pages where there are any, as packed weights are. Not zeros, which would all be one page."""
+    import numpy as np
+
+    aligned = 2 << 20
+    memory = mmap.mmap(-1, size + aligned)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(memory, np.uint8)  # which keeps the mapping
+    skipped = -whole.ctypes.data % aligned
+    found = whole[skipped : skipped + size]
+    found.fill(1)
+    return found
+
+
 def evictor() -> Callable[[], object]:
     """A function that reads twice as many bytes as the largest cache holds, so that nothing of before is left in it.
 
     It uses anybit's pool, whose threads sleep soon: those of torch would go on spinning beside what is measured next.
     """
-    import numpy as np
-
     from anybit import _native
 
-    buffer = np.full(max(LEAST_READ, 2 * last_level_cache()), 1, np.uint8)  # zeros would all be one page
+    buffer = ones(max(LEAST_READ, 2 * last_level_cache()))
     return lambda: _native.read_through(buffer)
 
 
 def reader() -> Callable[[], float]:
     """A function that measures bytes/s of reading memory as products read their weights: in the shared pool, 8 MiB a call, after the
     caches were cleared (`evictor`). Lower than `read_bandwidth`, which is the best of many slices."""
-    import numpy as np
-
     from anybit import _native
 
-    def read(buffer: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> Callable[[], object]:
+    def read(buffer: NDArray[np.uint8]) -> Callable[[], object]:
         return lambda: _native.read_through(buffer)
 
-    sample = Cold([read(np.full(READ_BYTES, 1, np.uint8)) for _ in range(MOST_COPIES)])
+    sample = Cold([read(ones(READ_BYTES)) for _ in range(MOST_COPIES)])
     return lambda: READ_BYTES / sample()
 
 
