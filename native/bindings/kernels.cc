@@ -8,11 +8,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 
 #include "bindings/module.hpp"
+#include "bindings/product.hpp"
 #include "generic/arena.hpp"
 #include "generic/dispatch.hpp"
 #include "generic/matmul.hpp"
@@ -25,14 +25,6 @@ namespace {
 template <class T, int Rank> using In = nb::ndarray<const T, nb::ndim<Rank>, nb::c_contig, nb::device::cpu>;
 template <class T, int Rank> using Out = nb::ndarray<T, nb::ndim<Rank>, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-// The sentence is put together where it is needed only: a call of a small product has microseconds.
-template <class... Part> void require(bool holds, const Part&... parts) {
-  if (holds) return;
-  std::ostringstream sentence;
-  (sentence << ... << parts);
-  throw std::invalid_argument(sentence.str());
-}
 
 ScaleKind scale_kind(const std::string& name) {
   if (name == "none") return ScaleKind::none;
@@ -87,23 +79,6 @@ WeightPtr pack_plain(Bytes values, int64_t n, int64_t k, const std::string& type
   return pack_dense(*default_pool(), s);
 }
 
-// Kept between calls: nothing is allocated once it is large enough.
-Activations& activations_for(const ThreadPool& pool, int64_t m, int64_t k, double stretch = 1.0) {
-  static thread_local Activations kept;
-  kept.reserve(m, k, pool.size(), stretch);
-  return kept;
-}
-
-void product(const Weight& w, const float* x, int64_t m, int64_t k, const ActSpec& spec, float* y, const Epilogue& epilogue) {
-  nb::gil_scoped_release release;
-  const auto pool = default_pool();
-  Activations& prepared = activations_for(*pool, m, k, static_cast<double>(w.slots) / static_cast<double>(k));
-  pool->run([&](Team& team) {
-    const Activations& a = prepare(team, prepared, x, m, k, k, spec);
-    matmul(team, w, a, y, w.n, epilogue);
-  });
-}
-
 // x [m, k] times the transposed weight, in a tree over leaves [first, last) of its columns.
 void tree_rows(const WeightPtr& w, In<float, 2> x, int64_t first, int64_t last, Out<float, 2> out) {
   const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
@@ -115,26 +90,6 @@ void tree_rows(const WeightPtr& w, In<float, 2> x, int64_t first, int64_t last, 
   Epilogue epilogue;
   epilogue.tree = true, epilogue.first_leaf = first, epilogue.last_leaf = last;
   product(*w, x.data(), m, k, {.act = Act::exact, .geometry = w->geometry}, out.data(), epilogue);
-}
-
-// How x is prepared for a weight.  act_group -1: exact; -2: rounded to bf16; 0: integers of at most `levels` with a scale a
-// row; else a scale a group, of which the first `wide` have 127 levels.  whole, "any" or "power": one scale for all rows.
-ActSpec spec_for(const Weight& w, int64_t act_group, int levels, int64_t wide, const std::string& whole) {
-  ActSpec spec;
-  const bool words = w.kind == ElementKind::int16;
-  spec.act = act_group < -1 ? Act::bf16 : act_group < 0 ? Act::exact : words ? Act::int16 : Act::int8;
-  spec.group = act_group > 0 && act_group < w.k ? act_group : 0;
-  spec.geometry = w.geometry;
-  const int most = words ? 32767 : 127;
-  require(levels >= 1 && levels <= most, "activation codes have 1 to ", most, " levels; got ", levels);
-  require(wide >= 0, "the number of groups with 127 levels is not negative; got ", wide);
-  require(whole.empty() || whole == "any" || whole == "power", "one scale for all rows is of any size or a power; got '", whole, "'");
-  require(whole.empty() || (act_group == 0 && wide == 0), "one scale for all rows leaves none to groups");
-  spec.levels = levels, spec.wide = wide, spec.whole = !whole.empty(), spec.power = whole == "power";
-  spec.values = spec.act == Act::int8 && !has_integer_form(w);
-  require(spec.group == 0 || spec.geometry.takes(spec.group),
-          "activation groups must be a multiple of 32 (or the weight's group); got ", act_group);
-  return spec;
 }
 
 void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<float, 2> out, std::optional<In<float, 1>> bias,

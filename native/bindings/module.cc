@@ -3,6 +3,7 @@
 NB_MODULE(_native, m) {
   m.doc() = "anybit's native kernels; use anybit.ops and anybit.runtime instead of calling this module.";
   bind_kernels(m);
+  bind_quick(m);
   bind_cast(m);
   bind_sweep(m);
   bind_planes(m);

@@ -3,6 +3,7 @@
 #include <nanobind/nanobind.h>
 
 void bind_kernels(nanobind::module_& m);
+void bind_quick(nanobind::module_& m);
 void bind_cast(nanobind::module_& m);
 void bind_sweep(nanobind::module_& m);
 void bind_planes(nanobind::module_& m);

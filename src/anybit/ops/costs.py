@@ -27,6 +27,8 @@ from anybit.errors import AnybitError
 
 SCHEMA = 1
 SHIPPED = Path(__file__).with_name("shipped_costs.json")
+edition = 0
+"""How often tables were forgotten: what was chosen by an earlier one is chosen again."""
 
 
 @dataclass(frozen=True)
@@ -269,4 +271,6 @@ def of(isa: str, threads: int) -> tuple[Costs, bool]:
 
 def forget() -> None:
     """Look for tables again at the next prediction."""
+    global edition
+    edition += 1
     of.cache_clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from anybit.formats import TensorFormat
+from anybit.ops import costs as known
 from anybit.ops import native, reference
 from anybit.ops.costs import Costs
 from anybit.ops.dispatch import Kernel, Problem, calibrated, choose, costs
@@ -48,6 +50,19 @@ def matmul(
     that depends on k only, so that batches, splits and tensor-parallel parts do not show in the result.
     Raises ValueError where the shapes do not fit, and for options that exclude each other.
     """
+    # The shortest products take as long as a dozen steps of Python: what the call before settled is not looked up again.
+    if type(w) is Packed and w.quick and type(x) is Tensor and (out_dtype is None or out_dtype is _FLOAT):
+        rounded, edition, run = w.quick[0]
+        if (
+            rounded is act
+            and edition == known.edition
+            and multiply == "exact"
+            and accumulate is None
+            and determinism == "none"
+        ):
+            done: Tensor | None = run(x, bias)
+            if done is not None:
+                return done
     plain = multiply == "exact" and accumulate is None and determinism == "none"
     emulate = not plain and _emulates(multiply, accumulate, determinism)
     k = w.k if isinstance(w, Packed) else w.shape[-1]
@@ -87,10 +102,33 @@ def _runner(x: Tensor, w: Weight, act: TensorFormat | None) -> Callable[..., Ten
     if not isinstance(w, Packed) or w.handle is None:
         return _bound(choose(KERNELS, problem_of(x, w, act)).kernel, act)
     key = x.numel() // max(1, w.k), act, x.device, costs()
-    runner: Callable[..., Tensor] | None = w.kernels.get(key)
-    if runner is None:
-        runner = w.kernels[key] = _bound(choose(KERNELS, problem_of(x, w, act)).kernel, act)
-    return runner
+    settled = w.kernels.get(key)
+    if settled is None:
+        quick, runner = None, _bound(choose(KERNELS, problem_of(x, w, act)).kernel, act)
+        if isinstance(runner, partial) and runner.func is run_native and _exchanges():
+            given = {_QUICK[name]: value for name, value in runner.keywords.items()}
+            quick = _native().Quick(Tensor, w.handle, key[0], **given)
+        settled = w.kernels[key] = runner, quick
+    chosen: Callable[..., Tensor] = settled[0]
+    if settled[1] is not None:
+        w.quick[:] = [(act, known.edition, settled[1])]
+    return chosen
+
+
+@functools.cache
+def _exchanges() -> bool:
+    """Whether this torch gives and takes tensors in C (from 2.10 on)."""
+    return bool(_native().exchanges(Tensor))
+
+
+def _native() -> Any:
+    module = native.load()
+    assert module is not None, "packed weights come from the native module"
+    return module
+
+
+_QUICK = {"group": "act_group", "levels": "levels", "whole": "whole"}
+_FLOAT = torch.float32
 
 
 def _bound(kernel: Kernel, act: TensorFormat | None) -> Callable[..., Tensor]:
@@ -99,8 +137,8 @@ def _bound(kernel: Kernel, act: TensorFormat | None) -> Callable[..., Tensor]:
         of = reference.integer_act(act, tiles=True)
         assert of is not None, "the kernel accepted the activations"
         return partial(run_native, group=of.group, levels=of.levels, whole=of.whole)
-    if kernel.run is _run_exact and act == _BF16:
-        return partial(run_native, group=-2)
+    if kernel.run is _run_exact and (act is None or act == _BF16):
+        return partial(run_native, group=-1 if act is None else -2)
     return partial(kernel.run, act=act)
 
 
@@ -290,11 +328,9 @@ def run_native(
 
     wide: of how many first groups the codes are of 8 bits whatever `levels`.  whole: as `reference.IntegerActivations` has it.
     """
-    module = native.load()
-    assert module is not None, "packed weights come from the native module"
     rows = as_rows(x)
     y = np.empty((rows.shape[0], w.n), np.float32)  # half the time of an empty tensor and its view
-    module.matmul(w.handle, rows.numpy(), group, y, _bias(bias), False, False, levels, wide, whole)
+    _native().matmul(w.handle, rows.numpy(), group, y, _bias(bias), False, False, levels, wide, whole)
     out = torch.from_numpy(y)
     return out if rows is x else out.reshape(*x.shape[:-1], w.n)
 

@@ -43,6 +43,8 @@ class Packed:
     levels: Levels = "exact"
     kernels: dict[Any, Any] = field(default_factory=dict, repr=False)
     """What `matmul` has chosen for numbers of rows and activations before."""
+    quick: list[tuple[Any, int, Any]] = field(default_factory=list, repr=False)
+    """The last of it as one (activations, edition of the costs, product in C); empty where there is none."""
 
     @property
     def name(self) -> str:
