@@ -1,10 +1,12 @@
 """Methods of post-training quantization side by side at equal bytes: perplexity, and KL divergence to the unquantized model.
 
-    python benchmarks/ptq.py --work DIR [--models anybit-tiny,lm-outliers,stories260k,vit,resnet20] [--data DIR] [--bits 8,4,3,2] > table.md
+    python benchmarks/ptq.py --work DIR [--models anybit-tiny,lm-outliers,stories260k,vit,resnet20] [--data DIR] [--bits 8,4,3,2]
+        [--act int8/tensor] > table.md
 
 Every cell is one `recipes.run`, scored with exact activations (or those named in the row); it is kept in DIR by its recipe, model and
 text, so that the script goes on where it was and measures only what has changed. After a change of the code itself, take another DIR.
-Networks that classify images (vit, resnet20) are calibrated and scored as the zoo does it: KL divergence of the classes, accuracy.
+Networks that classify images (vit, resnet20) are calibrated and scored as the zoo does it: KL divergence of the classes, accuracy; with
+--act the family of learned roundings is compared on them, the inputs of all layers rounded.
 """
 
 from __future__ import annotations
@@ -156,6 +158,25 @@ def network_rows(bits: int) -> dict[str, dict[str, Any]]:
     return found
 
 
+LEARNED = {"scales": False, "rate": 0.01, "steps": 400}
+"""Of roundings alone, as their papers have them."""
+
+
+def family_rows(bits: int, act: str) -> dict[str, dict[str, Any]]:
+    """label -> as of `network_rows`, with the format of activations: AdaRound, BRECQ, QDrop, and what anybit makes of them."""
+    learned = {"weights": f"int{bits}/row", "method": "gradient_ptq", "act": act}
+    relaxed = {**LEARNED, "variable": "relaxed", "start": "rtn"}
+    return {
+        "rtn": {"weights": f"int{bits}/row", "method": "rtn", "act": act},
+        "gptq": {"weights": f"int{bits}/row", "method": "gptq", "act": act},
+        "AdaRound": {**learned, "options": {**relaxed, "unit": "layer"}},
+        "BRECQ": {**learned, "options": relaxed},
+        "QDrop": {**learned, "options": {**relaxed, "act": act}},
+        "gradient_ptq": {**learned, "options": {"steps": 400}},
+        "gradient_ptq, act": {**learned, "options": {"steps": 400, "act": act}},
+    }
+
+
 def classes(network: nn.Module) -> Tensor:
     """Log probabilities [images, classes] of the first 1,000 test images of CIFAR-10."""
     with torch.no_grad():
@@ -179,7 +200,9 @@ def measure_network(name: str, row: dict[str, Any], work: Path) -> dict[str, Any
     calibration = NETWORKS[name].calibration
     chosen = uniform(made, TensorFormat.parse(row["weights"]))
     try:
-        quantize_module(made, chosen, row["method"], calibration() if calibration else (), row.get("options"))
+        batches, act = calibration() if calibration else (), row.get("act")
+        rounded = TensorFormat.parse(act) if act else None
+        quantize_module(made, chosen, row["method"], batches, row.get("options"), act=rounded)
     except RecipeError as error:
         return {"refused": str(error)}
     held = {label: layer.weight for label, layer in made.named_modules() if isinstance(layer, Holder)}
@@ -202,14 +225,17 @@ def measure_network(name: str, row: dict[str, Any], work: Path) -> dict[str, Any
     return found
 
 
-def network_tables(name: str, widths: list[int], wanted: list[str], work: Path) -> None:
-    """Print a table a width."""
+def network_tables(name: str, widths: list[int], wanted: list[str], work: Path, act: str | None) -> None:
+    """Print a table a width. act: format of all inputs, for the family of learned roundings."""
     right = 100 * float((classes(zoo.load(name)).argmax(-1) == scored_images()[1]).double().mean())
     print(f"\n### {name}: {right:.1f} % of 1,000 images right unquantized\n", flush=True)
     refused: dict[str, str] = {}
     for bits in widths:
-        print(f"| {bits} bits | bits a weight | right | KL, nats an image | same first choice |\n|---|---|---|---|---|")
-        for label, row in network_rows(bits).items():
+        given = f", inputs {act}" if act else ""
+        print(
+            f"| {bits} bits{given} | bits a weight | right | KL, nats an image | same first choice |\n|---|---|---|---|---|"
+        )
+        for label, row in (family_rows(bits, act) if act else network_rows(bits)).items():
             if wanted and label not in wanted:
                 continue
             found = measure_network(name, row, work)
@@ -253,13 +279,14 @@ def main() -> None:
     parser.add_argument("--bits", default="8,4,3,2")
     parser.add_argument("--rows", default="", help="labels of rows, with semicolons between them; all by default")
     parser.add_argument("--no-activations", action="store_true")
+    parser.add_argument("--act", help="of networks: round the inputs of all layers so, and compare learned roundings")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     wanted = [name.strip() for name in given.rows.split(";") if name.strip()]
     for name in given.models.split(","):
         if name in NETWORKS:
-            network_tables(name, [int(b) for b in given.bits.split(",")], wanted, given.work)
+            network_tables(name, [int(b) for b in given.bits.split(",")], wanted, given.work, given.act)
             continue
         folder = given.data / name if name == "stories260k" else loading.folder(name)
         calibration, heldout = texts(folder, given.data, given.work)

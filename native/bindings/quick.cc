@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 
 #include <array>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -76,14 +77,15 @@ struct Quick {
     }
     Tensor wanted = in;
     wanted.data = nullptr, wanted.shape = shape.data(), wanted.strides = nullptr, wanted.byte_offset = 0;
-    ManagedTensor* made = nullptr;
-    if (api->allocate(&wanted, &made, nullptr, [](void*, const char*, const char*) {}) != 0) {
+    ManagedTensor* allocated = nullptr;
+    if (api->allocate(&wanted, &allocated, nullptr, [](void*, const char*, const char*) {}) != 0) {
       PyErr_Clear();
       return nb::none();
     }
+    std::unique_ptr<ManagedTensor, void (*)(ManagedTensor*)> made(allocated, [](ManagedTensor* t) { t->deleter(t); });
     product(*weight, values(in), m, weight->k, spec, const_cast<float*>(values(made->tensor)), epilogue);
     void* object = nullptr;
-    if (api->give(made, &object) != 0) throw nb::python_error();
+    if (api->give(made.release(), &object) != 0) throw nb::python_error();
     return nb::steal(static_cast<PyObject*>(object));
   }
 };

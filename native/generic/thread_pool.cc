@@ -10,17 +10,19 @@
 namespace anybit {
 namespace {
 
-constexpr int kIdleSpins = 20000;  // about half a millisecond between jobs before a worker sleeps
+int allowed_cores() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+  const unsigned cores = std::thread::hardware_concurrency();
+  return cores ? static_cast<int>(cores) : 1;
+}
 
 int usable_cores() {
   if (const char* text = std::getenv("ANYBIT_THREADS"); text && *text) {
     const int threads = std::atoi(text);
     if (threads >= 1 && threads <= 1024) return threads;
   }
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-  const unsigned cores = std::thread::hardware_concurrency();
-  return cores ? static_cast<int>(cores) : 1;
+  return allowed_cores();
 }
 
 std::mutex pool_lock;
@@ -34,8 +36,10 @@ void forget_pool_in_child() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int size) : size_(size), barrier_(size) {
+ThreadPool::ThreadPool(int size) : size_(size), barrier_(size), roomy_(size <= allowed_cores()) {
   if (size < 1) throw std::invalid_argument("a thread pool needs at least 1 thread; got " + std::to_string(size));
+  core_.reset(new std::atomic<int>[static_cast<size_t>(size)]);
+  for (int rank = 0; rank < size; ++rank) core_[static_cast<size_t>(rank)].store(-1, std::memory_order_relaxed);
   for (int rank = 1; rank < size; ++rank) threads_.emplace_back([this, rank] { work(rank); });
 }
 
@@ -49,12 +53,32 @@ ThreadPool::~ThreadPool() {
   for (auto& thread : threads_) thread.join();
 }
 
+void ThreadPool::settle(int rank) {
+  const int here = sched_getcpu();
+  core_[static_cast<size_t>(rank)].store(here, std::memory_order_relaxed);
+  cpu_set_t lower;
+  CPU_ZERO(&lower);
+  for (int other = 0; other < rank; ++other) {
+    const int core = core_[static_cast<size_t>(other)].load(std::memory_order_relaxed);
+    if (core >= 0 && core < CPU_SETSIZE) CPU_SET(core, &lower);
+  }
+  if (!roomy_ || here < 0 || here >= CPU_SETSIZE || !CPU_ISSET(here, &lower)) return;
+  cpu_set_t allowed, free;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  CPU_AND(&free, &allowed, &lower);
+  CPU_XOR(&free, &free, &allowed);
+  if (CPU_COUNT(&free) == 0 || sched_setaffinity(0, sizeof free, &free) != 0) return;
+  sched_setaffinity(0, sizeof allowed, &allowed);  // it stays where it is now, unless the scheduler knows better
+  core_[static_cast<size_t>(rank)].store(sched_getcpu(), std::memory_order_relaxed);
+}
+
 void ThreadPool::work(int rank) {
   uint32_t seen = 0;
   for (;;) {
-    wait_while(epoch_, seen, kIdleSpins);
+    wait_while(epoch_, seen);
     ++seen;
     if (stop_) return;
+    settle(rank);
     Team team{rank, size_, &barrier_};
     job_(context_, team);
     done_.fetch_add(1, std::memory_order_acq_rel);
@@ -66,13 +90,14 @@ void ThreadPool::run_raw(Job job, void* context) {
   std::lock_guard lock(turn_);
   Team team{0, size_, &barrier_};
   if (size_ == 1) return job(context, team);
+  settle(0);
   job_ = job;
   context_ = context;
   const uint32_t target = done_.load(std::memory_order_relaxed) + static_cast<uint32_t>(size_ - 1);
   epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();
   job(context, team);
-  for (uint32_t done; (done = done_.load(std::memory_order_acquire)) != target;) wait_while(done_, done, kIdleSpins);
+  for (uint32_t done; (done = done_.load(std::memory_order_acquire)) != target;) wait_while(done_, done);
 }
 
 std::shared_ptr<ThreadPool> default_pool() {

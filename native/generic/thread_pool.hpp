@@ -3,9 +3,14 @@
 //   pool.run([&](Team& team) { stage_one(team); team.barrier(); stage_two(team); });
 //
 // The caller is rank 0.  A whole decode step is one run() with many barriers: a barrier among running threads costs two cache line
-// transfers, waking sleeping threads costs a system call.  Waiting threads spin for a short while, then sleep on a futex.
+// transfers, waking sleeping threads costs a system call and, where the core of a virtual machine has halted, 0.3 to 0.6 ms.  Waiting
+// threads spin longer than that before they sleep on a futex.  Linux wakes a thread beside the one that woke it rather than on a halted
+// core whose virtual processor the host has put aside; there it would wait until the other stops spinning, call after call.  So who
+// spins long yields now and then, and a rank that finds itself on the core of a lower one moves away.
 // The function must not throw: the other ranks would wait at a barrier for ever.
 #pragma once
+
+#include <sched.h>
 
 #include <atomic>
 #include <cstdint>
@@ -46,10 +51,14 @@ inline Share share(const Team& team, int64_t items, int64_t grain = 1) {
   return {begin < items ? begin : items, end < items ? end : items};
 }
 
-// Waits until `word` differs from `old`: spins about 50 us (several barriers' worth), then sleeps.
-inline void wait_while(const std::atomic<uint32_t>& word, uint32_t old, int spins) {
-  for (int i = 0; i < spins; ++i) {
+constexpr int kSpins = 20000;      // about a millisecond, for a pause takes 140 cycles (44 or 10 on older processors)
+constexpr int kSpinsToYield = 400;  // the first time; then after twice as many each
+
+// Waits until `word` differs from `old`.
+inline void wait_while(const std::atomic<uint32_t>& word, uint32_t old) {
+  for (int i = 0, yield = kSpinsToYield; i < kSpins; ++i) {
     if (word.load(std::memory_order_acquire) != old) return;
+    if (i == yield) sched_yield(), yield *= 2;
     cpu_relax();
   }
   while (word.load(std::memory_order_acquire) == old) word.wait(old, std::memory_order_acquire);
@@ -65,7 +74,7 @@ class Barrier {
       generation_.store(generation + 1, std::memory_order_release);
       generation_.notify_all();
     } else {
-      wait_while(generation_, generation, 4000);
+      wait_while(generation_, generation);
     }
   }
 
@@ -100,6 +109,7 @@ class ThreadPool {
   using Job = void (*)(void*, Team&);
   void run_raw(Job job, void* context);
   void work(int rank);
+  void settle(int rank);  // notes the core this rank runs on: another one than those of lower ranks, if there are enough
 
   const int size_;
   Barrier barrier_;
@@ -108,6 +118,8 @@ class ThreadPool {
   Job job_ = nullptr;
   void* context_ = nullptr;
   bool stop_ = false;
+  const bool roomy_;                          // whether there is a core for every rank
+  std::unique_ptr<std::atomic<int>[]> core_;  // of each rank when it last began a job
   std::mutex turn_;
   std::vector<std::thread> threads_;
 };
