@@ -158,7 +158,7 @@ def network_rows(bits: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-LEARNED = {"scales": False, "rate": 0.01, "steps": 400}
+LEARNED = {"scales": False, "rate": 0.01, "steps": 200}
 """Of roundings alone, as their papers have them."""
 
 
@@ -172,8 +172,8 @@ def family_rows(bits: int, act: str) -> dict[str, dict[str, Any]]:
         "AdaRound": {**learned, "options": {**relaxed, "unit": "layer"}},
         "BRECQ": {**learned, "options": relaxed},
         "QDrop": {**learned, "options": {**relaxed, "act": act}},
-        "gradient_ptq": {**learned, "options": {"steps": 400}},
-        "gradient_ptq, act": {**learned, "options": {"steps": 400, "act": act}},
+        "gradient_ptq": {**learned, "options": {}},
+        "gradient_ptq, act": {**learned, "options": {"act": act}},
     }
 
 
