@@ -74,6 +74,7 @@ def _learned(
     method: Method,
     options: Any,
 ) -> dict[str, Quantized]:
+    """What the method's two phases make of the layers, with what they report."""
     details: dict[str, Value] = {}
     made = {name: each.qtensor for name, each in found.items()}
     if method.refine is not None:

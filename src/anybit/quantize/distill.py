@@ -42,10 +42,10 @@ class Options(gradient_ptq.Options):
 
 def whole(options: Any) -> Settings:
     """The settings of a pass over the whole model: the options of their names, with `model_steps`, `model_rate` and `model_scale_rate`,
-    the loss "kl", and what there is no option for as it is by itself."""
+    the loss "kl", codes that are free to go anywhere, and what there is no option for as it is by itself."""
     own = {field.name: getattr(options, field.name) for field in fields(Settings) if hasattr(options, field.name)}
     own |= {"steps": options.model_steps, "rate": options.model_rate, "scale_rate": options.model_scale_rate}
-    return Settings(**{**own, "loss": "kl"})
+    return Settings(**{**own, "loss": "kl", "variable": "free"})
 
 
 quantize = gptq.under("distill", gradient_ptq.quantize)

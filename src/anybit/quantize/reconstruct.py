@@ -138,7 +138,7 @@ def descend(
     """Lower the error of a block's outputs on `windows` windows from `start`, where the learner begins.
 
     weigh: [versions] of a learner whose outputs are [versions, rows, choices], all to match the same targets, under "kl": what is lowered
-    is the sum of their divergences, so weighed.
+    is the sum of their divergences, so weighed.  penalty: what the learner adds to the loss.
     Equal arguments on equal threads give equal bits.  RecipeError where the block's first outputs are NaN or infinite; where they become
     so, learning ends with the best state until then.
     """
