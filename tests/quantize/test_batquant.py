@@ -7,6 +7,7 @@ from tests.quantize.test_gptq import problem
 from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
 from anybit.quantize import batquant, gptq
+from anybit.quantize.learned import rounded
 from anybit.tensors import quantize
 from anybit.transforms.block_affine import BlockAffine, Options
 from anybit.transforms.hadamard import hadamard
@@ -25,7 +26,7 @@ class Layer:
 
     def outputs(self, matrix: torch.Tensor, affine: BlockAffine, windows: list[int]) -> torch.Tensor:
         y = affine.clip(affine.forward(self.x[windows]))
-        return batquant.round_activations(y, FOUR) @ matrix.T
+        return rounded(y, FOUR) @ matrix.T
 
     def learn(self, **options: object) -> batquant.Learned:
         return batquant.learn(
@@ -54,7 +55,7 @@ def test_learned_transforms_beat_hadamard_and_rounding_on_fresh_tokens(clip: boo
     wanted = x @ w.T
 
     def of(x: torch.Tensor, w: torch.Tensor) -> float:
-        got = batquant.round_activations(x, FOUR) @ quantize(w, FOUR).dequantize().T
+        got = rounded(x, FOUR) @ quantize(w, FOUR).dequantize().T
         return float((got - wanted).norm() / wanted.norm())
 
     assert layer.error(affine) < 0.9 * of(hadamard(x, 32), hadamard(w, 32)) < of(x, w)
@@ -93,7 +94,7 @@ def test_rates_that_blow_up_leave_the_start() -> None:
 
 def test_gradients_pass_rounding_straight_through() -> None:
     x = torch.randn(4, 64, requires_grad=True)
-    batquant.round_activations(x, FOUR).sum().backward()
+    rounded(x, FOUR).sum().backward()
     assert torch.equal(x.grad, torch.ones(4, 64))
 
 

@@ -11,7 +11,7 @@ from anybit import models, recipes
 from anybit.formats import TensorFormat
 from anybit.models import Model, TorchExecutor
 from anybit.models.evaluation import divergence
-from anybit.quantize.batquant import round_activations
+from anybit.quantize.learned import rounded
 from anybit.recipes import affine, transforming
 from anybit.tensors import quantize
 from anybit.transforms.block_affine import Options
@@ -50,7 +50,7 @@ def test_the_divergence_is_that_of_dense_transforms(nearest: bool, model: Path) 
         p = turns[site].matrix().double()
         turned = (w.double() @ torch.linalg.inv(p).T).float()
         turned = quantize(turned, FOUR).dequantize() if nearest else turned
-        return round_activations(turns[site].clip((x.double() @ p).float()), FOUR) @ turned.T
+        return rounded(turns[site].clip((x.double() @ p).float()), FOUR) @ turned.T
 
     assert len(turns) == 14 and all(turn.kept is not None for turn in turns.values())
     exact = TorchExecutor(outliers.plan, outliers.weights)

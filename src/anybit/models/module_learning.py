@@ -17,11 +17,9 @@ from torch.func import functional_call
 
 from anybit.errors import RecipeError
 from anybit.formats import TensorFormat
-from anybit.quantize.reconstruct import Forward, Targets
 from anybit.quantize.result import Quantized, Value
 from anybit.quantize.rounded_inputs import rounding
 from anybit.quantize.table import Method
-from anybit.tensors import QTensor
 
 WINDOW = 8
 """Samples of a calibration batch that make one window of the trainer."""
@@ -60,32 +58,18 @@ def learn(
         name: (weights[name].flatten(1) if each.unrounded is None else each.unrounded, each.qtensor)
         for name, each in found.items()
     }
-    with _rounding(model, found, options):
-        return _learned(found, weights, parts, forward, targets, len(windows), method, options)
-
-
-def _learned(
-    found: Mapping[str, Quantized],
-    weights: Mapping[str, Tensor],
-    parts: Mapping[str, tuple[Tensor, QTensor]],
-    forward: Forward,
-    targets: Targets,
-    windows: int,
-    method: Method,
-    options: Any,
-) -> dict[str, Quantized]:
-    """What the method's two phases make of the layers, with what they report."""
     details: dict[str, Value] = {}
     made = {name: each.qtensor for name, each in found.items()}
-    if method.refine is not None:
-        done = method.refine(parts, forward, targets, windows, options, "the module")
-        made = dict(done.weights)
-        details |= {"block_error_before": done.before, "block_error_after": done.after, "kept": done.kept}
-    if method.finish is not None:
-        again = {name: (weights[name].flatten(1), q) for name, q in made.items()}
-        done = method.finish(again, forward, targets, windows, options)
-        made = dict(done.weights)
-        details |= {"kl_before": done.before, "kl_after": done.after}
+    with _rounding(model, found, options):
+        if method.refine is not None:
+            done = method.refine(parts, forward, targets, len(windows), options, "the module")
+            made = dict(done.weights)
+            details |= {"block_error_before": done.before, "block_error_after": done.after, "kept": done.kept}
+        if method.finish is not None:
+            again = {name: (weights[name].flatten(1), q) for name, q in made.items()}
+            done = method.finish(again, forward, targets, len(windows), options)
+            made = dict(done.weights)
+            details |= {"kl_before": done.before, "kl_after": done.after}
     return {
         name: Quantized(made[name], replace(each.report, details={**each.report.details, **details}))
         for name, each in found.items()

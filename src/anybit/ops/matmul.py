@@ -364,21 +364,18 @@ def plane_matmul(
 
     The bias is added to each. Raises ValueError for activations that are no signed integers and weights that are packed otherwise.
     """
-    module, of = native.load(), reference.integer_act(act)
+    of = reference.integer_act(act)
     if of is None or any(w.order == "tiles" or w.handle is None for w in weights):
         raise ValueError(f"planes of bits multiply signed integer activations with a scale a row or group; got {act}")
-    assert module is not None, "packed weights come from the native module"
     rows = as_rows(x)
     outs = [torch.empty(rows.shape[0], w.n) for w in weights]
-    module.plane_matmul(
+    _native().plane_matmul(
         [w.handle for w in weights], rows.numpy(), of.group, of.bits, [y.numpy() for y in outs], _bias(bias)
     )
     return tuple(y.reshape(*x.shape[:-1], y.shape[1]) for y in outs)
 
 
 def _run_exact(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
-    if act == _BF16:  # which kernels round
-        return run_native(x, w, bias, -2)
     return run_native(reference.round_activations(x, act), w, bias, -1)
 
 

@@ -77,11 +77,6 @@ def learn(
     return Learned(done.state, done.before, done.after)
 
 
-def round_activations(x: Tensor, fmt: TensorFormat) -> Tensor:
-    """x [..., K] as the format holds it, every token a row; gradients pass straight through."""
-    return rounded(x.reshape(-1, x.shape[-1]), fmt).reshape(x.shape)
-
-
 class _Learner:
     """The factors and clipping bounds of every group."""
 

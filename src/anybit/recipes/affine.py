@@ -14,10 +14,11 @@ from anybit.models.interpreter import Setting
 from anybit.models.online import Affine, insert
 from anybit.models.plan import Plan
 from anybit.quantize import batquant
+from anybit.quantize.learned import rounded
 from anybit.quantize.reconstruct import split
 from anybit.recipes.inputs import sources
 from anybit.recipes.recipe import KEEP
-from anybit.recipes.reconstruction import Block
+from anybit.recipes.reconstruction import Block, rounding_of
 from anybit.recipes.walk import Held, Walk
 from anybit.tensors import quantize
 from anybit.transforms.block_affine import BlockAffine, Options
@@ -70,7 +71,7 @@ def far(
         turn = turns[name]
         turned = turn.for_weights().forward(w)
         turned = quantize(turned, TensorFormat.parse(formats[name])).dequantize() if nearest else turned
-        return batquant.round_activations(turn.clip(turn.forward(x)), act) @ turned.T
+        return rounded(turn.clip(turn.forward(x)), act) @ turned.T
 
     windows = [ids[number].tolist() for number in split(len(ids), options.held_out)[1]]
     exact = TorchExecutor(model.plan, model.weights, keep=False)
@@ -123,13 +124,8 @@ def _block(
     plan = insert(model.plan, list(at.values()))
     act = TensorFormat.parse(options.act)
     inside = {op.weights[0].name for op in plan.ops[slice(*plan.blocks[number])] if op.kind == "linear"}
-    rounded = inside & {name for each in at.values() for name in each.before}
-
-    def multiply(site: str, x: Tensor, w: Tensor) -> Tensor:
-        turned = site.split("[")[0] in rounded
-        return (batquant.round_activations(x, act) if turned else x) @ w.T
-
-    setting = Setting(act=act, multiply=multiply)
+    turned = inside & {name for each in at.values() for name in each.before}
+    setting = Setting(act=act, multiply=rounding_of(lambda x: rounded(x, act), turned))
     block = Block(plan, plan.blocks[number], before, walk.states, held, setting)
 
     def forward(matrices: Mapping[str, Tensor], transforms: batquant.Transforms, windows: Sequence[int]) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anybit.models import Overlay, Plan
-from anybit.models.interpreter import Buffers, Setting, run
+from anybit.models.interpreter import Buffers, Multiply, Setting, run
 from anybit.models.weights import Weights
 from anybit.quantize.rounded_inputs import RoundInputs
 from anybit.recipes.walk import Segment, live
@@ -66,12 +66,15 @@ class Block:
         return torch.cat([value.reshape(-1, value.shape[-1]) for value in values], 1)
 
 
-def rounding(inputs: RoundInputs | None, names: Collection[str]) -> Setting | None:
-    """How operators run where the inputs of linears with these weights are rounded."""
-    if inputs is None:
-        return None
+def rounding_of(inputs: RoundInputs, names: Collection[str]) -> Multiply:
+    """Products of linears, the inputs of those with these weights rounded."""
 
     def multiply(site: str, x: Tensor, w: Tensor) -> Tensor:
         return (inputs(x) if site.partition("[")[0] in names else x) @ w.T
 
-    return Setting(multiply=multiply)
+    return multiply
+
+
+def rounding(inputs: RoundInputs | None, names: Collection[str]) -> Setting | None:
+    """How operators run with `rounding_of`; None where inputs are exact."""
+    return None if inputs is None else Setting(multiply=rounding_of(inputs, names))

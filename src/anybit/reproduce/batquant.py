@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from anybit import zoo
 from anybit.formats import TensorFormat
 from anybit.quantize import batquant
+from anybit.quantize.learned import rounded
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import Subject
 from anybit.tensors import quantize
@@ -82,7 +83,7 @@ def _layer(count: int, scale: float, inverse: bool, steps: int) -> dict[str, flo
         return error(_four(rotate(x[8:], None, block)) @ _four(rotate(w, None, block)).T)
 
     def outputs(affine: BlockAffine, matrix: Tensor, windows: Sequence[int] | slice) -> Tensor:
-        return batquant.round_activations(affine.clip(affine.forward(x[windows])), FOUR) @ matrix.T
+        return rounded(affine.clip(affine.forward(x[windows])), FOUR) @ matrix.T
 
     done = batquant.learn(
         {"w": {"w": (w, FOUR)}},
@@ -165,7 +166,7 @@ def _learned(layers: Mapping[str, nn.Module], x: Tensor, options: Options) -> Bl
 
     def forward(matrices: Mapping[str, Tensor], transforms: batquant.Transforms, windows: Sequence[int]) -> Tensor:
         affine = transforms[key]
-        y = batquant.round_activations(affine.clip(affine.forward(x[list(windows)])), FOUR)
+        y = rounded(affine.clip(affine.forward(x[list(windows)])), FOUR)
         return torch.cat([y @ w.T for w in matrices.values()], -1)
 
     groups = {key: {name: (w, FOUR) for name, w in weights.items()}}
