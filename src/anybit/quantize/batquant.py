@@ -33,7 +33,7 @@ Transforms = Mapping[str, BlockAffine]
 
 Forward = Callable[[Mapping[str, Tensor], Transforms, Sequence[int]], Tensor]
 """(matrices by name, transformed and rounded; transforms; numbers of windows) -> the block's outputs, activations transformed, clipped and
-rounded on the way (`round_activations`)."""
+rounded on the way (`learned.rounded`)."""
 
 
 Options = gptq.Options
