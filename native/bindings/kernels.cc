@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -89,7 +90,7 @@ void tree_rows(const WeightPtr& w, In<float, 2> x, int64_t first, int64_t last, 
   if (m == 0) return;
   Epilogue epilogue;
   epilogue.tree = true, epilogue.first_leaf = first, epilogue.last_leaf = last;
-  product(*w, x.data(), m, k, {.act = Act::exact, .geometry = w->geometry}, out.data(), epilogue);
+  product(*w, x.data(), m, {.act = Act::exact, .geometry = w->geometry}, out.data(), epilogue);
 }
 
 void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<float, 2> out, std::optional<In<float, 1>> bias,
@@ -102,45 +103,38 @@ void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<floa
   if (m == 0) return;
   Epilogue epilogue;
   epilogue.bias = bias ? bias->data() : nullptr, epilogue.addend = accumulate ? out.data() : nullptr, epilogue.one_order = one_order;
-  product(*w, x.data(), m, k, spec, out.data(), epilogue);
+  product(*w, x.data(), m, spec, out.data(), epilogue);
 }
 
-// The rows (outputs) of one matrix in several weights: output c is row places[c] of all parts behind one another.  x is rounded once, to
-// integers of at most `levels` with a scale a row (act_group 0) or group.
-void matmul_parts(const std::vector<WeightPtr>& parts, In<float, 2> x, int64_t act_group, In<int64_t, 1> places, Out<float, 2> out, int levels) {
-  const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1)), n = static_cast<int64_t>(places.shape(0));
-  int64_t total = 0;
-  for (const auto& w : parts) {
-    require(k == w->k, "x has ", k, " columns, the weight ", w->k);
+std::shared_ptr<const Parts> parts_of(const std::vector<WeightPtr>& weights, const std::vector<In<int64_t, 1>>& members) {
+  require(!weights.empty() && members.size() == weights.size(), "every part needs the rows that are its own");
+  auto made = std::make_shared<Parts>();
+  made->weights = weights, made->k = weights.front()->k;
+  for (const auto& w : weights) {
+    require(w->k == made->k, "a part has ", w->k, " columns, the first ", made->k);
     require(has_integer_form(*w) && w->geometry == Geometry{}, "parts are integers or codebooks with groups of a multiple of 32");
-    total += w->n;
+    made->n += w->n;
   }
-  require(act_group >= 0 && act_group % 32 == 0 && levels >= 1 && levels <= 127, "activations are integers with groups of a multiple of 32");
-  require(n == total && out.shape(0) == x.shape(0) && static_cast<int64_t>(out.shape(1)) == n, "the output has the wrong shape");
-  const bool inside = std::all_of(places.data(), places.data() + n, [n](int64_t place) { return place >= 0 && place < n; });
-  require(inside, "a place lies outside the parts");
-  if (m == 0) return;
-  ActSpec spec;
-  spec.act = Act::int8, spec.group = act_group < k ? act_group : 0, spec.levels = levels;
-  nb::gil_scoped_release release;
-  const auto pool = default_pool();
-  static thread_local std::vector<float> parted;  // results in the order of the parts
-  if (parted.size() < static_cast<size_t>(m * n)) parted.resize(static_cast<size_t>(m * n));
-  Activations& prepared = activations_for(*pool, m, k);
-  float* const between = parted.data();
-  pool->run([&](Team& team) {
-    const Activations& a = prepare(team, prepared, x.data(), m, k, k, spec);
-    int64_t first = 0;
-    for (const auto& w : parts) {
-      matmul(team, *w, a, between + first, n);
-      first += w->n;
+  std::vector<bool> taken(static_cast<size_t>(made->n));
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const int64_t *begin = members[i].data(), *end = begin + members[i].shape(0);
+    require(end - begin == weights[i]->n, "part ", i, " has ", weights[i]->n, " rows and names ", end - begin);
+    for (const int64_t* at = begin; at < end; ++at) {
+      require(*at >= 0 && *at < made->n && !taken[static_cast<size_t>(*at)], "row ", *at, " is named twice or lies outside the whole");
+      taken[static_cast<size_t>(*at)] = true;
     }
-    team.barrier();
-    const Share mine = share(team, n, 16);
-    for (int64_t r = 0; r < m; ++r) {
-      for (int64_t c = mine.begin; c < mine.end; ++c) out.data()[r * n + c] = between[r * n + places.data()[c]];
-    }
-  });
+    made->members.emplace_back(begin, end);
+  }
+  return made;
+}
+
+void matmul_parts(const Parts& parts, In<float, 2> x, int64_t act_group, Out<float, 2> out, std::optional<In<float, 1>> bias, int levels) {
+  const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
+  require(k == parts.k, "x has ", k, " columns, the weight ", parts.k);
+  require(out.shape(0) == x.shape(0) && static_cast<int64_t>(out.shape(1)) == parts.n, "the output has the wrong shape");
+  require(!bias || static_cast<int64_t>(bias->shape(0)) == parts.n, "the bias has the wrong length");
+  const ActSpec spec = spec_for(*parts.weights.front(), act_group, levels, 0, "");
+  if (m > 0) product(parts, x.data(), m, spec, out.data(), bias ? bias->data() : nullptr);
 }
 
 void embed(const WeightPtr& w, In<int64_t, 1> ids, float factor, Out<float, 2> out) {
@@ -264,7 +258,11 @@ void bind_kernels(nb::module_& m) {
         nb::arg("accumulate") = false, nb::arg("one_order") = false, nb::arg("levels") = 127, nb::arg("wide") = 0, nb::arg("whole") = "");
   m.def("tree_matmul", tree_rows, nb::arg("weight"), nb::arg("x"), nb::arg("first"), nb::arg("last"), nb::arg("out"));
   m.attr("TREE_LEAF") = kTreeLeaf;
-  m.def("matmul_parts", matmul_parts, nb::arg("parts"), nb::arg("x"), nb::arg("act_group"), nb::arg("places"), nb::arg("out"),
+  nb::class_<Parts>(m, "Parts", "The rows (outputs) of one matrix in several weights, each of which names its own; read-only.")
+      .def_ro("n", &Parts::n)
+      .def_ro("k", &Parts::k);
+  m.def("parts", parts_of, nb::arg("weights"), nb::arg("members"));
+  m.def("matmul_parts", matmul_parts, nb::arg("parts"), nb::arg("x"), nb::arg("act_group"), nb::arg("out"), nb::arg("bias").none(),
         nb::arg("levels") = 127);
   m.def("embedding", embed, nb::arg("weight"), nb::arg("ids"), nb::arg("factor"), nb::arg("out"));
   m.def("threads", [] { return default_pool()->size(); });

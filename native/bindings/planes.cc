@@ -10,6 +10,7 @@
 #include <string>
 
 #include "bindings/module.hpp"
+#include "bindings/product.hpp"
 #include "generic/planes.hpp"
 
 namespace nb = nanobind;
@@ -28,47 +29,29 @@ PlaneWeightPtr planes_of(const WeightPtr& w, const std::string& order) {
 
 // How x [m, k] is to be prepared for all of some weights.
 PlaneSpec spec_of(const std::vector<PlaneWeightPtr>& weights, int64_t k, int64_t act_group, int act_bits) {
-  if (weights.empty()) throw std::invalid_argument("a product needs a weight");
+  require(!weights.empty(), "a product needs a weight");
   const PlaneWeight& first = *weights.front();
   for (const auto& w : weights) {
-    if (k != w->grid.k) throw std::invalid_argument("x has " + std::to_string(k) + " columns, the weight " + std::to_string(w->grid.k));
-    if (w->order != first.order || w->grid.geometry != first.grid.geometry) {
-      throw std::invalid_argument("weights that share activations lie in the same order with the same padding");
-    }
+    require(k == w->grid.k, "x has ", k, " columns, the weight ", w->grid.k);
+    require(w->order == first.order && w->grid.geometry == first.grid.geometry,
+            "weights that share activations lie in the same order with the same padding");
   }
-  if (act_bits < 2 || act_bits > 8) throw std::invalid_argument("activations have 2 to 8 bits; got " + std::to_string(act_bits));
-  const Geometry& geometry = first.grid.geometry;
-  if (act_group < 0 || (act_group && !geometry.takes(act_group))) {
-    throw std::invalid_argument("activation groups must be a multiple of 32 (or the weight's group); got " + std::to_string(act_group));
-  }
-  return {first.order, act_group < k ? act_group : 0, act_bits, geometry};
-}
-
-PlaneActivations& buffers() {
-  static thread_local PlaneActivations kept;  // nothing is allocated once it is large enough
-  return kept;
+  return plane_spec(first, act_group, act_bits);
 }
 
 void multiply(const std::vector<PlaneWeightPtr>& weights, In<float, 2> x, int64_t act_group, int act_bits, std::vector<Out<float, 2>> outs,
               std::optional<In<float, 1>> bias) {
   const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
   const PlaneSpec spec = spec_of(weights, k, act_group, act_bits);
-  if (outs.size() != weights.size()) throw std::invalid_argument("every weight needs an output");
+  require(outs.size() == weights.size(), "every weight needs an output");
+  std::vector<float*> results;
   for (size_t i = 0; i < outs.size(); ++i) {
     const int64_t n = weights[i]->grid.n;
-    if (outs[i].shape(0) != x.shape(0) || static_cast<int64_t>(outs[i].shape(1)) != n) throw std::invalid_argument("the output has the wrong shape");
-    if (bias && static_cast<int64_t>(bias->shape(0)) != n) throw std::invalid_argument("the bias has the wrong length");
+    require(outs[i].shape(0) == x.shape(0) && static_cast<int64_t>(outs[i].shape(1)) == n, "the output has the wrong shape");
+    require(!bias || static_cast<int64_t>(bias->shape(0)) == n, "the bias has the wrong length");
+    results.push_back(outs[i].data());
   }
-  if (m == 0) return;
-  const Epilogue epilogue{.bias = bias ? bias->data() : nullptr};
-  nb::gil_scoped_release release;
-  const auto pool = default_pool();
-  PlaneActivations& kept = buffers();
-  kept.reserve(m, k, weights.front()->grid.slots, pool->size());
-  pool->run([&](Team& team) {
-    const PreparedPlanes prepared = prepare_planes(team, kept, spec, x.data(), m, k);
-    for (size_t i = 0; i < outs.size(); ++i) plane_matmul(team, *weights[i], prepared, outs[i].data(), weights[i]->grid.n, epilogue);
-  });
+  if (m > 0) product(weights, x.data(), m, spec, results, bias ? bias->data() : nullptr);
 }
 
 // Seconds of each of `rounds` products, the weights visited in turn.

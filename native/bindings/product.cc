@@ -12,14 +12,48 @@ Activations& activations_for(const ThreadPool& pool, int64_t m, int64_t k, doubl
   return kept;
 }
 
-void product(const Weight& w, const float* x, int64_t m, int64_t k, const ActSpec& spec, float* y, const Epilogue& epilogue) {
+void product(const Weight& w, const float* x, int64_t m, const ActSpec& spec, float* y, const Epilogue& epilogue) {
   nb::gil_scoped_release release;
   const auto pool = default_pool();
-  Activations& prepared = activations_for(*pool, m, k, static_cast<double>(w.slots) / static_cast<double>(k));
+  Activations& prepared = activations_for(*pool, m, w.k, static_cast<double>(w.slots) / static_cast<double>(w.k));
   pool->run([&](Team& team) {
-    const Activations& a = prepare(team, prepared, x, m, k, k, spec);
+    const Activations& a = prepare(team, prepared, x, m, w.k, w.k, spec);
     matmul(team, w, a, y, w.n, epilogue);
   });
+}
+
+void product(const Parts& parts, const float* x, int64_t m, const ActSpec& spec, float* y, const float* bias) {
+  nb::gil_scoped_release release;
+  const auto pool = default_pool();
+  Activations& prepared = activations_for(*pool, m, parts.k);
+  pool->run([&](Team& team) {
+    const Activations& a = prepare(team, prepared, x, m, parts.k, parts.k, spec);
+    for (size_t i = 0; i < parts.weights.size(); ++i) {
+      matmul(team, *parts.weights[i], a, y, parts.n, {.bias = bias, .places = parts.members[i].data()});
+    }
+  });
+}
+
+void product(const std::vector<PlaneWeightPtr>& weights, const float* x, int64_t m, const PlaneSpec& spec, const std::vector<float*>& outs,
+             const float* bias) {
+  static thread_local PlaneActivations kept;  // nothing is allocated once it is large enough
+  nb::gil_scoped_release release;
+  const auto pool = default_pool();
+  const Weight& first = weights.front()->grid;
+  kept.reserve(m, first.k, first.slots, pool->size());
+  PlaneActivations& buffers = kept;
+  pool->run([&](Team& team) {
+    const PreparedPlanes prepared = prepare_planes(team, buffers, spec, x, m, first.k);
+    for (size_t i = 0; i < outs.size(); ++i) plane_matmul(team, *weights[i], prepared, outs[i], weights[i]->grid.n, {.bias = bias});
+  });
+}
+
+PlaneSpec plane_spec(const PlaneWeight& w, int64_t act_group, int act_bits) {
+  require(act_bits >= 2 && act_bits <= 8, "activations have 2 to 8 bits; got ", act_bits);
+  const Geometry& geometry = w.grid.geometry;
+  require(act_group >= 0 && (act_group == 0 || geometry.takes(act_group)),
+          "activation groups must be a multiple of 32 (or the weight's group); got ", act_group);
+  return {w.order, act_group < w.grid.k ? act_group : 0, act_bits, geometry};
 }
 
 ActSpec spec_for(const Weight& w, int64_t act_group, int levels, int64_t wide, const std::string& whole) {

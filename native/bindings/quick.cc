@@ -8,6 +8,8 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "bindings/module.hpp"
 #include "bindings/product.hpp"
@@ -41,17 +43,49 @@ bool plain(const Tensor& t) {
 
 const float* values(const Tensor& t) { return reinterpret_cast<const float*>(static_cast<const char*>(t.data) + t.byte_offset); }
 
-struct Quick {
-  const ExchangeApi* api;
+// A product of which only x, y and the bias are open.
+struct Settled {
+  int64_t n, k;
+  Settled(int64_t outputs, int64_t inputs) : n(outputs), k(inputs) {}
+  Settled(const Settled&) = delete;
+  Settled& operator=(const Settled&) = delete;
+  virtual ~Settled() = default;
+  virtual void run(const float* x, int64_t m, float* y, const float* bias) const = 0;
+};
+
+struct OfTiles final : Settled {
   WeightPtr weight;
   ActSpec spec;
-  int64_t rows;
+  OfTiles(WeightPtr w, int64_t act_group, int levels, const std::string& whole)
+      : Settled(w->n, w->k), weight(std::move(w)), spec(spec_for(*weight, act_group, levels, 0, whole)) {}
+  void run(const float* x, int64_t m, float* y, const float* bias) const override { product(*weight, x, m, spec, y, {.bias = bias}); }
+};
+
+struct OfPlanes final : Settled {
+  std::vector<PlaneWeightPtr> weights;
+  PlaneSpec spec;
+  OfPlanes(PlaneWeightPtr w, int64_t act_group, int act_bits)
+      : Settled(w->grid.n, w->grid.k), weights{std::move(w)}, spec(plane_spec(*weights.front(), act_group, act_bits)) {}
+  void run(const float* x, int64_t m, float* y, const float* bias) const override { product(weights, x, m, spec, {y}, bias); }
+};
+
+struct OfParts final : Settled {
+  std::shared_ptr<const Parts> parts;
+  ActSpec spec;
+  OfParts(std::shared_ptr<const Parts> p, int64_t act_group, int levels)
+      : Settled(p->n, p->k), parts(std::move(p)), spec(spec_for(*parts->weights.front(), act_group, levels, 0, "")) {}
+  void run(const float* x, int64_t m, float* y, const float* bias) const override { product(*parts, x, m, spec, y, bias); }
+};
+
+struct Quick {
+  const ExchangeApi* api;
+  std::unique_ptr<const Settled> settled;
+  int64_t rows;  // negative: any number
   int threads;
   const char* isa;
 
-  Quick(nb::handle type, WeightPtr w, int64_t m, int64_t act_group, int levels, const std::string& whole)
-      : api(exchange_of(type)), weight(std::move(w)), spec(spec_for(*weight, act_group, levels, 0, whole)), rows(m),
-        threads(default_pool()->size()), isa(active_isa().name) {
+  Quick(nb::handle type, int64_t m, std::unique_ptr<const Settled> product_of)
+      : api(exchange_of(type)), settled(std::move(product_of)), rows(m), threads(default_pool()->size()), isa(active_isa().name) {
     if (!api) throw std::invalid_argument("the type has no exchange API of DLPack 1");
   }
 
@@ -64,16 +98,16 @@ struct Quick {
   // None where the tensors are not the plain ones it was made for, or the threads or instruction set have changed.
   nb::object call(nb::handle x, nb::handle bias) const {
     Tensor in, added;
-    if (!view(x, in) || !plain(in) || in.shape[in.ndim - 1] != weight->k) return nb::none();
+    if (!view(x, in) || !plain(in) || in.shape[in.ndim - 1] != settled->k) return nb::none();
     int64_t m = 1;
     std::array<int64_t, kMostDims> shape;
     for (int32_t d = 0; d + 1 < in.ndim; ++d) m *= shape[static_cast<size_t>(d)] = in.shape[d];
-    shape[static_cast<size_t>(in.ndim - 1)] = weight->n;
-    if (m != rows || threads != default_pool()->size() || isa != active_isa().name) return nb::none();
-    Epilogue epilogue;
+    shape[static_cast<size_t>(in.ndim - 1)] = settled->n;
+    if (m == 0 || (rows >= 0 && m != rows) || threads != default_pool()->size() || isa != active_isa().name) return nb::none();
+    const float* bias_values = nullptr;
     if (!bias.is_none()) {
-      if (!view(bias, added) || !plain(added) || added.ndim != 1 || added.shape[0] != weight->n) return nb::none();
-      epilogue.bias = values(added);
+      if (!view(bias, added) || !plain(added) || added.ndim != 1 || added.shape[0] != settled->n) return nb::none();
+      bias_values = values(added);
     }
     Tensor wanted = in;
     wanted.data = nullptr, wanted.shape = shape.data(), wanted.strides = nullptr, wanted.byte_offset = 0;
@@ -83,7 +117,7 @@ struct Quick {
       return nb::none();
     }
     std::unique_ptr<ManagedTensor, void (*)(ManagedTensor*)> made(allocated, [](ManagedTensor* t) { t->deleter(t); });
-    product(*weight, values(in), m, weight->k, spec, const_cast<float*>(values(made->tensor)), epilogue);
+    settled->run(values(in), m, const_cast<float*>(values(made->tensor)), bias_values);
     void* object = nullptr;
     if (api->give(made.release(), &object) != 0) throw nb::python_error();
     return nb::steal(static_cast<PyObject*>(object));
@@ -94,11 +128,18 @@ struct Quick {
 }  // namespace anybit
 
 void bind_quick(nb::module_& m) {
-  using anybit::Quick;
-  m.def("exchanges", [](nb::handle type) { return anybit::exchange_of(type) != nullptr; }, nb::arg("type"),
+  using namespace anybit;
+  m.def("exchanges", [](nb::handle type) { return exchange_of(type) != nullptr; }, nb::arg("type"),
         "whether tensors of a type can be taken and made in C");
   nb::class_<Quick>(m, "Quick")
-      .def(nb::init<nb::handle, anybit::WeightPtr, int64_t, int64_t, int, const std::string&>(), nb::arg("type"), nb::arg("weight"),
-           nb::arg("rows"), nb::arg("act_group"), nb::arg("levels") = 127, nb::arg("whole") = "")
+      .def("__init__", [](Quick* self, nb::handle type, WeightPtr w, int64_t rows, int64_t act_group, int levels, const std::string& whole) {
+             new (self) Quick(type, rows, std::make_unique<OfTiles>(std::move(w), act_group, levels, whole));
+           }, nb::arg("type"), nb::arg("weight"), nb::arg("rows"), nb::arg("act_group"), nb::arg("levels") = 127, nb::arg("whole") = "")
+      .def("__init__", [](Quick* self, nb::handle type, PlaneWeightPtr w, int64_t rows, int64_t act_group, int act_bits) {
+             new (self) Quick(type, rows, std::make_unique<OfPlanes>(std::move(w), act_group, act_bits));
+           }, nb::arg("type"), nb::arg("weight"), nb::arg("rows"), nb::arg("act_group"), nb::arg("act_bits"))
+      .def("__init__", [](Quick* self, nb::handle type, std::shared_ptr<const Parts> p, int64_t act_group, int levels) {
+             new (self) Quick(type, -1, std::make_unique<OfParts>(std::move(p), act_group, levels));
+           }, nb::arg("type"), nb::arg("parts"), nb::arg("act_group"), nb::arg("levels"))
       .def("__call__", &Quick::call, nb::arg("x"), nb::arg("bias").none() = nb::none());
 }

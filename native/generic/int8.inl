@@ -220,6 +220,7 @@ template <class W> __attribute__((noinline)) void int8_unpack(const W& w, const 
 
 // Results of rows [row, row + rows) that will be written after the last chunk: every row lies on a page of its own.
 ANYBIT_INLINE void prefetch_results(const Problem& p, int64_t panel, int panels, int64_t row, int64_t rows) {
+  if (p.places) return;
   for (int64_t i = row; i < row + rows; ++i) {
     for (int j = 0; j < panels; ++j) __builtin_prefetch(p.y + i * p.ldy + (panel + j) * 16, 1);
   }

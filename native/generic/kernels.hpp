@@ -52,6 +52,7 @@ struct Problem {
   int64_t ldy;
   const float* bias;
   const float* addend;  // laid out as y, or y itself; null for none
+  const int32_t* places;  // of each column in a row of y; null where they lie in order
   bool one_order;  // exact: a row has the same bits alone and among others
   // exact, in one order: slots [begin, slots), the sums of kTreeLeaf slots each added in a binary tree.  `block` divides kTreeLeaf.
   bool tree;

@@ -297,7 +297,7 @@ Problem problem_of(const Weight& w, const Activations& a, Act act, float* y, int
   p.block = !integers ? exact_block(w) : w.group == 0 ? most : block_of(w.group, most);
   if (integers && a.groups > 1) p.block = std::gcd(p.block, p.xgroup);
   p.y = y, p.ldy = ldy;
-  p.bias = epilogue.bias, p.addend = epilogue.addend, p.one_order = epilogue.one_order;
+  p.bias = epilogue.bias, p.addend = epilogue.addend, p.places = epilogue.places, p.one_order = epilogue.one_order;
   if (epilogue.tree) {
     assert(act == Act::exact && has_tree(w) && "only exact products have a tree");
     p.tree = p.one_order = true, p.begin = epilogue.first_leaf * kTreeLeaf;

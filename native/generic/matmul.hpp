@@ -173,6 +173,7 @@ const Activations& prepare(Team&, Activations&, const float* x, int64_t m, int64
 struct Epilogue {
   const float* bias = nullptr;  // [n]
   const float* addend = nullptr;  // [m][ldy], added to the results; may be y itself
+  const int32_t* places = nullptr;  // [n]: where in a row of y, bias and addend each column lies; null: in order
   bool one_order = false;   // exact activations: a row has the same bits alone and among others, a little slower alone
   // Exact activations, weights with has_tree(): the leaves [first_leaf, last_leaf) of kTreeLeaf columns each, added in a binary tree
   // whose shape depends on their number only: neighbours first, one without a partner goes up unchanged.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from anybit import _native
 from anybit.errors import FormatError
 from anybit.formats import TensorFormat
 from anybit.ops import matmul as ops_matmul
@@ -91,12 +92,43 @@ def test_two_widths_are_refused_where_they_make_no_sense():
         two_width_matmul(x, prepack(torch.randn(8, 256)), act, 1)
 
 
+@pytest.mark.parametrize("isa", [name for name, _, supported in _native.isas() if supported])
 @pytest.mark.parametrize("act", ["int8/row", "int8/g32", "int6n/row"])
 @pytest.mark.parametrize("m", [1, 5, 20])
-def test_rows_of_packed_parts_are_one_call_with_the_same_bits(act, m):
+def test_rows_of_packed_parts_are_one_call_with_the_same_bits(act, m, isa):
+    _, w = problem(0, 77)
+    x, act = torch.randn(m, 2, 192, generator=torch.Generator().manual_seed(m)), parse(act)
+    bias, packed = torch.randn(77), MixedPacked.of(w)
+    apart = [ops_matmul(x, prepack(part), act=act) for part in w.parts]
+    expected = torch.cat(apart, -1).index_select(-1, w.places)
+    try:
+        _native.set_isa(isa)
+        for _ in range(3):
+            assert torch.equal(mixed_matmul(x, packed, bias, act), expected + bias)
+        assert packed.quick[0][0] is act and torch.equal(packed.quick[0][1](x, None), expected)
+    finally:
+        _native.set_isa("auto")
+    other = parse("int8/g64")  # and other activations, numbers of rows and types after it
+    for rows, fmt in ((x, other), (x[:1], act), (x[:1].double(), act)):
+        apart = [ops_matmul(rows, prepack(part), act=fmt) for part in w.parts]
+        assert torch.equal(mixed_matmul(rows, packed, None, fmt), torch.cat(apart, -1).index_select(-1, w.places))
+
+
+def test_parts_name_every_row_once():
     _, w = problem(0)
-    x = torch.randn(m, 2, 192, generator=torch.Generator().manual_seed(m))
-    bias = torch.randn(37)
-    apart = [ops_matmul(x, prepack(part), act=parse(act)) for part in w.parts]
-    expected = torch.cat(apart, -1).index_select(-1, w.places) + bias
-    assert torch.equal(mixed_matmul(x, MixedPacked.of(w), bias, parse(act)), expected)
+    handles = [prepack(part).handle for part in w.parts]
+    first, second = (which.numpy() for which in w.members)
+    for members, why in (
+        ([first], "rows that are its own"),
+        ([second, first], "part 0 has"),
+        ([first, second[:-1]], "part 1 has"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            _native.parts(handles, members)
+    for wrong in (37, -1, int(first[0])):
+        bad = second.copy()
+        bad[-1] = wrong
+        with pytest.raises(ValueError, match=f"row {wrong} is named twice or lies outside the whole"):
+            _native.parts(handles, [first, bad])
+    with pytest.raises(FormatError, match=r"the bias must have the shape \(37,\)"):
+        mixed_matmul(torch.randn(2, 192), MixedPacked.of(w), torch.randn(38), parse("int8/row"))

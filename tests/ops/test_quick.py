@@ -12,10 +12,9 @@ from anybit.tensors import quantize
 ACT = TensorFormat.parse("int8/g64")
 
 
-def packed(spec: str = "int4/g64") -> ops.Packed:
-    return ops.prepack(
-        quantize(torch.randn(40, 192, generator=torch.Generator().manual_seed(1)), TensorFormat.parse(spec))
-    )
+def packed(spec: str = "int4/g64", order: ops.packed.Order = "tiles") -> ops.Packed:
+    weight = torch.randn(40, 192, generator=torch.Generator().manual_seed(1))
+    return ops.prepack(quantize(weight, TensorFormat.parse(spec)), order)
 
 
 @pytest.mark.parametrize("spec", ["int4/g64", "nf4/g64", "e4m3fn/g64"])
@@ -31,6 +30,24 @@ def test_gives_the_same_bits(spec, act, shape) -> None:
             assert torch.equal(again, first) and again.shape == (*shape[:-1], 40) and not again.requires_grad
     if w.integer or act not in ("int8/g64", "int8/row", "int4/row", "int8/tensor"):
         assert w.quick and w.quick[0][0] is fmt and torch.equal(w.quick[0][2](x, None), ops.matmul(x, w, None, fmt))
+
+
+@pytest.mark.parametrize("order", ["bits", "nibbles"])
+@pytest.mark.parametrize("act", ["int8/g64", "int8/row", "int3n/row"])
+@pytest.mark.parametrize("shape", [(192,), (7, 192), (2, 3, 192)])
+def test_planes_give_the_same_bits(order, act, shape) -> None:
+    fmt = TensorFormat.parse(act)
+    w, x, bias = packed("int3/g64", order), torch.randn(shape), torch.randn(40)
+    for b in (None, bias):
+        first = ops.plane_matmul(x, [w], fmt, b)[0]
+        for _ in range(3):
+            assert torch.equal(ops.matmul(x, w, b, fmt), first)
+        assert w.quick[0][0] is fmt and torch.equal(w.quick[0][2](x, b), first)
+    assert w.quick[0][2](x.double(), None) is None
+    with pytest.raises(ValueError, match="activations have 2 to 8 bits; got 9"):
+        _native.Quick(torch.Tensor, w.handle, 7, 0, act_bits=9)
+    with pytest.raises(ValueError, match="multiple of 32"):
+        _native.Quick(torch.Tensor, w.handle, 7, 33, act_bits=8)
 
 
 def test_takes_only_what_it_was_made_for() -> None:
@@ -84,7 +101,7 @@ def test_torch_without_the_table_computes_the_same(monkeypatch) -> None:
     module = importlib.import_module("anybit.ops.matmul")
     w, x = packed(), torch.randn(4, 192)
     expected = ops.matmul(x, w, act=ACT)
-    monkeypatch.setattr(module, "_exchanges", lambda: False)
+    monkeypatch.setattr(module, "exchanges", lambda: False)
     other = packed()
     assert torch.equal(ops.matmul(x, other, act=ACT), expected) and not other.quick
     assert _native.exchanges(torch.Tensor) and not _native.exchanges(int)

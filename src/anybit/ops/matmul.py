@@ -104,19 +104,26 @@ def _runner(x: Tensor, w: Weight, act: TensorFormat | None) -> Callable[..., Ten
     key = x.numel() // max(1, w.k), act, x.device, costs()
     settled = w.kernels.get(key)
     if settled is None:
-        quick, runner = None, _bound(choose(KERNELS, problem_of(x, w, act)).kernel, act)
-        if isinstance(runner, partial) and runner.func is run_native and _exchanges():
-            given = {_QUICK[name]: value for name, value in runner.keywords.items()}
-            quick = _native().Quick(Tensor, w.handle, key[0], **given)
-        settled = w.kernels[key] = runner, quick
+        runner = _bound(choose(KERNELS, problem_of(x, w, act)).kernel, act)
+        settled = w.kernels[key] = runner, _quick(runner, w, key[0])
     chosen: Callable[..., Tensor] = settled[0]
     if settled[1] is not None:
         w.quick[:] = [(act, known.edition, settled[1])]
     return chosen
 
 
+def _quick(runner: Callable[..., Tensor], w: Packed, rows: int) -> Any:
+    """The same product in C, called with x and bias; None where there is none."""
+    if not isinstance(runner, partial) or not exchanges():
+        return None
+    names = _QUICK.get(runner.func)
+    if names is None:
+        return None
+    return _native().Quick(Tensor, w.handle, rows, **{names[name]: value for name, value in runner.keywords.items()})
+
+
 @functools.cache
-def _exchanges() -> bool:
+def exchanges() -> bool:
     """Whether this torch gives and takes tensors in C (from 2.10 on)."""
     return bool(_native().exchanges(Tensor))
 
@@ -127,7 +134,6 @@ def _native() -> Any:
     return module
 
 
-_QUICK = {"group": "act_group", "levels": "levels", "whole": "whole"}
 _FLOAT = torch.float32
 
 
@@ -139,6 +145,10 @@ def _bound(kernel: Kernel, act: TensorFormat | None) -> Callable[..., Tensor]:
         return partial(run_native, group=of.group, levels=of.levels, whole=of.whole)
     if kernel.run is _run_exact and (act is None or act == _BF16):
         return partial(run_native, group=-1 if act is None else -2)
+    if kernel.run is _run_planes:
+        of = reference.integer_act(act)
+        assert of is not None, "the kernel accepted the activations"
+        return partial(run_planes, group=of.group, bits=of.bits)
     return partial(kernel.run, act=act)
 
 
@@ -330,7 +340,7 @@ def run_native(
     """
     rows = as_rows(x)
     y = np.empty((rows.shape[0], w.n), np.float32)  # half the time of an empty tensor and its view
-    _native().matmul(w.handle, rows.numpy(), group, y, _bias(bias), False, False, levels, wide, whole)
+    _native().matmul(w.handle, rows.numpy(), group, y, as_bias(bias), False, False, levels, wide, whole)
     out = torch.from_numpy(y)
     return out if rows is x else out.reshape(*x.shape[:-1], w.n)
 
@@ -343,7 +353,9 @@ def as_rows(x: Tensor) -> Tensor:
     return x
 
 
-def _bias(bias: Tensor | None) -> Any:
+def as_bias(bias: Tensor | None) -> Any:
+    """A bias as compiled products take it: float32, contiguous, without gradient."""
+    """A bias as compiled products take it: float32, contiguous; None for none."""
     return None if bias is None else bias.detach().to(torch.float32).contiguous().numpy()
 
 
@@ -357,6 +369,18 @@ def _run_planes(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat) ->
     return plane_matmul(x, (w,), act, bias)[0]
 
 
+def run_planes(x: Tensor, w: Packed, bias: Tensor | None, group: int, bits: int) -> Tensor:
+    """The compiled product with planes -> float32 [..., n]; x as integers of `bits` bits, a scale a row (group 0) or group."""
+    return _planes(x, (w,), group, bits, bias)[0]
+
+
+_QUICK: dict[Any, dict[str, str]] = {
+    run_native: {"group": "act_group", "levels": "levels", "whole": "whole"},
+    run_planes: {"group": "act_group", "bits": "act_bits"},
+}
+"""What `Quick` calls the arguments of the compiled products."""
+
+
 def plane_matmul(
     x: Tensor, weights: Sequence[Packed], act: TensorFormat, bias: Tensor | None = None
 ) -> tuple[Tensor, ...]:
@@ -367,11 +391,14 @@ def plane_matmul(
     of = reference.integer_act(act)
     if of is None or any(w.order == "tiles" or w.handle is None for w in weights):
         raise ValueError(f"planes of bits multiply signed integer activations with a scale a row or group; got {act}")
+    return _planes(x, weights, of.group, of.bits, bias)
+
+
+def _planes(x: Tensor, weights: Sequence[Packed], group: int, bits: int, bias: Tensor | None) -> tuple[Tensor, ...]:
     rows = as_rows(x)
     outs = [torch.empty(rows.shape[0], w.n) for w in weights]
-    _native().plane_matmul(
-        [w.handle for w in weights], rows.numpy(), of.group, of.bits, [y.numpy() for y in outs], _bias(bias)
-    )
+    handles, results = [w.handle for w in weights], [y.numpy() for y in outs]
+    _native().plane_matmul(handles, rows.numpy(), group, bits, results, as_bias(bias))
     return tuple(y.reshape(*x.shape[:-1], y.shape[1]) for y in outs)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from anybit.errors import FormatError
 from anybit.formats import TensorFormat
 from anybit.ops import native, reference
-from anybit.ops.matmul import Weight, as_rows, matmul, run_native
+from anybit.ops.matmul import Weight, as_bias, as_rows, exchanges, matmul, run_native
 from anybit.ops.packed import Packed, prepack
 from anybit.tensors.mixed import MixedTensor
 
@@ -25,11 +26,21 @@ class MixedPacked:
     members: tuple[Tensor, ...]
     places: Tensor
     shape: tuple[int, int]
+    together: Any = None
+    """All parts for one call in C, which takes integer activations; None where they are not of rows or not all integers."""
+    quick: list[tuple[TensorFormat, Any]] = field(default_factory=list, repr=False)
+    """The last activations it was called with and its product in C; empty where there is none."""
 
     @staticmethod
     def of(w: MixedTensor) -> MixedPacked:
         """Made once, after which `w` may go."""
-        return MixedPacked(tuple(prepack(p) for p in w.parts), w.axis, w.members, w.places, w.shape)
+        parts = tuple(prepack(p) for p in w.parts)
+        together, module = None, native.load()
+        if module is not None and w.axis == 0 and all(p.order == "tiles" and p.integer for p in parts):
+            handles = [p.handle for p in parts]
+            if not any(handle.padded_groups for handle in handles):
+                together = module.parts(handles, [which.numpy() for which in w.members])
+        return MixedPacked(parts, w.axis, w.members, w.places, w.shape, together)
 
 
 def mixed_matmul(
@@ -40,22 +51,29 @@ def mixed_matmul(
 ) -> Tensor:
     """x [..., k] times w [n, k] transposed, plus bias [n] -> [..., n] in x's dtype.
 
-    act: how x is rounded, for all parts or for each. Partial sums of columns are added in the order of the parts. FormatError where x
-    or the number of activation formats does not fit.
+    act: how x is rounded, for all parts or for each. Partial sums of columns are added in the order of the parts. FormatError where x,
+    the bias or the number of activation formats does not fit.
     """
+    # As in `matmul`: what the call before settled is not looked up again.
+    if type(w) is MixedPacked and w.quick and type(x) is Tensor and w.quick[0][0] is act:
+        done: Tensor | None = w.quick[0][1](x, bias)
+        if done is not None:
+            return done
     n, k = w.shape
     if x.shape[-1] != k:
         raise FormatError(f"x has {x.shape[-1]} columns, the weight {k}")
+    if bias is not None and bias.shape != (n,):
+        raise FormatError(f"the bias must have the shape ({n},); got {tuple(bias.shape)}")
     parts: Sequence[Weight] = w.parts
     acts = list(act) if isinstance(act, Sequence) else [act] * len(parts)
     if len(acts) != len(parts):
         raise FormatError(f"{len(acts)} formats of activations cannot serve {len(parts)} parts")
     if w.axis == 0:
-        together = _rows_together(x, w, acts)
-        if together is None:
-            results = [matmul(x, part, act=rounded) for part, rounded in zip(parts, acts, strict=True)]
-            together = torch.cat(results, -1).index_select(-1, w.places)
-        y = together.to(x.dtype)
+        y = _rows_together(x, w, bias, acts)
+        if y is not None:
+            return y.to(x.dtype)
+        results = [matmul(x, part, act=rounded) for part, rounded in zip(parts, acts, strict=True)]
+        y = torch.cat(results, -1).index_select(-1, w.places)
     else:
         y = torch.zeros(*x.shape[:-1], n, dtype=x.dtype)
         for part, which, rounded in zip(parts, w.members, acts, strict=True):
@@ -63,21 +81,22 @@ def mixed_matmul(
     return y if bias is None else y + bias.to(x.dtype)
 
 
-def _rows_together(x: Tensor, w: MixedTensor | MixedPacked, acts: Sequence[TensorFormat | None]) -> Tensor | None:
+def _rows_together(
+    x: Tensor, w: MixedTensor | MixedPacked, bias: Tensor | None, acts: Sequence[TensorFormat | None]
+) -> Tensor | None:
     """One call for packed parts that take the same integer activations, which are rounded once; None where they are not such."""
-    module, integers = native.load(), reference.integer_act(acts[0])
-    if module is None or integers is None or not isinstance(w, MixedPacked) or any(act != acts[0] for act in acts):
+    act = acts[0]
+    integers = reference.integer_act(act)
+    if not isinstance(w, MixedPacked) or w.together is None or integers is None or act is None:
         return None
-    handles = [
-        p.handle
-        for p in w.parts
-        if isinstance(p, Packed) and p.order == "tiles" and p.integer and not p.handle.padded_groups
-    ]
-    if len(handles) < len(w.parts):
+    if any(other != act for other in acts):
         return None
-    rows = as_rows(x)
+    rows, module = as_rows(x), native.load()
+    assert module is not None, "parts are put together by the native module"
     out = torch.empty(rows.shape[0], w.shape[0])
-    module.matmul_parts(handles, rows.numpy(), integers.group, w.places.numpy(), out.numpy(), integers.levels)
+    module.matmul_parts(w.together, rows.numpy(), integers.group, out.numpy(), as_bias(bias), integers.levels)
+    if exchanges():
+        w.quick[:] = [(act, module.Quick(Tensor, w.together, integers.group, integers.levels))]
     return out.reshape(*x.shape[:-1], w.shape[0])
 
 
