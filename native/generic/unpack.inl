@@ -104,22 +104,28 @@ ANYBIT_INLINE F load_scales(const Problem& p, int64_t panel, int64_t group) {
 // y = acc * factor + bias (+ addend) for the columns of one panel that exist, where they belong.
 ANYBIT_INLINE void write_row(const Problem& p, int64_t panel, int64_t row, F acc, float factor) {
   const int64_t column = panel * 16;
-  float* y = p.y + row * p.ldy + column;
+  float* y = p.y + row * p.ldy;
   acc = mul_f(acc, splat_f(factor));
   if (column + 16 <= p.n && !p.places) {
     if (p.bias) acc = add_f(acc, load_f(p.bias + column));
-    if (p.addend) acc = add_f(acc, load_f(p.addend + (y - p.y)));
-    store_f(y, acc);
+    if (p.addend) acc = add_f(acc, load_f(p.addend + (y - p.y) + column));
+    store_f(y + column, acc);
     return;
   }
   alignas(64) float lane[16];
   store_f(lane, acc);
+  if (column + 16 <= p.n && !p.bias && !p.addend) {
+    const int32_t* place = p.places + column;
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) y[place[i]] = lane[i];
+    return;
+  }
   const int64_t columns = p.n - column < 16 ? p.n - column : 16;
   for (int64_t i = 0; i < columns; ++i) {
-    const int64_t place = p.places ? p.places[column + i] : column + i, at = row * p.ldy + place;
+    const int64_t at = p.places ? p.places[column + i] : column + i;
     float value = lane[i];
-    if (p.bias) value = value + p.bias[place];
-    if (p.addend) value = value + p.addend[at];
-    p.y[at] = value;
+    if (p.bias) value = value + p.bias[at];
+    if (p.addend) value = value + p.addend[y - p.y + at];
+    y[at] = value;
   }
 }
