@@ -99,6 +99,41 @@ template <class W> struct Int8Work {
   }
 };
 
+// sums[rows][NP][16] = what the kept columns of bf16 give: rows [row, row + rows) of x, in bf16 and what that leaves over, times NP panels.
+constexpr int64_t kMostKept = 256, kKeptDepth = 32;
+template <int NP>
+__attribute__((noinline)) void tile_kept(const Problem& p, Tiles& tiles, int64_t panel, int64_t row, int64_t rows, float* sums) {
+  alignas(64) uint8_t pairs[NP][kMostKept * 32];  // of columns, as tdpbf16ps takes them: 16 outputs of 2 k each a row
+  const int64_t depth = 2 * kKeptDepth, stride = 2 * p.ldkept;
+  for (int i = 0; i < NP; ++i) {
+    const uint8_t* values = p.kept + (panel + i) * p.kept_count * 32;
+    const auto column = [&](int64_t c) ANYBIT_UNROLLED {
+      return c < p.kept_count ? _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + 32 * c))) : _mm512_setzero_si512();
+    };
+    for (int64_t c = 0; c < p.ldkept; c += 2) {
+      _mm512_store_si512(pairs[i] + 32 * c, _mm512_or_si512(column(c), _mm512_slli_epi32(column(c + 1), 16)));
+    }
+  }
+  for (int64_t i = 0; i < rows; i += kTileX) {
+    tiles.shape(rows - i < kTileX ? rows - i : kTileX, depth);
+    const uint16_t* x = p.xkept_pairs + (row + i) * stride;
+    _tile_zero(0);
+    if constexpr (NP > 1) _tile_zero(1);
+    for (int64_t c = 0; c < p.ldkept; c += kKeptDepth) {
+      _tile_loadd(6, pairs[0] + 32 * c, 64);
+      if constexpr (NP > 1) _tile_loadd(7, pairs[NP - 1] + 32 * c, 64);
+      _tile_loadd(4, x + c, 2 * stride);
+      _tile_dpbf16ps(0, 4, 6);
+      if constexpr (NP > 1) _tile_dpbf16ps(1, 4, 7);
+      _tile_loadd(4, x + p.ldkept + c, 2 * stride);
+      _tile_dpbf16ps(0, 4, 6);
+      if constexpr (NP > 1) _tile_dpbf16ps(1, 4, 7);
+    }
+    _tile_stored(0, sums + i * NP * 16, NP * 64);
+    if constexpr (NP > 1) _tile_stored(1, sums + i * NP * 16 + 16, NP * 64);
+  }
+}
+
 // Rows [row, row + rows) times NP panels from `panel` on.
 template <class Work, int NP>
 __attribute__((noinline)) void tile_strip(const Problem& p, const Work& work, Tiles& tiles, int64_t panel, int64_t row, int64_t rows,
@@ -122,6 +157,12 @@ __attribute__((noinline)) void tile_strip(const Problem& p, const Work& work, Ti
       if (count > kTileX) Work::template micro<NP, 2>(p, first, apart, panel, k, end, row + i, count, to, ahead);
       else Work::template micro<NP, 1>(p, first, apart, panel, k, end, row + i, count, to, ahead);
     }
+  }
+  if (p.xkept_pairs && p.kept_count <= kMostKept) {
+    alignas(64) float kept[kTilePass * NP * 16];
+    tile_kept<NP>(p, tiles, panel, row, rows, kept);
+    for (int64_t i = 0; i < rows * NP; ++i) write_row(p, panel + i % NP, row + i / NP, load_f(acc + 16 * i), Work::factor(p, row + i / NP), kept + 16 * i);
+    return;
   }
   for (int64_t i = 0; i < rows; ++i) {
     for (int j = 0; j < NP; ++j) write_row(p, panel + j, row + i, load_f(acc + 16 * (i * NP + j)), Work::factor(p, row + i));

@@ -80,6 +80,18 @@ WeightPtr pack_plain(Bytes values, int64_t n, int64_t k, const std::string& type
   return pack_dense(*default_pool(), s);
 }
 
+WeightPtr keep_columns(const WeightPtr& w, In<int64_t, 1> columns, Bytes values, const std::string& type) {
+  require(type == "fp32" || type == "fp16" || type == "bf16", "kept columns are fp32, fp16 or bf16; got '", type, "'");
+  const size_t count = columns.shape(0);
+  require(count >= 1 && values.shape(0) == static_cast<size_t>(w->n) * count * (type == "fp32" ? 4 : 2), "the values do not fill the columns");
+  for (size_t c = 0; c < count; ++c) {
+    const int64_t least = c ? columns.data()[c - 1] + 1 : 0;
+    require(columns.data()[c] >= least && columns.data()[c] < w->k, "kept columns ascend from 0 and are below ", w->k, "; got ", columns.data()[c]);
+  }
+  const ElementKind kind = type == "fp32" ? ElementKind::fp32 : type == "fp16" ? ElementKind::fp16 : ElementKind::bf16;
+  return with_kept(*w, {columns.data(), columns.data() + count}, kind, values.data());
+}
+
 // x [m, k] times the transposed weight, in a tree over leaves [first, last) of its columns.
 void tree_rows(const WeightPtr& w, In<float, 2> x, int64_t first, int64_t last, Out<float, 2> out) {
   const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
@@ -112,7 +124,7 @@ std::shared_ptr<const Parts> parts_of(const std::vector<WeightPtr>& weights, con
   made->weights = weights, made->k = weights.front()->k;
   for (const auto& w : weights) {
     require(w->k == made->k, "a part has ", w->k, " columns, the first ", made->k);
-    require(has_integer_form(*w) && w->geometry == Geometry{}, "parts are integers or codebooks with groups of a multiple of 32");
+    require(has_integer_form(*w) && w->geometry == Geometry{} && !w->kept, "parts are integers or codebooks with groups of a multiple of 32");
     made->n += w->n;
   }
   std::vector<bool> taken(static_cast<size_t>(made->n));
@@ -138,6 +150,7 @@ void matmul_parts(const Parts& parts, In<float, 2> x, int64_t act_group, Out<flo
 }
 
 void embed(const WeightPtr& w, In<int64_t, 1> ids, float factor, Out<float, 2> out) {
+  require(!w->kept, "a table of rows keeps no columns apart");
   require(out.shape(0) == ids.shape(0) && static_cast<int64_t>(out.shape(1)) == w->k, "the output has the wrong shape");
   const int64_t* id = ids.data();
   const auto count = static_cast<int64_t>(ids.shape(0));
@@ -211,7 +224,7 @@ std::vector<double> time_matmul(const std::vector<WeightPtr>& weights, In<float,
   const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
   std::vector<float> y;
   for (const auto& w : weights) {
-    require(w->k == k && w->geometry == Geometry{}, "timing needs weights of x's width with groups that are multiples of 32");
+    require(w->k == k && w->geometry == Geometry{} && !w->kept, "timing needs weights of x's width with groups that are multiples of 32 and no kept columns");
     require((w->kind == ElementKind::int16) == (weights.front()->kind == ElementKind::int16), "timing needs weights that take the same x");
     if (y.size() < static_cast<size_t>(m * w->n)) y.resize(static_cast<size_t>(m * w->n));
   }
@@ -248,12 +261,14 @@ void bind_kernels(nb::module_& m) {
       .def_prop_ro("nbytes", &Weight::nbytes)
       .def_prop_ro("integer_form", [](const Weight& w) { return has_integer_form(w); })
       .def_prop_ro("group", [](const Weight& w) { return w.geometry.group ? w.geometry.group : w.group; })
+      .def_prop_ro("kept", [](const Weight& w) { return w.kept ? w.kept->columns.size() : 0; }, "columns that multiply x as it is")
       .def_prop_ro("has_tree", [](const Weight& w) { return has_tree(w); }, "whether tree_matmul takes it")
       .def_prop_ro("padded_groups", [](const Weight& w) { return w.geometry.group != 0; });
   m.def("pack", pack_codes, nb::arg("codes"), nb::arg("k"), nb::arg("bits"), nb::arg("table"), nb::arg("block_rows"),
         nb::arg("block_cols"), nb::arg("scale_type"), nb::arg("scale"), nb::arg("zero").none(), nb::arg("factor") = 1.0f, nb::arg("int8_levels") = false);
   m.def("pack_dense", pack_plain, nb::arg("values"), nb::arg("n"), nb::arg("k"), nb::arg("type"), nb::arg("block_rows"),
         nb::arg("block_cols"), nb::arg("scale_type"), nb::arg("scale"), nb::arg("factor") = 1.0f);
+  m.def("keep_columns", keep_columns, nb::arg("weight"), nb::arg("columns"), nb::arg("values"), nb::arg("type"));
   m.def("matmul", matmul_rows, nb::arg("weight"), nb::arg("x"), nb::arg("act_group"), nb::arg("out"), nb::arg("bias").none(),
         nb::arg("accumulate") = false, nb::arg("one_order") = false, nb::arg("levels") = 127, nb::arg("wide") = 0, nb::arg("whole") = "");
   m.def("tree_matmul", tree_rows, nb::arg("weight"), nb::arg("x"), nb::arg("first"), nb::arg("last"), nb::arg("out"));

@@ -6,16 +6,17 @@ namespace nb = nanobind;
 
 namespace anybit {
 
-Activations& activations_for(const ThreadPool& pool, int64_t m, int64_t k, double stretch) {
-  static thread_local Activations kept;
-  kept.reserve(m, k, pool.size(), stretch);
-  return kept;
+Activations& activations_for(const ThreadPool& pool, int64_t m, int64_t k, double stretch, int64_t kept) {
+  static thread_local Activations buffers;
+  buffers.reserve(m, k, pool.size(), stretch, kept);
+  return buffers;
 }
 
 void product(const Weight& w, const float* x, int64_t m, const ActSpec& spec, float* y, const Epilogue& epilogue) {
   nb::gil_scoped_release release;
   const auto pool = default_pool();
-  Activations& prepared = activations_for(*pool, m, w.k, static_cast<double>(w.slots) / static_cast<double>(w.k));
+  const auto apart = static_cast<int64_t>(w.kept ? w.kept->columns.size() : 0);
+  Activations& prepared = activations_for(*pool, m, w.k, static_cast<double>(w.slots) / static_cast<double>(w.k), apart);
   pool->run([&](Team& team) {
     const Activations& a = prepare(team, prepared, x, m, w.k, w.k, spec);
     matmul(team, w, a, y, w.n, epilogue);
@@ -69,6 +70,7 @@ ActSpec spec_for(const Weight& w, int64_t act_group, int levels, int64_t wide, c
   require(whole.empty() || (act_group == 0 && wide == 0), "one scale for all rows leaves none to groups");
   spec.levels = levels, spec.wide = wide, spec.whole = !whole.empty(), spec.power = whole == "power";
   spec.values = spec.act == Act::int8 && !has_integer_form(w);
+  spec.kept = w.kept.get();
   require(spec.group == 0 || spec.geometry.takes(spec.group),
           "activation groups must be a multiple of 32 (or the weight's group); got ", act_group);
   return spec;

@@ -22,7 +22,7 @@ template <class... Part> void require(bool holds, const Part&... parts) {
 }
 
 // Kept between calls of a thread: nothing is allocated once it is large enough.
-Activations& activations_for(const ThreadPool& pool, int64_t m, int64_t k, double stretch = 1.0);
+Activations& activations_for(const ThreadPool& pool, int64_t m, int64_t k, double stretch = 1.0, int64_t kept = 0);
 
 // How x is prepared for a weight.  act_group -1: exact; -2: rounded to bf16; 0: integers of at most `levels` with a scale a
 // row; else a scale a group, of which the first `wide` have 127 levels.  whole, "any" or "power": one scale for all rows.

@@ -30,6 +30,7 @@ Engine::Engine(EngineConfig config, std::shared_ptr<ThreadPool> pool)
       cache_(config_.layers, config_.kv_heads, config_.head_dim, config_.cache),
       sampler_(*ops_) {
   check();
+  share_kept();
   vocab_ = width(config_.logits);
   const int threads = pool_->size();
   one_ = build_program(config_, threads, false, Ending::last);
@@ -37,6 +38,19 @@ Engine::Engine(EngineConfig config, std::shared_ptr<ThreadPool> pool)
   many_all_ = build_program(config_, threads, true, Ending::all);
   many_none_ = build_program(config_, threads, true, Ending::none);
   allocate();
+}
+
+// One input serves all that keep the same columns.
+void Engine::share_kept() {
+  std::vector<const Kept*> known;
+  for (EngineOp& op : config_.ops) {
+    if (op.kind != OpKind::linear || !op.weight->kept) continue;
+    const Kept* own = op.weight->kept.get();
+    const auto same = [own](const Kept* other) { return other->kind == own->kind && other->columns == own->columns; };
+    const auto found = std::find_if(known.begin(), known.end(), same);
+    op.kept = found == known.end() ? own : *found;
+    if (found == known.end()) known.push_back(own);
+  }
 }
 
 void Engine::check() const {
@@ -56,7 +70,7 @@ void Engine::check() const {
     const int out = width(op.output);
     switch (op.kind) {
       case OpKind::embedding:
-        need(op.weight && op.weight->k == out, where + "the table's width is not the buffer's");
+        need(op.weight && op.weight->k == out && !op.weight->kept, where + "the table's width is not the buffer's");
         break;
       case OpKind::linear:
         need(op.inputs.size() == 1 && op.weight && op.weight->k == in(0) && op.weight->n == out,
@@ -119,11 +133,13 @@ void Engine::allocate() {
   int group = 1;
   std::int64_t widest = 1;
   double stretch = 1.0;
+  std::int64_t kept = 0;
   for (const EngineOp& op : config_.ops) {
     if (op.kind == OpKind::attention) group = std::max(group, op.heads / op.kv_heads);
     if (op.kind != OpKind::linear) continue;
     widest = std::max(widest, op.weight->k);
     stretch = std::max(stretch, static_cast<double>(op.weight->slots) / static_cast<double>(op.weight->k));
+    if (op.kept) kept = std::max(kept, static_cast<std::int64_t>(op.kept->columns.size()));
   }
   const std::size_t scratch = padded(attention_scratch(config_.head_dim, std::max(kAttentionRows, group)));
   std::size_t floats = scratch * static_cast<std::size_t>(threads);
@@ -145,7 +161,7 @@ void Engine::allocate() {
   }
   for (int r = 0; r < threads; ++r) scratch_.push_back(take(scratch));
   inputs_.resize(static_cast<std::size_t>(threads));
-  for (Activations& a : activations_) a.reserve(config_.chunk, widest, threads, stretch);
+  for (Activations& a : activations_) a.reserve(config_.chunk, widest, threads, stretch, kept);
 
   partial_stride_ = static_cast<std::size_t>(group) * static_cast<std::size_t>(padded_dim(config_.head_dim) + kLanePad);
   partials_.resize(partial_stride_ * static_cast<std::size_t>(threads * config_.kv_heads));

@@ -36,6 +36,7 @@ struct EngineOp {
   std::vector<int> inputs;
   int output = 0;
   WeightPtr weight;            // embedding, linear
+  const Kept* kept = nullptr;  // linear: the weight's, or equal ones of another weight; set by Engine
   std::vector<float> vector;   // rms_norm: gain; linear: bias, or empty; hadamard: the small matrix, then signs or nothing;
                                // gather: the input of each output; scatter: the output of each input
   bool exact = true;           // linear: activations as they are, else as EngineConfig::act
@@ -114,6 +115,7 @@ class Engine {
 
  private:
   void check() const;
+  void share_kept();
   void allocate();
   void grow_rotations(int positions);
   void run_chunk(const Program& program, std::span<const std::int32_t> ids, float* logits);

@@ -136,6 +136,7 @@ class Builder {
     ActSpec spec;
     if (!op.exact) spec = config_.act;
     spec.geometry = op.weight->geometry;
+    spec.kept = op.kept;
     if (spec.group != 0 && spec.geometry.group != 0) spec.group = spec.geometry.group;
     if (spec.group >= op.weight->k) spec.group = 0;
     return spec;

@@ -47,6 +47,12 @@ struct Problem {
   int64_t ldt;
   // k-block: slots between two scalings, a multiple of 32 that divides group and xgroup
   int64_t block;
+  // columns of x that are multiplied as they are, xkept[i * ldkept + c], with kept[(panel * count + c) * 16] of kept_kind; null for none
+  const uint8_t* kept;
+  int kept_kind;
+  int64_t kept_count, ldkept;
+  const float* xkept;
+  const uint16_t* xkept_pairs;  // of row i at 2 * i * ldkept: the same in bf16, then what that leaves over; where Kernels::kept_pairs
   // result
   float* y;
   int64_t ldy;
@@ -111,6 +117,7 @@ struct Kernels {
   // returning the number of operations (2 a multiply-add)
   uint64_t (*read_all)(const uint8_t* data, size_t bytes);
   double (*int8_rounds)(int64_t rounds);
+  bool kept_pairs = false;  // whether kept columns of bf16 are read as bf16 and what it leaves over
 };
 
 }  // namespace anybit

@@ -42,11 +42,15 @@ size_t squares_bytes(int64_t m, int64_t slots) {
 // Rows of codes of any number of rows up to m.
 int64_t code_rows(int64_t m) { return std::max(m, std::min(m, kMostDigitRows) * kDigits); }
 
-size_t bytes_needed(int64_t m, int64_t slots) {
+int64_t kept_stride(int64_t columns) { return (columns + 31) / 32 * 32; }
+int64_t kept_columns(const ActSpec& spec) { return spec.kept ? static_cast<int64_t>(spec.kept->columns.size()) : 0; }
+
+size_t bytes_needed(int64_t m, int64_t slots, int64_t kept) {
   const int64_t rows = code_rows(m);
   return round_up(static_cast<size_t>(rows) * code_stride(slots)) + round_up(sizeof(float) * rows * (slots / 32 + 1)) +
          round_up(sizeof(int32_t) * sum_stride(rows) * (slots / 32 + 1)) + round_up(sizeof(float) * m * slots) +
-         round_up(static_cast<size_t>(m) * code_stride(2 * slots)) + squares_bytes(m, slots);
+         round_up(static_cast<size_t>(m) * code_stride(2 * slots)) + squares_bytes(m, slots) +
+         static_cast<size_t>(m * kept_stride(kept)) * (sizeof(float) + 2 * sizeof(uint16_t));
 }
 
 // The largest multiple of 32 up to `most` that divides `slots`.
@@ -62,7 +66,7 @@ int64_t block_of(int64_t slots, int64_t most) {
 void lay_out(Activations& a, const float* x, int64_t m, int64_t k, int64_t ldx, const ActSpec& spec) {
   a.m = m, a.k = k, a.spec = spec;
   a.slots = spec.geometry.slots(k);
-  assert(bytes_needed(m, a.slots) <= a.capacity && "Activations::reserve() was called for less");
+  assert(bytes_needed(m, a.slots, kept_columns(spec)) <= a.capacity && "Activations::reserve() was called for less");
   std::byte* at = a.memory.get();
   const bool in_digits = spec.act == Act::bf16 && m <= kMostDigitRows && kernels().split_floats;
   a.digits = in_digits ? kDigits : 1;
@@ -84,8 +88,13 @@ void lay_out(Activations& a, const float* x, int64_t m, int64_t k, int64_t ldx, 
   if (spec.act == Act::int16 || (spec.act == Act::bf16 && kernels().to_bf16)) {
     a.halves = reinterpret_cast<const uint16_t*>(halves);
   }
-  a.squares = reinterpret_cast<const float*>(halves + round_up(static_cast<size_t>(m) * code_stride(2 * a.slots)));
-  const bool as_is = spec.geometry.group == 0 && k == a.slots;
+  std::byte* squares = halves + round_up(static_cast<size_t>(m) * code_stride(2 * a.slots));
+  a.squares = reinterpret_cast<const float*>(squares);
+  a.kept = reinterpret_cast<const float*>(squares + squares_bytes(m, a.slots));
+  a.ldkept = kept_stride(kept_columns(spec));
+  const bool in_pairs = spec.kept && spec.kept->kind == ElementKind::bf16 && kernels().kept_pairs;
+  a.kept_pairs = in_pairs ? reinterpret_cast<const uint16_t*>(a.kept + m * a.ldkept) : nullptr;
+  const bool as_is = spec.geometry.group == 0 && k == a.slots && !spec.kept;
   if (as_is && !spec.values && spec.act != Act::bf16) {
     a.x = x, a.ldx = ldx;
   } else {
@@ -94,6 +103,18 @@ void lay_out(Activations& a, const float* x, int64_t m, int64_t k, int64_t ldx, 
 }
 
 bool is_integer(const ActSpec& spec) { return spec.act == Act::int8 || spec.act == Act::int16; }
+
+// The bit pattern of the largest magnitude of a row, of what is rounded.
+int32_t top_of_row(const float* x, int64_t k, const ActSpec& spec) {
+  int32_t top = 0;
+  int64_t from = 0;
+  for (int64_t c = 0; c < kept_columns(spec); ++c) {
+    const int64_t column = spec.kept->columns[static_cast<size_t>(c)];
+    top = std::max(top, kernels().top_of(x + from, column - from));
+    from = column + 1;
+  }
+  return std::max(top, kernels().top_of(x + from, k - from));
+}
 
 // The scale of all rows, of which this is the largest magnitude's bit pattern.
 float whole_scale(int32_t top, const ActSpec& spec) {
@@ -118,11 +139,37 @@ void round_to_bf16(float* x, int64_t count) {
   }
 }
 
-// given: of all rows where ActSpec::whole.
-void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx, float given) {
+// The columns of a row that are not rounded, and zeros in their place in its copy.
+void keep_columns(const Activations& a, const float* source, int64_t row, float* copy) {
+  const std::vector<int32_t>& columns = a.spec.kept->columns;
+  auto* kept = const_cast<float*>(a.kept) + row * a.ldkept;
+  const Geometry& geometry = a.spec.geometry;
+  std::memset(kept, 0, sizeof(float) * a.ldkept);
+  for (size_t c = 0; c < columns.size(); ++c) {
+    const int64_t k = columns[c];
+    kept[c] = source[k];
+    copy[geometry.group ? k / geometry.group * geometry.padded + k % geometry.group : k] = 0.0f;
+  }
+  if (!a.kept_pairs) return;
+  auto* pairs = const_cast<uint16_t*>(a.kept_pairs) + 2 * row * a.ldkept;
+  std::memset(pairs, 0, 2 * sizeof(uint16_t) * a.ldkept);
+  for (size_t c = 0; c < columns.size(); ++c) {
+    float part = kept[c], rest = part;
+    for (uint16_t* to : {pairs + c, pairs + a.ldkept + c}) {
+      round_to_bf16(&part, 1);
+      uint32_t word;
+      std::memcpy(&word, &part, 4);
+      *to = static_cast<uint16_t>(word >> 16);
+      part = rest -= part;
+    }
+  }
+}
+
+// given: of all rows where ActSpec::whole.  place: row of a.x for a copy, where one is needed.
+void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx, float given, int64_t place) {
   const float* source = x + row * ldx;
   const ActSpec& spec = a.spec;
-  auto* copy = const_cast<float*>(a.x) + row * a.ldx;
+  auto* copy = const_cast<float*>(a.x) + place * a.ldx;
   if (a.x != x) {
     if (spec.geometry.group == 0) {
       std::memcpy(copy, source, sizeof(float) * a.k);
@@ -134,6 +181,7 @@ void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx,
         std::memcpy(copy + slot, source + k, sizeof(float) * count);
       }
     }
+    if (spec.kept) keep_columns(a, source, row, copy);
     source = copy;
   }
   auto* halves = const_cast<uint16_t*>(a.halves) + row * a.ldh;
@@ -225,19 +273,41 @@ size_t scale_bytes(ScaleKind kind) {
 
 size_t Weight::nbytes() const {
   const size_t grid = static_cast<size_t>(panels) * groups * 16;
-  return static_cast<size_t>(panels) * panel_bytes + grid * scale_bytes(scale_kind) + (zeros ? grid : 0);
+  const size_t apart = kept ? static_cast<size_t>(panels) * 16 * kept->columns.size() * (kept->kind == ElementKind::fp32 ? 4 : 2) : 0;
+  return static_cast<size_t>(panels) * panel_bytes + grid * scale_bytes(scale_kind) + (zeros ? grid : 0) + apart;
+}
+
+WeightPtr with_kept(const Weight& w, std::vector<int32_t> columns, ElementKind kind, const void* values) {
+  auto kept = std::make_shared<Kept>();
+  const size_t count = columns.size(), bytes = kind == ElementKind::fp32 ? 4 : 2;
+  kept->columns = std::move(columns), kept->kind = kind;
+  kept->values = arena_allocate(static_cast<size_t>(w.panels) * count * 16 * bytes);
+  std::byte* to = kept->values.get();
+  const auto* from = static_cast<const std::byte*>(values);
+  for (int64_t panel = 0; panel < w.panels; ++panel) {
+    for (size_t c = 0; c < count; ++c) {
+      for (int64_t lane = 0; lane < 16; ++lane, to += bytes) {
+        const int64_t row = panel * 16 + lane;
+        if (row < w.n) std::memcpy(to, from + (static_cast<size_t>(row) * count + c) * bytes, bytes);
+        else std::memset(to, 0, bytes);
+      }
+    }
+  }
+  auto made = std::make_shared<Weight>(w);
+  made->kept = std::move(kept);
+  return made;
 }
 
 bool has_integer_form(const Weight& w) { return w.kind == ElementKind::integer || w.kind == ElementKind::codebook; }
 
-bool has_tree(const Weight& w) { return w.geometry.group == 0 && kTreeLeaf % exact_block(w) == 0; }
+bool has_tree(const Weight& w) { return w.geometry.group == 0 && !w.kept && kTreeLeaf % exact_block(w) == 0; }
 int64_t tree_leaves(const Weight& w) { return (w.slots + kTreeLeaf - 1) / kTreeLeaf; }
 
-void Activations::reserve(int64_t max_m, int64_t max_k, int threads, double stretch) {
+void Activations::reserve(int64_t max_m, int64_t max_k, int threads, double stretch, int64_t kept) {
   const auto slots = (static_cast<int64_t>(std::ceil(static_cast<double>(max_k) * stretch)) + 63) / 32 * 32;
-  ensure(*this, bytes_needed(max_m, slots));
+  ensure(*this, bytes_needed(max_m, slots, kept));
   own.resize(static_cast<size_t>(threads) > own.size() ? static_cast<size_t>(threads) : own.size());
-  for (Activations& copy : own) ensure(copy, bytes_needed(1, slots));
+  for (Activations& copy : own) ensure(copy, bytes_needed(1, slots, kept));
   tops.resize(own.size());
 }
 
@@ -245,28 +315,30 @@ const Activations& prepare(Team& team, Activations& shared, const float* x, int6
   if (m == 1 && team.size > 1) {
     Activations& mine = shared.own[static_cast<size_t>(team.rank)];
     lay_out(mine, x, 1, k, ldx, spec);
-    prepare_row(mine, x, 0, ldx, spec.whole ? whole_scale(kernels().top_of(x, k), spec) : 0.0f);
+    prepare_row(mine, x, 0, ldx, spec.whole ? whole_scale(top_of_row(x, k, spec), spec) : 0.0f, 0);
     return mine;
   }
   if (team.rank == 0) lay_out(shared, x, m, k, ldx, spec);
   const Share rows = share(team, m, spec.act == Act::int16 ? kSquaredRows : 1);
   int32_t top = 0;
   if (spec.whole) {
-    for (int64_t row = rows.begin; row < rows.end; ++row) top = std::max(top, kernels().top_of(x + row * ldx, k));
+    for (int64_t row = rows.begin; row < rows.end; ++row) top = std::max(top, top_of_row(x + row * ldx, k, spec));
     shared.tops[static_cast<size_t>(team.rank)] = top;
   }
   team.barrier();
   if (is_integer(spec) || shared.halves || shared.x != x) {
     for (int rank = 0; spec.whole && rank < team.size; ++rank) top = std::max(top, shared.tops[static_cast<size_t>(rank)]);
     const float given = spec.whole ? whole_scale(top, spec) : 0.0f;
-    for (int64_t row = rows.begin; row < rows.end; ++row) prepare_row(shared, x, row, ldx, given);
+    // what becomes integers is not read again: one copy a rank, in cache
+    const bool passing = is_integer(spec) && !spec.values && shared.digits == 1;
+    for (int64_t row = rows.begin; row < rows.end; ++row) prepare_row(shared, x, row, ldx, given, passing ? rows.begin : row);
     team.barrier();
   }
   return shared;
 }
 
 Problem problem_of(const Weight& w, const Activations& a, Act act, float* y, int64_t ldy, const Epilogue& epilogue) {
-  assert(a.k == w.k && a.spec.geometry == w.geometry && "activations were prepared for another weight");
+  assert(a.k == w.k && a.spec.geometry == w.geometry && !w.kept == !a.spec.kept && "activations were prepared for another weight");
   Problem p{};
   p.m = a.m, p.n = w.n, p.slots = w.slots;
   p.codes = reinterpret_cast<const uint8_t*>(w.codes.get());
@@ -296,6 +368,13 @@ Problem problem_of(const Weight& w, const Activations& a, Act act, float* y, int
   const int64_t most = act == Act::int8 ? kInt8Block : kWordBlock;
   p.block = !integers ? exact_block(w) : w.group == 0 ? most : block_of(w.group, most);
   if (integers && a.groups > 1) p.block = std::gcd(p.block, p.xgroup);
+  if (w.kept) {
+    assert(a.spec.kept && a.spec.kept->columns == w.kept->columns && "activations were prepared for other kept columns");
+    p.kept = reinterpret_cast<const uint8_t*>(w.kept->values.get());
+    p.kept_kind = w.kept->kind == ElementKind::fp32 ? kScaleFp32 : w.kept->kind == ElementKind::fp16 ? kScaleFp16 : kScaleBf16;
+    p.kept_count = static_cast<int64_t>(w.kept->columns.size());
+    p.xkept = a.kept, p.ldkept = a.ldkept, p.xkept_pairs = a.kept_pairs;
+  }
   p.y = y, p.ldy = ldy;
   p.bias = epilogue.bias, p.addend = epilogue.addend, p.places = epilogue.places, p.one_order = epilogue.one_order;
   if (epilogue.tree) {

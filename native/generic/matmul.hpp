@@ -58,6 +58,13 @@ struct Geometry {
 enum class ElementKind : uint8_t { integer, codebook, bf16, fp16, fp32, int16 };
 enum class ScaleKind : uint8_t { none, fp32, fp16, bf16, e8m0 };
 
+// Columns that multiply x as it is, in 16 or 32 bits, whatever x is rounded to elsewhere: those of the largest x (LLM.int8(), NeurIPS 2022).
+struct Kept {
+  std::vector<int32_t> columns;
+  ElementKind kind = ElementKind::bf16;  // of the values: bf16, fp16 or fp32
+  std::shared_ptr<std::byte> values;     // [panels][columns][16]
+};
+
 // A packed matrix.  Made by pack(); read-only from then on.
 struct Weight {
   int64_t n = 0, k = 0;  // outputs, inputs
@@ -84,9 +91,13 @@ struct Weight {
   int64_t panels = 0, panel_bytes = 0;
   std::shared_ptr<std::byte> codes, scales, zeros;  // zeros: u_zero, a byte each, or null
   std::shared_ptr<std::byte> squares;               // int16: float [panels][chunks][kSpans]
-  size_t nbytes() const;                            // of codes, scales and zeros as packed
+  std::shared_ptr<const Kept> kept;                 // beside what the codes stand for, which is not read in these columns; or null
+  size_t nbytes() const;                            // of codes, scales, zeros and kept columns as packed
 };
 using WeightPtr = std::shared_ptr<const Weight>;
+
+// The same weight, whose columns `columns` (ascending, less than k) are values [n][columns] of `kind` instead; no copy of its codes.
+WeightPtr with_kept(const Weight&, std::vector<int32_t> columns, ElementKind kind, const void* values);
 
 bool has_integer_form(const Weight&);  // whether int8 activations are multiplied as integers
 bool has_tree(const Weight&);          // whether a leaf of kTreeLeaf columns consists of whole blocks
@@ -134,6 +145,7 @@ struct ActSpec {
   bool power = false;      // which is a power of two: the smallest that clips nothing
   int64_t wide = 0;        // int8: in so many first groups the largest code is 127 all the same
   bool values = false;     // int8: make Activations::x what the codes stand for (for weights without an integer form), else leave x
+  const Kept* kept = nullptr;  // its columns of x are zero to codes and Activations::x, and Activations::kept has them
   bool operator==(const ActSpec&) const = default;
 };
 
@@ -153,10 +165,13 @@ struct Activations {
   int64_t groups = 0, group = 0;  // group in slots
   const int32_t* sums = nullptr;  // [slots / 32 + 1][lds] running sums: sums[t * lds + row] = sum of the row's codes below slot 32 * t
   int64_t lds = 0;
+  const float* kept = nullptr;  // [m][ldkept] of columns apart, zeros behind them
+  int64_t ldkept = 0;
+  const uint16_t* kept_pairs = nullptr;  // [m][2][ldkept], see Problem
 
-  // Room for m rows of k columns under any spec whose padding is at most `stretch` times k; and for `threads` private copies of one
-  // row.  Grows only.  Not thread-safe: call outside run().
-  void reserve(int64_t max_m, int64_t max_k, int threads, double stretch = 1.0);
+  // Room for m rows of k columns under any spec whose padding is at most `stretch` times k and which keeps at most `kept` columns; and
+  // for `threads` private copies of one row.  Grows only.  Not thread-safe: call outside run().
+  void reserve(int64_t max_m, int64_t max_k, int threads, double stretch = 1.0, int64_t kept = 0);
 
   // private copies, one a thread, that prepare() makes for m = 1 so that no barrier is needed
   std::vector<Activations> own;

@@ -70,7 +70,7 @@ int64_t word_stride(int64_t slots) { return ((slots / 32 + 15) / 16 | 1) * 16; }
 }  // namespace
 
 PlaneWeightPtr to_planes(ThreadPool& pool, const Weight& w, PlaneOrder order) {
-  if (w.kind != ElementKind::integer) throw std::invalid_argument("planes of bits are made of integers");
+  if (w.kind != ElementKind::integer || w.kept) throw std::invalid_argument("planes of bits are made of integers without kept columns");
   auto made = std::make_shared<PlaneWeight>();
   made->grid = w;
   made->order = order;

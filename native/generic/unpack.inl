@@ -101,11 +101,31 @@ ANYBIT_INLINE F load_scales(const Problem& p, int64_t panel, int64_t group) {
   }
 }
 
-// y = acc * factor + bias (+ addend) for the columns of one panel that exist, where they belong.
-ANYBIT_INLINE void write_row(const Problem& p, int64_t panel, int64_t row, F acc, float factor) {
+// What the kept columns of a row give to a panel: sums of even and odd ones, added.
+__attribute__((noinline)) F kept_sum(const Problem& p, int64_t panel, int64_t row) {
+  const float* x = p.xkept + row * p.ldkept;
+  const auto sum_of = [&](const uint8_t* values, int bytes, auto&& load) ANYBIT_UNROLLED {
+    values += panel * p.kept_count * 16 * bytes;
+    F even = zero_f(), odd = zero_f();
+    int64_t c = 0;
+    for (; c + 2 <= p.kept_count; c += 2, values += 32 * bytes) {
+      even = fma_f(load(values), splat_f(x[c]), even);
+      odd = fma_f(load(values + 16 * bytes), splat_f(x[c + 1]), odd);
+    }
+    if (c < p.kept_count) even = fma_f(load(values), splat_f(x[c]), even);
+    return add_f(even, odd);
+  };
+  if (p.kept_kind == kScaleBf16) return sum_of(p.kept, 2, [](const uint8_t* at) ANYBIT_UNROLLED { return load_bf16(at); });
+  if (p.kept_kind == kScaleFp16) return sum_of(p.kept, 2, [](const uint8_t* at) ANYBIT_UNROLLED { return load_fp16(at); });
+  return sum_of(p.kept, 4, [](const uint8_t* at) ANYBIT_UNROLLED { return load_f(reinterpret_cast<const float*>(at)); });
+}
+
+// y = acc * factor + kept columns + bias (+ addend) for the columns of one panel that exist, where they belong.  kept: their sum if known.
+ANYBIT_INLINE void write_row(const Problem& p, int64_t panel, int64_t row, F acc, float factor, const float* kept = nullptr) {
   const int64_t column = panel * 16;
   float* y = p.y + row * p.ldy;
   acc = mul_f(acc, splat_f(factor));
+  if (p.kept) acc = add_f(acc, kept ? load_f(kept) : kept_sum(p, panel, row));
   if (column + 16 <= p.n && !p.places) {
     if (p.bias) acc = add_f(acc, load_f(p.bias + column));
     if (p.addend) acc = add_f(acc, load_f(p.addend + (y - p.y) + column));

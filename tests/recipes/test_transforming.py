@@ -219,6 +219,14 @@ def test_a_written_split_loads_and_transformers_is_refused(model: Path, text: Pa
     wanted = TorchExecutor(made.plan, made.weights).forward([256, *IDS], "all")
     native = NativeExecutor(made.plan, made.weights, act=None, kv="fp32").forward([256, *IDS], "all")
     assert (native - wanted).norm() <= 1e-4 * wanted.norm()
+    rounded = TorchExecutor(made.plan, made.weights, act=TensorFormat.parse("int8/row")).forward([256, *IDS], "all")
+    for threads in (1, 2):
+        engine = NativeExecutor(made.plan, made.weights, act="int8/row", kv="fp32", threads=threads)
+        one_by_one = torch.cat([engine.forward([token], "all") for token in (256, *IDS)])
+        engine.reset()
+        together = engine.forward([256, *IDS], "all")
+        for found in (one_by_one, together):
+            assert (found - rounded).norm() <= 2e-3 * rounded.norm() < (wanted - rounded).norm()
     with pytest.raises(CheckpointError, match="outlier columns in matrices of their own"):
         TransformersExecutor(tmp_path / "out")
 

@@ -30,4 +30,4 @@ def test_a_small_product_is_timed(tmp_path):
 def test_the_quick_run(tmp_path, shared_data):
     figures = llm_int8.run(Context(shared_data, tmp_path), quick=True)
     checks = [check for check in llm_int8.EXPERIMENT.checks if not check.measured.startswith("speed")]
-    assert len(checks) == 6 and all(check.apply(figures).passed for check in checks)
+    assert len(checks) == 7 and all(check.apply(figures).passed for check in checks)

@@ -9,7 +9,7 @@ from anybit.ops.emulated import Accumulator, emulated_matmul
 from anybit.ops.invariant import TreeWeight, invariant_matmul, layercast_matmul
 from anybit.ops.lookup import lookup_linear
 from anybit.ops.matmul import explain, matmul, plane_matmul
-from anybit.ops.packed import LEVELS, Levels, Packed, prepack
+from anybit.ops.packed import LEVELS, Levels, Packed, keep_columns, prepack
 from anybit.ops.product import Product, calibrated_gain
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "emulated_matmul",
     "explain",
     "invariant_matmul",
+    "keep_columns",
     "layercast_matmul",
     "lookup_linear",
     "matmul",

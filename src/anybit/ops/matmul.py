@@ -65,6 +65,10 @@ def matmul(
                 return done
     plain = multiply == "exact" and accumulate is None and determinism == "none"
     emulate = not plain and _emulates(multiply, accumulate, determinism)
+    if not plain and isinstance(w, Packed) and w.kept is not None:
+        raise ValueError(
+            "columns kept apart have one arithmetic; leave multiply, accumulate and determinism as they are"
+        )
     k = w.k if isinstance(w, Packed) else w.shape[-1]
     if x.shape[-1] != k:
         raise ValueError(f"x has {x.shape[-1]} columns, the weight {k}")
@@ -403,7 +407,16 @@ def _planes(x: Tensor, weights: Sequence[Packed], group: int, bits: int, bias: T
 
 
 def _run_exact(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
-    return run_native(reference.round_activations(x, act), w, bias, -1)
+    rounded = (
+        reference.round_activations(x, act) if w.kept is None else _rounded_apart(x, w.kept[0], act, put_back=True)
+    )
+    return run_native(rounded, w, bias, -1)
+
+
+def _rounded_apart(x: Tensor, columns: Tensor, act: TensorFormat | None, put_back: bool) -> Tensor:
+    """x rounded as if it were zero in `columns`, which are put back as they are or not."""
+    rounded = reference.round_activations(x.index_fill(-1, columns, 0.0), act).float()
+    return rounded.index_copy(-1, columns, x.index_select(-1, columns).float()) if put_back else rounded
 
 
 def _run_torch(x: Tensor, w: Tensor, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
@@ -415,7 +428,11 @@ def _run_torch(x: Tensor, w: Tensor, bias: Tensor | None, act: TensorFormat | No
 def _run_reference(x: Tensor, w: Weight, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
     source = w.source if isinstance(w, Packed) else w
     assert source is not None, "a weight without a kernel handle keeps its source"
-    return reference.matmul(x, source, bias, act)
+    if not isinstance(w, Packed) or w.kept is None:
+        return reference.matmul(x, source, bias, act)
+    columns, values = w.kept
+    y = reference.matmul(_rounded_apart(x, columns, act, put_back=False), source, bias)
+    return y + x.index_select(-1, columns).float() @ values.float().T
 
 
 def _kernel_of(

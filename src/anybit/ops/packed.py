@@ -32,6 +32,7 @@ class Packed:
 
     source: the value it was made from, kept only where no kernel takes it (handle None) and the reference must.
     format: of the source; None for plain tensors.  order: of its bits.  levels: of its codebook.
+    kept: columns that multiply x as it is, see `keep_columns`.
     """
 
     n: int
@@ -41,6 +42,7 @@ class Packed:
     source: QTensor | Tensor | None = None
     order: Order = "tiles"
     levels: Levels = "exact"
+    kept: tuple[Tensor, Tensor] | None = None
     kernels: dict[Any, Any] = field(default_factory=dict, repr=False)
     """What `matmul` has chosen for numbers of rows and activations before."""
     quick: list[tuple[Any, int, Any]] = field(default_factory=list, repr=False)
@@ -75,7 +77,8 @@ class Packed:
         """Bytes a multiplication reads."""
         if self.handle is not None:
             return int(self.handle.nbytes)
-        return 0 if self.source is None else int(self.source.nbytes)
+        held = 0 if self.source is None else int(self.source.nbytes)
+        return held if self.kept is None else held + self.kept[1].nbytes
 
     @property
     def group(self) -> int:
@@ -120,6 +123,37 @@ def prepack(w: QTensor | Tensor, order: Order = "tiles", levels: Levels = "exact
     values = w.detach().contiguous() if w.dtype in DENSE else w.detach().float().contiguous()
     handle = module.pack_dense(_bytes(values), n, k, DENSE[values.dtype], 1, 0, "none", np.empty(0, np.uint8))
     return Packed(n, k, None, handle)
+
+
+def keep_columns(w: Packed, columns: Tensor, values: Tensor) -> Packed:
+    """`w` with `columns` [c] (ascending) of its own: values [n, c], which multiply x as it is; no copy of the codes.
+
+    The rest of x is rounded as if it were zero there, so that a few large columns do not decide its scales (LLM.int8(), NeurIPS 2022,
+    section 3.2), and what `w` holds in these columns is not read.  x is read once, and the sums meet before anything is written.
+    values: fp32, fp16 or bf16, kept as they are and multiplied in float32.
+
+    Raises ValueError for weights packed as planes and where columns or values do not fit.
+    """
+    count = columns.numel()
+    if w.order != "tiles" or w.kept is not None:
+        raise ValueError("columns are kept beside a weight packed as tiles that has none yet")
+    if columns.dtype != torch.int64 or columns.dim() != 1 or not count or not bool((columns.diff() > 0).all()):
+        raise ValueError("kept columns are int64 numbers [c], at least one, ascending")
+    if not 0 <= int(columns[0]) <= int(columns[-1]) < w.k:
+        raise ValueError(f"kept columns lie among the weight's {w.k}; got {int(columns[0])} to {int(columns[-1])}")
+    if values.shape != (w.n, count) or values.dtype not in DENSE:
+        held = f"{values.dtype} {list(values.shape)}"
+        raise ValueError(f"kept columns are fp32, fp16 or bf16 values [{w.n}, {count}]; got {held}")
+    handle, values = w.handle, values.detach().contiguous()
+    if handle is not None:
+        handle = _module().keep_columns(handle, columns.numpy(), _bytes(values), DENSE[values.dtype])
+    return Packed(w.n, w.k, w.format, handle, w.source, w.order, w.levels, (columns, values))
+
+
+def _module() -> Any:
+    module = native.load()
+    assert module is not None, "packed weights come from the native module"
+    return module
 
 
 def _pack(module: Any, w: QTensor, levels: Levels = "exact") -> Any:

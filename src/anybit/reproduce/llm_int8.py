@@ -20,7 +20,7 @@ from anybit.formats import TensorFormat
 from anybit.models import TorchExecutor
 from anybit.models.evaluation import Remembering
 from anybit.models.plan import WeightRef
-from anybit.ops import matmul, prepack
+from anybit.ops import keep_columns, matmul, prepack
 from anybit.quantize import llm_int8
 from anybit.reproduce.clock import medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
@@ -111,13 +111,12 @@ class Timed:
             quantized.format.element.decode(quantized.unpacked()).to(torch.int8),
             quantized.scales(),
         )
-        self.rest = prepack(llm_int8.quantize(w.index_fill(1, self.columns, 0.0), EIGHT).qtensor)
-        self.kept = w[:, self.columns].T.contiguous()
+        rest = prepack(llm_int8.quantize(w.index_fill(1, self.columns, 0.0), EIGHT).qtensor)
+        self.kept = keep_columns(rest, self.columns, w[:, self.columns].bfloat16())
 
     def fixed(self) -> Tensor:
-        """Columns known beforehand, their weights in float."""
-        inner = matmul(self.x.index_fill(1, self.columns, 0.0), self.rest, act=EIGHT)
-        return inner.addmm_(self.x.index_select(1, self.columns), self.kept)
+        """Columns known beforehand, their weights in 16 bits."""
+        return matmul(self.x, self.kept, act=EIGHT)
 
     def dynamic(self) -> Tensor:
         """Columns found in the batch, their weights decoded from the 8-bit ones, as the paper's library does."""
@@ -156,7 +155,8 @@ def _product() -> dict[str, float]:
     rest, kept = x.clone(), w.clone()
     rest[:, columns], kept[:, columns] = 0.0, 0.0
     fmt = TensorFormat.parse(ROW)
-    ours = matmul(rest, llm_int8.quantize(kept, fmt).qtensor, act=fmt) + x[:, columns] @ w[:, columns].T
+    packed = keep_columns(prepack(llm_int8.quantize(kept, fmt).qtensor), columns, w[:, columns])
+    ours = matmul(x, packed, act=fmt)
     a, b = rest.double(), kept.double()
     scales = a.abs().amax(1, keepdim=True), b.abs().amax(1, keepdim=True)
     integers = torch.round(a * 127 / scales[0]) @ torch.round(b * 127 / scales[1]).T

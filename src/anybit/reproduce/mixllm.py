@@ -51,7 +51,7 @@ def run(context: Context, quick: bool) -> Mapping[str, Any]:
         "one_at_a_time": _one_at_a_time(context, model, names, 60 if quick else 200),
         "w4": _choices(context, model, names, NARROW, 1_500 if quick else 6_000, 8 if quick else 24),
         "w2": _choices(context, model, names, NARROWER, 1_500 if quick else 4_000, 8 if quick else 24),
-        "speed": _speed(context, 7 if quick else 21),
+        "speed": _speed(context, 7 if quick else 41),
     }
 
 

@@ -17,6 +17,7 @@ from anybit.models.interpreter import block_affine, rotation
 from anybit.models.online import unsorted
 from anybit.models.plan import Op, Plan, Value, WeightRef
 from anybit.runtime import native
+from anybit.runtime.apart import joined
 from anybit.runtime.sampling import Sampling
 from anybit.tensors import QTensor
 from anybit.transforms.hadamard import kernel, signs
@@ -101,6 +102,7 @@ class NativeExecutor:
         # Residuals of activations rounded to a few bits: at 8 bits or exact there is next to nothing, or nothing, left over.
         idle = {op.output for op in plan.ops if op.kind == "residual"}
         run = [op for op in plan.ops if op.kind != "residual" and not idle & set(op.inputs)]
+        run, self._apart = joined(run)
         native_ops = [self._lower(op, weights, progress) for op in run]
         tables = [np.ascontiguousarray(plan.constants[t].to(torch.float32).numpy()) for t in self._tables]
         shape = (plan.layers, plan.kv_heads, plan.head_dim, plan.max_positions)
@@ -158,8 +160,16 @@ class NativeExecutor:
 
     def _pack(self, ref: WeightRef, weights: Weights, progress: Progress | None) -> ops.Packed:
         if ref not in self._packed:
-            self._packed[ref] = ops.prepack(weights.resolve(ref), levels=self._levels)
+            packed = ops.prepack(weights.resolve(ref), levels=self._levels)
             self._report(ref, progress)
+            if ref in self._apart:
+                table, own = self._apart[ref]
+                columns, order = self.plan.constants[table].long().sort()
+                values = weights.resolve(own)
+                dense = values if isinstance(values, Tensor) else values.dequantize()
+                packed = ops.keep_columns(packed, columns, dense[:, order])
+                self._report(own, progress)
+            self._packed[ref] = packed
         return self._packed[ref]
 
     def _report(self, ref: WeightRef, progress: Progress | None) -> None:
