@@ -95,11 +95,18 @@ WeightPtr plain_weight(ThreadPool& pool, int64_t n, int64_t k, ElementKind kind)
 std::vector<float> run(ThreadPool& pool, const Weight& w, const std::vector<float>& x, int64_t m, const ActSpec& spec, bool tree) {
   std::vector<float> y(static_cast<size_t>(m * w.n), 0.25f), bias(static_cast<size_t>(w.n), 1.5f);
   Activations a;
-  a.reserve(m, w.k, pool.size(), static_cast<double>(w.slots) / static_cast<double>(w.k));
+  a.reserve(m, w.k, pool.size(), static_cast<double>(w.slots) / static_cast<double>(w.k), w.kept ? static_cast<int64_t>(w.kept->columns.size()) : 0);
   Epilogue epilogue;
   epilogue.bias = bias.data(), epilogue.addend = y.data(), epilogue.tree = tree, epilogue.last_leaf = tree_leaves(w);
   pool.run([&](Team& team) { matmul(team, w, prepare(team, a, x.data(), m, w.k, w.k, spec), y.data(), w.n, epilogue); });
   return y;
+}
+
+// The weight with three columns in fp16 of their own.
+WeightPtr keeping(const Weight& w) {
+  std::vector<uint16_t> values(static_cast<size_t>(3 * w.n));
+  for (uint16_t& v : values) v = static_cast<uint16_t>(uniform(0x3000, 0x4400) | uniform(0, 1) << 15);
+  return with_kept(w, {1, static_cast<int32_t>(w.k / 2), static_cast<int32_t>(w.k - 1)}, ElementKind::fp16, values.data());
 }
 
 // Weights in planes.
@@ -209,6 +216,15 @@ int main() {
             const double slack = level > 0 ? level * static_cast<double>(c.k) * 8 * 4 : 0.0;  // k * max|x| * max scale
             if (!(std::fabs(got[i] - truth[i]) <= unit * bound[i] + slack)) fail(where + ": wrong at " + std::to_string(i));
           }
+          ++checked;
+          if (tree) continue;
+          const WeightPtr kept = keeping(*c.weight);
+          spec.kept = kept->kept.get();
+          const auto with = run(pool, *kept, x, m, spec, false);
+          set_isa("scalar");
+          const auto twin = run(pool, *kept, x, m, spec, false);
+          if (std::memcmp(twin.data(), with.data(), 4 * with.size()) != 0) fail(where + ": with kept columns differs from the scalar twin");
+          if (std::memcmp(got.data(), with.data(), 4 * with.size()) == 0) fail(where + ": kept columns change nothing");
           ++checked;
         }
         if (c.weight->kind != ElementKind::integer) continue;
