@@ -45,6 +45,16 @@ ANYBIT_INLINE B and_b(B a, B b) { return {_mm512_and_si512(a.v, b.v)}; }
 ANYBIT_INLINE B or_b(B a, B b) { return {_mm512_or_si512(a.v, b.v)}; }
 template <int N> ANYBIT_INLINE B shr_b(B a) { return {_mm512_srli_epi16(a.v, N)}; }
 template <int N> ANYBIT_INLINE B shl_b(B a) { return {_mm512_slli_epi16(a.v, N)}; }
+#define ANYBIT_MOVES_BITS 1
+// Bits [From, From + P) of each byte at [Pos, Pos + P), zeros elsewhere: a product with an 8 x 8 matrix of bits, whose byte 7 - i makes bit i.
+template <int P, int From, int Pos> ANYBIT_INLINE B move_bits(B a) {
+  constexpr uint64_t kMatrix = [] {
+    uint64_t rows = 0;
+    for (int i = Pos; i < Pos + P; ++i) rows |= uint64_t{1} << (8 * (7 - i) + i - Pos + From);
+    return rows;
+  }();
+  return {_mm512_gf2p8affine_epi64_epi8(a.v, _mm512_set1_epi64(static_cast<int64_t>(kMatrix)), 0)};
+}
 ANYBIT_INLINE B table16(const uint8_t* table) {
   return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)))};
 }

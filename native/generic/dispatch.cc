@@ -59,7 +59,7 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
          __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512bitalg") &&
-          __builtin_cpu_supports("avx512bf16");
+          __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("gfni");
 }
 #endif
 #if ANYBIT_HAVE_AVX512 && !defined(ANYBIT_SIMDE)
@@ -93,7 +93,7 @@ const IsaInfo kIsas[] = {
     {"avx512bf16", "avx512", "what avx512 needs; chosen where products of bf16 are faster than those of float32 (AMD)", has_avx512,
      &avx512::kPairKernels, is_amd},
 #endif
-    {"avx512", "avx512", "AVX-512 F, BW, DQ, VL, VNNI, VBMI, VBMI2, BITALG, BF16", has_avx512, &avx512::kMatmulKernels},
+    {"avx512", "avx512", "AVX-512 F, BW, DQ, VL, VNNI, VBMI, VBMI2, BITALG, BF16, and GFNI", has_avx512, &avx512::kMatmulKernels},
 #endif
 #if ANYBIT_HAVE_AVX2
     {"avx2", "avx2", "AVX2, FMA, F16C, BMI2", has_avx2, &avx2::kMatmulKernels},

@@ -1,17 +1,21 @@
 // Reads of the packed layout drawn in matmul.hpp.  Compiled once per instruction set, inside its namespace.
 
+#ifndef ANYBIT_MOVES_BITS  // in one instruction
+// Bits [From, From + P) of each byte at [Pos, Pos + P), zeros elsewhere.
+template <int P, int From, int Pos> ANYBIT_INLINE B move_bits(B a) {
+  const B mask = splat_b(static_cast<uint8_t>(((1 << P) - 1) << Pos));
+  if constexpr (From > Pos) return and_b(shr_b<From - Pos>(a), mask);
+  else return and_b(shl_b<Pos - From>(a), mask);
+}
+#endif
+
 // Fields of P bits of one plane for quad Q, moved to bit `Pos` of each byte.
 template <int P, int Pos, int Q> ANYBIT_INLINE B field(const uint8_t* plane) {
   constexpr int kPer = 8 / P, kFrom = Q % kPer * P;
   const B vector = load(plane + 64 * (Q / kPer));
-  if constexpr (P == 8) {
-    return vector;
-  } else {
-    const B mask = splat_b(static_cast<uint8_t>(((1 << P) - 1) << Pos));
-    if constexpr (kFrom > Pos) return and_b(shr_b<kFrom - Pos>(vector), mask);
-    else if constexpr (kFrom < Pos) return and_b(shl_b<Pos - kFrom>(vector), mask);
-    else return and_b(vector, mask);
-  }
+  if constexpr (P == 8) return vector;
+  else if constexpr (kFrom == Pos) return and_b(vector, splat_b(static_cast<uint8_t>(((1 << P) - 1) << Pos)));
+  else return move_bits<P, kFrom, Pos>(vector);
 }
 
 // Quad Q (k = 4Q .. 4Q+3 of the tile, all 16 rows) of a tile of Bits-bit codes.

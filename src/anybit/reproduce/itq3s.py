@@ -93,8 +93,8 @@ def _same() -> dict[str, float]:
 def _speed(context: Context, size: int, rounds: int) -> dict[str, float]:
     """Microseconds of one row by a matrix size x size, read from memory, and of the rotation of that row, in cache; ratios of them.
 
-    Both widths with exact and with 8-bit activations; the faster one counts.  The paper's way is flattered: rows already decoded, and in
-    cache, are rotated back and multiplied.  Not a number without the native module.
+    Both widths with exact and with 8-bit activations, and 3 bits with 8-bit levels too (`ops.prepack`); the fastest counts.  The paper's
+    way is flattered: rows already decoded, and in cache, are rotated back and multiplied.  Not a number without the native module.
     """
     module = native.load()
     if module is None:
@@ -104,14 +104,14 @@ def _speed(context: Context, size: int, rounds: int) -> dict[str, float]:
     three, four = quantize(w, TensorFormat.parse(FORMAT)), quantize(w, TensorFormat.parse("int4/g128"))
     decoded = three.rows(0, min(LOADED, size)).dequantize()
     turn, given, out = kernel(TURN.block), x.numpy(), np.empty((1, size), np.float32)
-    turned = signs(size, TURN.seed or 0).numpy()
+    turned, rotated_x = signs(size, TURN.seed or 0).numpy(), torch.from_numpy(out)
 
     def rotated() -> None:
         module.hadamard(given, turn.small, turn.order, turn.block, False, turned, out)
 
     def ours(act: TensorFormat | None, packed: ops.Packed) -> Tensor:
         rotated()
-        return ops.matmul(torch.from_numpy(out), packed, act=act)
+        return ops.matmul(rotated_x, packed, act=act)
 
     def loading() -> None:
         for _ in range(size // len(decoded)):
@@ -121,10 +121,11 @@ def _speed(context: Context, size: int, rounds: int) -> dict[str, float]:
     for act in (None, EIGHT):
         products[f"three {act}"] = copies(partial(ops.prepack, three), partial(ours, act))
         products[f"four {act}"] = copies(partial(ops.prepack, four), partial(ops.matmul, x, act=act))
+    products["three levels"] = copies(partial(ops.prepack, three, levels="int8"), partial(ours, EIGHT))
     with one_thread():
         rotation = medians({"rotation": rotated}, rounds, 0, "rotating a row", context.progress)["rotation"]
         seconds = medians(products, rounds, EVICT, "one row", context.progress)
-    best = {name: min(seconds[f"{name} None"], seconds[f"{name} {EIGHT}"]) for name in ("three", "four")}
+    best = {name: min(value for way, value in seconds.items() if way.startswith(name)) for name in ("three", "four")}
     return {
         **{f"{name}_us": 1e6 * value for name, value in {**seconds, "rotation": rotation}.items()},
         "rotation_gbs": 8 * size / rotation / 1e9,
