@@ -51,6 +51,7 @@ ANYBIT_INLINE void store(uint8_t* p, B b) {
   _mm256_store_si256(reinterpret_cast<__m256i*>(p), b.v[0]);
   _mm256_store_si256(reinterpret_cast<__m256i*>(p) + 1, b.v[1]);
 }
+ANYBIT_INLINE B held(B b) { return b; }
 ANYBIT_INLINE B splat_b(uint8_t x) { ANYBIT_BOTH(B, _mm256_set1_epi8(static_cast<char>(x))) }
 ANYBIT_INLINE B and_b(B a, B b) { ANYBIT_BOTH(B, _mm256_and_si256(a.v[h], b.v[h])) }
 ANYBIT_INLINE B or_b(B a, B b) { ANYBIT_BOTH(B, _mm256_or_si256(a.v[h], b.v[h])) }

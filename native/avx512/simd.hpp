@@ -40,6 +40,13 @@ struct F { __m512 v; };
 
 ANYBIT_INLINE B load(const uint8_t* p) { return {_mm512_load_si512(p)}; }
 ANYBIT_INLINE void store(uint8_t* p, B b) { _mm512_store_si512(p, b.v); }
+// A vector that stays in a register, where the compiler would read it again for each use.
+ANYBIT_INLINE B held(B b) {
+#ifndef ANYBIT_SIMDE
+  asm("" : "+v"(b.v));
+#endif
+  return b;
+}
 ANYBIT_INLINE B splat_b(uint8_t x) { return {_mm512_set1_epi8(static_cast<char>(x))}; }
 ANYBIT_INLINE B and_b(B a, B b) { return {_mm512_and_si512(a.v, b.v)}; }
 ANYBIT_INLINE B or_b(B a, B b) { return {_mm512_or_si512(a.v, b.v)}; }

@@ -74,8 +74,9 @@ template <class W, int MR> __attribute__((noinline)) void int8_fused(const Probl
     for (int m = 0; m < MR * kParts; ++m) dot[m].start(m < MR ? splat_i(level * block.sum(m)) : zero_i());
     for (int64_t t = block.begin; t < block.end; t += 32, tile += W::kTileBytes, x += 32) {
       for (int line = 0; line < W::kTileBytes; line += 64) prefetch(tile + kAhead<W> + line);
+      const Lines<W::kBits> lines(tile);
       each_quad([&]<int Q>() ANYBIT_UNROLLED {
-        const auto quad = w.template quad<Q>(tile);
+        const auto quad = w.template quad<Q>(lines);
 #pragma GCC unroll 16
         for (int m = 0; m < MR; ++m) {
           const B four = broadcast4(x + m * ldc + 4 * Q);

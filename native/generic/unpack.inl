@@ -9,22 +9,33 @@ template <int P, int From, int Pos> ANYBIT_INLINE B move_bits(B a) {
 }
 #endif
 
-// Fields of P bits of one plane for quad Q, moved to bit `Pos` of each byte.
-template <int P, int Pos, int Q> ANYBIT_INLINE B field(const uint8_t* plane) {
+// A tile of Bits-bit codes, each of whose vectors is read once; what reads quads from memory may read one for every quad.
+template <int Bits> struct Lines {
+  B line[Bits];
+  explicit ANYBIT_INLINE Lines(const uint8_t* tile) {
+#pragma GCC unroll 8
+    for (int i = 0; i < Bits; ++i) line[i] = held(load(tile + 64 * i));
+  }
+};
+ANYBIT_INLINE B line_of(const uint8_t* tile, int i) { return load(tile + 64 * i); }
+template <int Bits> ANYBIT_INLINE B line_of(const Lines<Bits>& tile, int i) { return tile.line[i]; }
+
+// Fields of P bits of the plane from line `First` on for quad Q, moved to bit `Pos` of each byte.
+template <int P, int First, int Pos, int Q, class Tile> ANYBIT_INLINE B field(const Tile& tile) {
   constexpr int kPer = 8 / P, kFrom = Q % kPer * P;
-  const B vector = load(plane + 64 * (Q / kPer));
+  const B vector = line_of(tile, First + Q / kPer);
   if constexpr (P == 8) return vector;
   else if constexpr (kFrom == Pos) return and_b(vector, splat_b(static_cast<uint8_t>(((1 << P) - 1) << Pos)));
   else return move_bits<P, kFrom, Pos>(vector);
 }
 
 // Quad Q (k = 4Q .. 4Q+3 of the tile, all 16 rows) of a tile of Bits-bit codes.
-template <int Bits, int Q> ANYBIT_INLINE B codes_quad(const uint8_t* tile) {
-  if constexpr (Bits == 1 || Bits == 2 || Bits == 4 || Bits == 8) return field<Bits, 0, Q>(tile);
-  else if constexpr (Bits == 3) return or_b(field<2, 1, Q>(tile), field<1, 0, Q>(tile + 128));
-  else if constexpr (Bits == 5) return or_b(field<4, 1, Q>(tile), field<1, 0, Q>(tile + 256));
-  else if constexpr (Bits == 6) return or_b(field<4, 2, Q>(tile), field<2, 0, Q>(tile + 256));
-  else return or_b(or_b(field<4, 3, Q>(tile), field<2, 1, Q>(tile + 256)), field<1, 0, Q>(tile + 384));
+template <int Bits, int Q, class Tile> ANYBIT_INLINE B codes_quad(const Tile& tile) {
+  if constexpr (Bits == 1 || Bits == 2 || Bits == 4 || Bits == 8) return field<Bits, 0, 0, Q>(tile);
+  else if constexpr (Bits == 3) return or_b(field<2, 0, 1, Q>(tile), field<1, 2, 0, Q>(tile));
+  else if constexpr (Bits == 5) return or_b(field<4, 0, 1, Q>(tile), field<1, 4, 0, Q>(tile));
+  else if constexpr (Bits == 6) return or_b(field<4, 0, 2, Q>(tile), field<2, 4, 0, Q>(tile));
+  else return or_b(or_b(field<4, 0, 3, Q>(tile), field<2, 4, 1, Q>(tile)), field<1, 6, 0, Q>(tile));
 }
 
 // What a weight offers the integer kernels: quads of unsigned bytes (or of byte pairs), and how to sum them against x.
@@ -32,30 +43,30 @@ constexpr int64_t kChunkSlots = 512;  // unpacked at a time at most: the largest
 constexpr int max_class(int max) { return max <= 15 ? 15 : max <= 31 ? 31 : max <= 63 ? 63 : max <= 127 ? 127 : 255; }
 
 template <int Bits> struct IntegerCodes {
-  static constexpr int kTileBytes = 64 * Bits, kMax = max_class((1 << Bits) - 1);
+  static constexpr int kBits = Bits, kTileBytes = 64 * Bits, kMax = max_class((1 << Bits) - 1);
   static constexpr bool kWord = false;
   using Quad = B;
   explicit IntegerCodes(const Problem&) {}
-  template <int Q> ANYBIT_INLINE B quad(const uint8_t* tile) const { return codes_quad<Bits, Q>(tile); }
+  template <int Q, class Tile> ANYBIT_INLINE B quad(const Tile& tile) const { return codes_quad<Bits, Q>(tile); }
 };
 
 template <int Bits, int Max = 31> struct CodebookBytes {
-  static constexpr int kTileBytes = 64 * Bits, kMax = Max;
+  static constexpr int kBits = Bits, kTileBytes = 64 * Bits, kMax = Max;
   static constexpr bool kWord = false;
   using Quad = B;
   B table;
   explicit CodebookBytes(const Problem& p) : table(table16(p.level_bytes)) {}
-  template <int Q> ANYBIT_INLINE B quad(const uint8_t* tile) const { return lookup(table, codes_quad<Bits, Q>(tile)); }
+  template <int Q, class Tile> ANYBIT_INLINE B quad(const Tile& tile) const { return lookup(table, codes_quad<Bits, Q>(tile)); }
 };
 
 struct WordQuad { B low, high; };
 template <int Bits> struct CodebookWords {
-  static constexpr int kTileBytes = 64 * Bits, kMax = 0;
+  static constexpr int kBits = Bits, kTileBytes = 64 * Bits, kMax = 0;
   static constexpr bool kWord = true;
   using Quad = WordQuad;
   Word table;
   explicit CodebookWords(const Problem& p) : table(p.level_words) {}
-  template <int Q> ANYBIT_INLINE WordQuad quad(const uint8_t* tile) const {
+  template <int Q, class Tile> ANYBIT_INLINE WordQuad quad(const Tile& tile) const {
     const B index = codes_quad<Bits, Q>(tile);
     return {lookup(table.low, index), lookup(table.high, index)};
   }

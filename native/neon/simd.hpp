@@ -35,6 +35,7 @@ template <class R, class Op> ANYBIT_INLINE R four(Op op) { return {{op(0), op(1)
 
 ANYBIT_INLINE B load(const uint8_t* p) { ANYBIT_FOUR(B, vld1q_u8(p + 16 * h)) }
 ANYBIT_INLINE void store(uint8_t* p, B b) { for (int h = 0; h < 4; ++h) vst1q_u8(p + 16 * h, b.v[h]); }
+ANYBIT_INLINE B held(B b) { return b; }
 ANYBIT_INLINE B splat_b(uint8_t x) { ANYBIT_FOUR(B, (void(h), vdupq_n_u8(x))) }
 ANYBIT_INLINE B and_b(B a, B b) { ANYBIT_FOUR(B, vandq_u8(a.v[h], b.v[h])) }
 ANYBIT_INLINE B or_b(B a, B b) { ANYBIT_FOUR(B, vorrq_u8(a.v[h], b.v[h])) }

@@ -44,6 +44,7 @@ template <class Op> inline B lanes64(Op op) {
 
 ANYBIT_INLINE B load(const uint8_t* p) { B b; std::memcpy(b.v, p, 64); return b; }
 ANYBIT_INLINE void store(uint8_t* p, B b) { std::memcpy(p, b.v, 64); }
+ANYBIT_INLINE B held(B b) { return b; }
 ANYBIT_INLINE B splat_b(uint8_t x) { return lanes64([&](int) { return x; }); }
 ANYBIT_INLINE B and_b(B a, B b) { return lanes64([&](int i) { return a.v[i] & b.v[i]; }); }
 ANYBIT_INLINE B or_b(B a, B b) { return lanes64([&](int i) { return a.v[i] | b.v[i]; }); }

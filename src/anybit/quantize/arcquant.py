@@ -1,4 +1,5 @@
-"""ARCQuant (arXiv 2601.07475): weights in NVFP4 for activations in NVFP4 with residual channels (`transforms.residual`).
+"""ARCQuant (arXiv 2601.07475): weights in NVFP4 for activations in NVFP4 with residual channels (`transforms.residual`), channels sorted by
+size beforehand (`transforms.order`).
 
 The weights are rounded as they would be without residual channels, whose copies take the codes of their columns; here by GPTQ, since with
 residual channels the error of the weights is what remains (the paper rounds to nearest).  Run with `--act nvfp4` on the torch executor;

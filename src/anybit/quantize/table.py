@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from anybit import options, tensors
@@ -35,7 +35,8 @@ class Method:
     """A quantizer: quantize(weight, fmt, stats, options) -> Quantized.
 
     needs: "weights" alone, the "inputs" of the layer too (statistics), or their "hessian", factored.  options: its frozen
-    dataclass of options, all with defaults.  transforms: those that belong to it (`transforms.table`), where a recipe names none.
+    dataclass of options, all with defaults.  transforms: those that belong to it (`transforms.table`) with their options, in order,
+    where a recipe names none.
     weights: the format it is made for, where a recipe names neither a format nor a budget.
     refine: refine(parts, forward, targets, windows, options, name) learns a whole block from where `quantize` left it.
     finish: finish(parts, forward, targets, windows, options, told) learns the whole model from where the blocks were left.
@@ -47,7 +48,7 @@ class Method:
     needs: Literal["weights", "inputs", "hessian"]
     paper: str
     options: type
-    transforms: tuple[str, ...] = ()
+    transforms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     weights: str | None = None
     refine: Callable[..., Reconstructed] | None = None
     finish: Callable[..., Reconstructed] | None = None
@@ -86,14 +87,16 @@ METHODS: Mapping[str, Method] = {
             refine=gradient_ptq.refine,
             finish=distill.finish,
         ),
-        Method("awq", awq.quantize, "inputs", "Lin et al. 2023, arXiv 2306.00978", awq.Options, ("awq",), awq.FORMAT),
+        Method(
+            "awq", awq.quantize, "inputs", "Lin et al. 2023, arXiv 2306.00978", awq.Options, {"awq": {}}, awq.FORMAT
+        ),
         Method(
             "smoothquant",
             smoothquant.quantize,
             "weights",
             "Xiao et al. 2022, arXiv 2211.10438",
             smoothquant.Options,
-            ("smooth",),
+            {"smooth": {}},
             smoothquant.FORMAT,
         ),
         Method(
@@ -102,7 +105,7 @@ METHODS: Mapping[str, Method] = {
             "weights",
             "Dettmers et al. 2022, arXiv 2208.07339",
             llm_int8.Options,
-            ("split",),
+            {"split": {}},
             llm_int8.FORMAT,
         ),
         Method(
@@ -111,7 +114,7 @@ METHODS: Mapping[str, Method] = {
             "hessian",
             "arXiv 2601.07475",
             arcquant.Options,
-            ("residual",),
+            {"permute": {"order": "sorted"}, "residual": {}},
             arcquant.FORMAT,
         ),
         Method(
@@ -120,7 +123,7 @@ METHODS: Mapping[str, Method] = {
             "hessian",
             "arXiv 2603.16590",
             batquant.Options,
-            ("block_affine",),
+            {"block_affine": {}},
             batquant.FORMAT,
         ),
         Method(
@@ -129,17 +132,17 @@ METHODS: Mapping[str, Method] = {
             "weights",
             "arXiv 2403.20137",
             block_quant_outliers.Options,
-            ("sort_keys",),
+            {"sort_keys": {}},
             block_quant_outliers.FORMAT,
         ),
-        Method("nf4", nf4.quantize, "weights", "Dettmers et al. 2023, arXiv 2305.14314", nf4.Options, (), nf4.FORMAT),
+        Method("nf4", nf4.quantize, "weights", "Dettmers et al. 2023, arXiv 2305.14314", nf4.Options, {}, nf4.FORMAT),
         Method(
             "matgptq",
             matgptq.quantize,
             "hessian",
             "arXiv 2602.03537",
             matgptq.Options,
-            (),
+            {},
             matgptq.FORMAT,
             stores=matgptq.stores,
         ),
@@ -149,7 +152,7 @@ METHODS: Mapping[str, Method] = {
             "hessian",
             "arXiv 2602.03537; Nair et al. 2025, arXiv 2502.06786",
             matgptq_distill.Options,
-            (),
+            {},
             matgptq_distill.FORMAT,
             finish=matgptq_distill.finish,
             stores=matgptq.stores,
@@ -160,7 +163,7 @@ METHODS: Mapping[str, Method] = {
             "hessian",
             "Yoon 2026, arXiv 2603.27914",
             itq3_s.Options,
-            ("rotate_inputs",),
+            {"rotate_inputs": {}},
             itq3_s.FORMAT,
         ),
     )

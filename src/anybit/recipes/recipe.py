@@ -199,7 +199,8 @@ class Recipe(_Strict):
         """The transforms: the recipe's own, else those its method comes with."""
         if self.transforms is not None:
             return self.transforms
-        return tuple(Step(name=name) for name in table.get(self.method).transforms)
+        own = table.get(self.method).transforms
+        return tuple(Step(name=name, options=dict(options)) for name, options in own.items())
 
     @property
     def uniform(self) -> bool:

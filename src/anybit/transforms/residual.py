@@ -4,8 +4,8 @@ as channels of their own, rounded once more.
 Two steps of 4 bits err as little as one of 8, and the product stays one of 4-bit blocks: y = Q(x) Wᵀ + Q(x - Q(x))_o W_oᵀ with the codes of
 the weight columns o copied.  Channels count as large from an eighth of the layer's largest magnitude on (the three exponent bits between
 formats of 4 and 8 bits, section 3 of the paper).
-Differs from the paper: whole blocks are taken, in their places, rather than single channels moved to the end: nothing is reordered, and
-outliers keep the neighbours they share a scale with.
+Differs from the paper: whole blocks are taken, in their places, rather than single channels moved to the end.  `permute` with the order
+"sorted" before it (as `arcquant` has it) puts large channels into blocks of their own wherever the model allows it for nothing.
 """
 
 from __future__ import annotations
