@@ -114,6 +114,7 @@ __attribute__((noinline)) void tile_kept(const Problem& p, Tiles& tiles, int64_t
       _mm512_store_si512(pairs[i] + 32 * c, _mm512_or_si512(column(c), _mm512_slli_epi32(column(c + 1), 16)));
     }
   }
+  asm volatile("" ::"r"(pairs) : "memory");  // GCC 12 does not know that tiles are loaded from it
   for (int64_t i = 0; i < rows; i += kTileX) {
     tiles.shape(rows - i < kTileX ? rows - i : kTileX, depth);
     const uint16_t* x = p.xkept_pairs + (row + i) * stride;
@@ -161,7 +162,9 @@ __attribute__((noinline)) void tile_strip(const Problem& p, const Work& work, Ti
   if (p.xkept_pairs && p.kept_count <= kMostKept) {
     alignas(64) float kept[kTilePass * NP * 16];
     tile_kept<NP>(p, tiles, panel, row, rows, kept);
-    for (int64_t i = 0; i < rows * NP; ++i) write_row(p, panel + i % NP, row + i / NP, load_f(acc + 16 * i), Work::factor(p, row + i / NP), kept + 16 * i);
+    for (int64_t i = 0; i < rows * NP; ++i) {
+      write_row(p, panel + i % NP, row + i / NP, load_f(acc + 16 * i), Work::factor(p, row + i / NP), kept + 16 * i);
+    }
     return;
   }
   for (int64_t i = 0; i < rows; ++i) {

@@ -224,8 +224,10 @@ std::vector<double> time_matmul(const std::vector<WeightPtr>& weights, In<float,
   const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
   std::vector<float> y;
   for (const auto& w : weights) {
-    require(w->k == k && w->geometry == Geometry{} && !w->kept, "timing needs weights of x's width with groups that are multiples of 32 and no kept columns");
-    require((w->kind == ElementKind::int16) == (weights.front()->kind == ElementKind::int16), "timing needs weights that take the same x");
+    require(w->k == k && w->geometry == Geometry{} && !w->kept,
+            "timing needs weights of x's width with groups that are multiples of 32 and no kept columns");
+    const bool same = (w->kind == ElementKind::int16) == (weights.front()->kind == ElementKind::int16);
+    require(same && has_integer_form(*w) == has_integer_form(*weights.front()), "timing needs weights that take the same x");
     if (y.size() < static_cast<size_t>(m * w->n)) y.resize(static_cast<size_t>(m * w->n));
   }
   const ActSpec spec = spec_for(*weights.front(), act_group, levels, 0, whole);
@@ -261,7 +263,7 @@ void bind_kernels(nb::module_& m) {
       .def_prop_ro("nbytes", &Weight::nbytes)
       .def_prop_ro("integer_form", [](const Weight& w) { return has_integer_form(w); })
       .def_prop_ro("group", [](const Weight& w) { return w.geometry.group ? w.geometry.group : w.group; })
-      .def_prop_ro("kept", [](const Weight& w) { return w.kept ? w.kept->columns.size() : 0; }, "columns that multiply x as it is")
+      .def_prop_ro("kept", [](const Weight& w) { return count_of(w.kept); }, "columns that multiply x as it is")
       .def_prop_ro("has_tree", [](const Weight& w) { return has_tree(w); }, "whether tree_matmul takes it")
       .def_prop_ro("padded_groups", [](const Weight& w) { return w.geometry.group != 0; });
   m.def("pack", pack_codes, nb::arg("codes"), nb::arg("k"), nb::arg("bits"), nb::arg("table"), nb::arg("block_rows"),

@@ -15,8 +15,7 @@ Activations& activations_for(const ThreadPool& pool, int64_t m, int64_t k, doubl
 void product(const Weight& w, const float* x, int64_t m, const ActSpec& spec, float* y, const Epilogue& epilogue) {
   nb::gil_scoped_release release;
   const auto pool = default_pool();
-  const auto apart = static_cast<int64_t>(w.kept ? w.kept->columns.size() : 0);
-  Activations& prepared = activations_for(*pool, m, w.k, static_cast<double>(w.slots) / static_cast<double>(w.k), apart);
+  Activations& prepared = activations_for(*pool, m, w.k, static_cast<double>(w.slots) / static_cast<double>(w.k), count_of(w.kept));
   pool->run([&](Team& team) {
     const Activations& a = prepare(team, prepared, x, m, w.k, w.k, spec);
     matmul(team, w, a, y, w.n, epilogue);

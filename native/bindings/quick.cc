@@ -1,4 +1,4 @@
-// `Quick`: a product whose weight, activations and number of rows are settled, called with a tensor and nothing else.
+// `Quick`: a product whose weight and activations, and mostly the number of rows, are settled, called with a tensor and nothing else.
 #include "bindings/exchange.hpp"
 
 #include <nanobind/stl/shared_ptr.h>

@@ -139,7 +139,7 @@ void Engine::allocate() {
     if (op.kind != OpKind::linear) continue;
     widest = std::max(widest, op.weight->k);
     stretch = std::max(stretch, static_cast<double>(op.weight->slots) / static_cast<double>(op.weight->k));
-    if (op.kept) kept = std::max(kept, static_cast<std::int64_t>(op.kept->columns.size()));
+    if (op.kept) kept = std::max(kept, op.kept->count());
   }
   const std::size_t scratch = padded(attention_scratch(config_.head_dim, std::max(kAttentionRows, group)));
   std::size_t floats = scratch * static_cast<std::size_t>(threads);

@@ -2,7 +2,7 @@
 //
 // The order of floating-point operations is fixed, so that every instruction set gives the same bits: for every k-block in order
 //   sum = exact integer;  acc = fma(float(sum) [* scale_x of the block], scale_w, acc)
-// and at the end y = acc * (factor [* scale_x of the row]) + bias (+ y).
+// and at the end y = acc * (factor [* scale_x of the row]) [+ kept columns] + bias (+ y); kept columns on tiles have an order of their own.
 //
 // What the zero point takes off a block, zero * (sum of x), is known before it, so that without zero points the integer sum starts
 // there and a block ends with no more than a conversion, a multiplication and an fma for 16 results.

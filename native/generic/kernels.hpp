@@ -117,7 +117,7 @@ struct Kernels {
   // returning the number of operations (2 a multiply-add)
   uint64_t (*read_all)(const uint8_t* data, size_t bytes);
   double (*int8_rounds)(int64_t rounds);
-  bool kept_pairs = false;  // whether kept columns of bf16 are read as bf16 and what it leaves over
+  int64_t kept_pairs = 0;  // rows from which on kept columns of bf16 are read as bf16 and what it leaves over; 0: never
 };
 
 }  // namespace anybit

@@ -43,7 +43,7 @@ size_t squares_bytes(int64_t m, int64_t slots) {
 int64_t code_rows(int64_t m) { return std::max(m, std::min(m, kMostDigitRows) * kDigits); }
 
 int64_t kept_stride(int64_t columns) { return (columns + 31) / 32 * 32; }
-int64_t kept_columns(const ActSpec& spec) { return spec.kept ? static_cast<int64_t>(spec.kept->columns.size()) : 0; }
+int64_t kept_columns(const ActSpec& spec) { return spec.kept ? spec.kept->count() : 0; }
 
 size_t bytes_needed(int64_t m, int64_t slots, int64_t kept) {
   const int64_t rows = code_rows(m);
@@ -92,7 +92,8 @@ void lay_out(Activations& a, const float* x, int64_t m, int64_t k, int64_t ldx, 
   a.squares = reinterpret_cast<const float*>(squares);
   a.kept = reinterpret_cast<const float*>(squares + squares_bytes(m, a.slots));
   a.ldkept = kept_stride(kept_columns(spec));
-  const bool in_pairs = spec.kept && spec.kept->kind == ElementKind::bf16 && kernels().kept_pairs;
+  const bool in_pairs = spec.kept && spec.kept->kind == ElementKind::bf16 && spec.act == Act::int8 &&
+                        kernels().kept_pairs && m >= kernels().kept_pairs;
   a.kept_pairs = in_pairs ? reinterpret_cast<const uint16_t*>(a.kept + m * a.ldkept) : nullptr;
   const bool as_is = spec.geometry.group == 0 && k == a.slots && !spec.kept;
   if (as_is && !spec.values && spec.act != Act::bf16) {
@@ -155,6 +156,10 @@ void keep_columns(const Activations& a, const float* source, int64_t row, float*
   std::memset(pairs, 0, 2 * sizeof(uint16_t) * a.ldkept);
   for (size_t c = 0; c < columns.size(); ++c) {
     float part = kept[c], rest = part;
+    if (!std::isfinite(part)) {  // what is no number must not become one
+      pairs[c] = std::isnan(part) ? 0x7fc0 : part > 0 ? 0x7f80 : 0xff80;
+      continue;
+    }
     for (uint16_t* to : {pairs + c, pairs + a.ldkept + c}) {
       round_to_bf16(&part, 1);
       uint32_t word;
@@ -273,14 +278,14 @@ size_t scale_bytes(ScaleKind kind) {
 
 size_t Weight::nbytes() const {
   const size_t grid = static_cast<size_t>(panels) * groups * 16;
-  const size_t apart = kept ? static_cast<size_t>(panels) * 16 * kept->columns.size() * (kept->kind == ElementKind::fp32 ? 4 : 2) : 0;
+  const size_t apart = kept ? static_cast<size_t>(panels * 16 * kept->count()) * kept->value_bytes() : 0;
   return static_cast<size_t>(panels) * panel_bytes + grid * scale_bytes(scale_kind) + (zeros ? grid : 0) + apart;
 }
 
 WeightPtr with_kept(const Weight& w, std::vector<int32_t> columns, ElementKind kind, const void* values) {
   auto kept = std::make_shared<Kept>();
-  const size_t count = columns.size(), bytes = kind == ElementKind::fp32 ? 4 : 2;
   kept->columns = std::move(columns), kept->kind = kind;
+  const size_t count = kept->columns.size(), bytes = kept->value_bytes();
   kept->values = arena_allocate(static_cast<size_t>(w.panels) * count * 16 * bytes);
   std::byte* to = kept->values.get();
   const auto* from = static_cast<const std::byte*>(values);
@@ -330,7 +335,7 @@ const Activations& prepare(Team& team, Activations& shared, const float* x, int6
     for (int rank = 0; spec.whole && rank < team.size; ++rank) top = std::max(top, shared.tops[static_cast<size_t>(rank)]);
     const float given = spec.whole ? whole_scale(top, spec) : 0.0f;
     // what becomes integers is not read again: one copy a rank, in cache
-    const bool passing = is_integer(spec) && !spec.values && shared.digits == 1;
+    const bool passing = is_integer(spec) && !spec.values;
     for (int64_t row = rows.begin; row < rows.end; ++row) prepare_row(shared, x, row, ldx, given, passing ? rows.begin : row);
     team.barrier();
   }
@@ -372,7 +377,7 @@ Problem problem_of(const Weight& w, const Activations& a, Act act, float* y, int
     assert(a.spec.kept && a.spec.kept->columns == w.kept->columns && "activations were prepared for other kept columns");
     p.kept = reinterpret_cast<const uint8_t*>(w.kept->values.get());
     p.kept_kind = w.kept->kind == ElementKind::fp32 ? kScaleFp32 : w.kept->kind == ElementKind::fp16 ? kScaleFp16 : kScaleBf16;
-    p.kept_count = static_cast<int64_t>(w.kept->columns.size());
+    p.kept_count = w.kept->count();
     p.xkept = a.kept, p.ldkept = a.ldkept, p.xkept_pairs = a.kept_pairs;
   }
   p.y = y, p.ldy = ldy;

@@ -63,7 +63,10 @@ struct Kept {
   std::vector<int32_t> columns;
   ElementKind kind = ElementKind::bf16;  // of the values: bf16, fp16 or fp32
   std::shared_ptr<std::byte> values;     // [panels][columns][16]
+  int64_t count() const { return static_cast<int64_t>(columns.size()); }
+  size_t value_bytes() const { return kind == ElementKind::fp32 ? 4 : 2; }
 };
+inline int64_t count_of(const std::shared_ptr<const Kept>& kept) { return kept ? kept->count() : 0; }
 
 // A packed matrix.  Made by pack(); read-only from then on.
 struct Weight {
@@ -91,7 +94,7 @@ struct Weight {
   int64_t panels = 0, panel_bytes = 0;
   std::shared_ptr<std::byte> codes, scales, zeros;  // zeros: u_zero, a byte each, or null
   std::shared_ptr<std::byte> squares;               // int16: float [panels][chunks][kSpans]
-  std::shared_ptr<const Kept> kept;                 // beside what the codes stand for, which is not read in these columns; or null
+  std::shared_ptr<const Kept> kept;                 // beside what the codes stand for, which meets zeros in these columns; or null
   size_t nbytes() const;                            // of codes, scales, zeros and kept columns as packed
 };
 using WeightPtr = std::shared_ptr<const Weight>;
@@ -153,7 +156,8 @@ struct ActSpec {
 struct Activations {
   int64_t m = 0, k = 0, slots = 0;
   ActSpec spec;
-  const float* x = nullptr;  // [m][ldx] fp32 over slots, zeros in the padding; see ActSpec::values
+  // [m][ldx] fp32 over slots, zeros in the padding; of integers without ActSpec::values only where it is the caller's own, else undefined
+  const float* x = nullptr;
   int64_t ldx = 0;
   int64_t digits = 1;             // rows of codes, scales and sums for each row: kDigits of few rows of bf16 where kernels want them
   const int8_t* codes = nullptr;  // [m * digits][ldc]; of int16 the lower digits where kernels split them
@@ -202,7 +206,7 @@ using Ticket = std::atomic<int>;
 // are complete only after a barrier.  With a ticket, 0 before all ranks, the last columns go to whoever is done first, so that a rank which
 // the machine holds up does not hold up the others.  The split is along N only, so the result does not depend on the number of threads.
 // The activations must have been prepared for w.k columns and w.geometry.  A weight without integer form (bf16, fp16, fp32) multiplies
-// Activations::x whatever the spec: x itself, or with ActSpec::values the numbers its codes stand for.
+// Activations::x: x itself where the spec is exact, or with ActSpec::values the numbers its codes stand for.
 void matmul(Team&, const Weight&, const Activations&, float* y, int64_t ldy, const Epilogue& = {}, Ticket* = nullptr);
 
 // The product as an instruction set is told of it.

@@ -95,7 +95,7 @@ WeightPtr plain_weight(ThreadPool& pool, int64_t n, int64_t k, ElementKind kind)
 std::vector<float> run(ThreadPool& pool, const Weight& w, const std::vector<float>& x, int64_t m, const ActSpec& spec, bool tree) {
   std::vector<float> y(static_cast<size_t>(m * w.n), 0.25f), bias(static_cast<size_t>(w.n), 1.5f);
   Activations a;
-  a.reserve(m, w.k, pool.size(), static_cast<double>(w.slots) / static_cast<double>(w.k), w.kept ? static_cast<int64_t>(w.kept->columns.size()) : 0);
+  a.reserve(m, w.k, pool.size(), static_cast<double>(w.slots) / static_cast<double>(w.k), count_of(w.kept));
   Epilogue epilogue;
   epilogue.bias = bias.data(), epilogue.addend = y.data(), epilogue.tree = tree, epilogue.last_leaf = tree_leaves(w);
   pool.run([&](Team& team) { matmul(team, w, prepare(team, a, x.data(), m, w.k, w.k, spec), y.data(), w.n, epilogue); });

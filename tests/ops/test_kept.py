@@ -84,7 +84,22 @@ def test_outliers_no_longer_decide_the_scale() -> None:
     assert float((apart - true).norm()) < 0.1 * float((plain - true).norm())
 
 
-def test_rows_do_not_depend_on_threads_or_on_each_other() -> None:
+def test_what_is_no_number_stays_none() -> None:
+    x, w, columns, values = problem(40)
+    kept, act = ops.keep_columns(ops.prepack(w), columns, values), TensorFormat.parse("int8/row")
+    x[3, columns[0]], x[5, columns[1]] = float("inf"), float("nan")
+    for isa in ISAS:
+        try:
+            _native.set_isa(isa)
+            y = ops.matmul(x, kept, act=act)
+        finally:
+            _native.set_isa("auto")
+        finite = [bool(row.isfinite().all()) for row in y]
+        assert not y[3].isfinite().any() and bool(y[5].isnan().all()), isa
+        assert all(finite[:3]) and finite[4] and all(finite[6:]), isa
+
+
+def test_rows_do_not_depend_on_threads_and_hardly_on_each_other() -> None:
     x, w, columns, values = problem(40, 256, 512, 9)
     kept, act = ops.keep_columns(ops.prepack(w), columns, values), TensorFormat.parse("int8/row")
     before = _native.threads()
@@ -133,8 +148,11 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="packed as tiles"):
         ops.keep_columns(ops.prepack(w, "bits"), columns, values)
     for options in ({"determinism": "invariant"}, {"multiply": "mitchell"}):
-        with pytest.raises(ValueError, match="one arithmetic"):
+        with pytest.raises(ValueError, match="other arithmetic takes no weight with columns kept apart"):
             ops.matmul(x, kept, **options)
+    for refused in (ops.TreeWeight.of, lambda w: ops.embedding(torch.zeros(1).long(), w)):
+        with pytest.raises(ValueError, match="takes no weight with columns kept apart"):
+            refused(kept)
     ids = torch.zeros(1, dtype=torch.int64).numpy()
     with pytest.raises(ValueError, match="keeps no columns apart"):
         _native.embedding(kept.handle, ids, 1.0, torch.empty(1, 320).numpy())

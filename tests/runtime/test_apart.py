@@ -47,6 +47,13 @@ def test_parts_that_something_else_reads_stay(reader: str) -> None:
     assert joined(ops) == (ops, {})
 
 
+def test_what_is_written_meanwhile_stays() -> None:
+    made = split(0, ["q", "k"])
+    for at, name in ((5, "h"), (1, "h.0.out"), (5, "h.0.rest")):
+        ops = [*made[:at], Op("add", ("g", "g"), name), *made[at:]]
+        assert joined(ops) == (ops, {})
+
+
 def test_other_factors_places_and_weights_of_two_uses_stay() -> None:
     made = split(0, ["q"])
     for at, changed in (

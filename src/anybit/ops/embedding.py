@@ -17,6 +17,7 @@ def embedding(ids: Tensor, w: QTensor | Tensor | Packed) -> Tensor:
     Raises IndexError where an id is outside the table.
     """
     packed = w if isinstance(w, Packed) else prepack(w)
+    packed.refuse_kept("an embedding")
     if ids.numel() and not (int(ids.min()) >= 0 and int(ids.max()) < packed.n):
         raise IndexError(f"ids from {int(ids.min())} to {int(ids.max())} do not fit a table of {packed.n} rows")
     module = native.load()

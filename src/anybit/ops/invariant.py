@@ -40,6 +40,7 @@ def layercast_matmul(x: Tensor, w: QTensor | Tensor | Packed, bias: Tensor | Non
     if not isinstance(w, Tensor) and w.format is not None and str(w.format) not in _SIXTEEN_BITS:
         raise ValueError(f"layercast keeps weights in 16 bits: bf16 or fp16; got {w.format}")
     packed = w if isinstance(w, Packed) else prepack(w)
+    packed.refuse_kept("layercast")
     if packed.handle is not None and packed.handle.kind not in _SIXTEEN_BITS:
         raise ValueError(f"layercast keeps weights in 16 bits: bf16 or fp16; got a packed {packed.handle.kind}")
     return _product(x.detach().float(), packed, bias)
@@ -73,6 +74,7 @@ class TreeWeight:
     def of(cls, w: QTensor | Tensor | Packed) -> TreeWeight:
         """Elements stay as they are; quantized weights whose groups do not divide a leaf become float32 (ValueError where packed)."""
         packed = w if isinstance(w, Packed) else prepack(w)
+        packed.refuse_kept("a tree")
         if packed.handle is not None and not packed.handle.has_tree:
             if not isinstance(w, QTensor):
                 raise ValueError(

@@ -65,10 +65,8 @@ def matmul(
                 return done
     plain = multiply == "exact" and accumulate is None and determinism == "none"
     emulate = not plain and _emulates(multiply, accumulate, determinism)
-    if not plain and isinstance(w, Packed) and w.kept is not None:
-        raise ValueError(
-            "columns kept apart have one arithmetic; leave multiply, accumulate and determinism as they are"
-        )
+    if not plain and isinstance(w, Packed):
+        w.refuse_kept("other arithmetic")
     k = w.k if isinstance(w, Packed) else w.shape[-1]
     if x.shape[-1] != k:
         raise ValueError(f"x has {x.shape[-1]} columns, the weight {k}")
@@ -123,19 +121,15 @@ def _quick(runner: Callable[..., Tensor], w: Packed, rows: int) -> Any:
     names = _QUICK.get(runner.func)
     if names is None:
         return None
-    return _native().Quick(Tensor, w.handle, rows, **{names[name]: value for name, value in runner.keywords.items()})
+    return native.loaded().Quick(
+        Tensor, w.handle, rows, **{names[name]: value for name, value in runner.keywords.items()}
+    )
 
 
 @functools.cache
 def exchanges() -> bool:
     """Whether this torch gives and takes tensors in C (from 2.10 on)."""
-    return bool(_native().exchanges(Tensor))
-
-
-def _native() -> Any:
-    module = native.load()
-    assert module is not None, "packed weights come from the native module"
-    return module
+    return bool(native.loaded().exchanges(Tensor))
 
 
 _FLOAT = torch.float32
@@ -344,7 +338,7 @@ def run_native(
     """
     rows = as_rows(x)
     y = np.empty((rows.shape[0], w.n), np.float32)  # half the time of an empty tensor and its view
-    _native().matmul(w.handle, rows.numpy(), group, y, as_bias(bias), False, False, levels, wide, whole)
+    native.loaded().matmul(w.handle, rows.numpy(), group, y, as_bias(bias), False, False, levels, wide, whole)
     out = torch.from_numpy(y)
     return out if rows is x else out.reshape(*x.shape[:-1], w.n)
 
@@ -358,8 +352,7 @@ def as_rows(x: Tensor) -> Tensor:
 
 
 def as_bias(bias: Tensor | None) -> Any:
-    """A bias as compiled products take it: float32, contiguous, without gradient."""
-    """A bias as compiled products take it: float32, contiguous; None for none."""
+    """A bias as compiled products take it: float32, contiguous, without gradient; None for none."""
     return None if bias is None else bias.detach().to(torch.float32).contiguous().numpy()
 
 
@@ -402,7 +395,7 @@ def _planes(x: Tensor, weights: Sequence[Packed], group: int, bits: int, bias: T
     rows = as_rows(x)
     outs = [torch.empty(rows.shape[0], w.n) for w in weights]
     handles, results = [w.handle for w in weights], [y.numpy() for y in outs]
-    _native().plane_matmul(handles, rows.numpy(), group, bits, results, as_bias(bias))
+    native.loaded().plane_matmul(handles, rows.numpy(), group, bits, results, as_bias(bias))
     return tuple(y.reshape(*x.shape[:-1], y.shape[1]) for y in outs)
 
 

@@ -91,11 +91,10 @@ def _rows_together(
         return None
     if any(other != act for other in acts):
         return None
-    rows, module = as_rows(x), native.load()
-    assert module is not None, "parts are put together by the native module"
+    rows, module = as_rows(x), native.loaded()
     out = torch.empty(rows.shape[0], w.shape[0])
     module.matmul_parts(w.together, rows.numpy(), integers.group, out.numpy(), as_bias(bias), integers.levels)
-    if exchanges():
+    if exchanges() and x.dtype is torch.float32:
         w.quick[:] = [(act, module.Quick(Tensor, w.together, integers.group, integers.levels))]
     return out.reshape(*x.shape[:-1], w.shape[0])
 

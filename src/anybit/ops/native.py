@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from types import ModuleType
+from typing import Any
 
 
 @functools.cache
@@ -21,4 +22,11 @@ def load() -> ModuleType | None:
         )
         return None
     module: ModuleType = _native
+    return module
+
+
+def loaded() -> Any:
+    """`anybit._native`, for what only it can have made."""
+    module = load()
+    assert module is not None, "packed weights come from the native module"
     return module

@@ -80,6 +80,11 @@ class Packed:
         held = 0 if self.source is None else int(self.source.nbytes)
         return held if self.kept is None else held + self.kept[1].nbytes
 
+    def refuse_kept(self, what: str) -> None:
+        """ValueError where columns are kept apart, which `what` does not know of."""
+        if self.kept is not None:
+            raise ValueError(f"{what} takes no weight with columns kept apart (`keep_columns`); give it without them")
+
     @property
     def group(self) -> int:
         """Columns that share a scale as packed; 0 where there are no scales."""
@@ -129,8 +134,10 @@ def keep_columns(w: Packed, columns: Tensor, values: Tensor) -> Packed:
     """`w` with `columns` [c] (ascending) of its own: values [n, c], which multiply x as it is; no copy of the codes.
 
     The rest of x is rounded as if it were zero there, so that a few large columns do not decide its scales (LLM.int8(), NeurIPS 2022,
-    section 3.2), and what `w` holds in these columns is not read.  x is read once, and the sums meet before anything is written.
-    values: fp32, fp16 or bf16, kept as they are and multiplied in float32.
+    section 3.2), and what `w` holds in these columns, which must be finite, is multiplied by zero.  x is read once, and the sums meet
+    before anything is written.
+    values: fp32, fp16 or bf16, kept as they are; products and sums are of float32, but on AMX tiles (int8 activations of more than 16
+    rows, values of bf16) those of x in two parts of bf16, 16 significant bits.
 
     Raises ValueError for weights packed as planes and where columns or values do not fit.
     """
@@ -146,14 +153,8 @@ def keep_columns(w: Packed, columns: Tensor, values: Tensor) -> Packed:
         raise ValueError(f"kept columns are fp32, fp16 or bf16 values [{w.n}, {count}]; got {held}")
     handle, values = w.handle, values.detach().contiguous()
     if handle is not None:
-        handle = _module().keep_columns(handle, columns.numpy(), _bytes(values), DENSE[values.dtype])
+        handle = native.loaded().keep_columns(handle, columns.numpy(), _bytes(values), DENSE[values.dtype])
     return Packed(w.n, w.k, w.format, handle, w.source, w.order, w.levels, (columns, values))
-
-
-def _module() -> Any:
-    module = native.load()
-    assert module is not None, "packed weights come from the native module"
-    return module
 
 
 def _pack(module: Any, w: QTensor, levels: Levels = "exact") -> Any:

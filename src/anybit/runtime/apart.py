@@ -17,7 +17,8 @@ Joined = tuple[str, WeightRef]
 def joined(ops: Sequence[Op]) -> tuple[list[Op], dict[WeightRef, Joined]]:
     """The steps with products put together, and for these: weight -> (table of its columns, the matrix of the columns).
 
-    Steps stay as they are where something else reads the columns or the rest, or a weight is used in more ways than one.
+    Steps stay as they are where something else reads the columns or the rest, or what they come from is written meanwhile; and all of
+    them where a weight of theirs is used in another way too.
     """
     written = {op.output: op for op in ops if op.kind in ("gather", "scatter", "add")}
     products: dict[int, tuple[int, str, str]] = {}
@@ -34,11 +35,15 @@ def joined(ops: Sequence[Op]) -> tuple[list[Op], dict[WeightRef, Joined]]:
         }
         first = readers[op.output]
         second = [i for i in readers[picked.output] if ops[i] is not taken]
-        if [i + 1 for i in first] != second or not all(_pair(ops[i], ops[i + 1]) for i in first):
+        if not second or [i + 1 for i in first] != second or not all(_pair(ops[i], ops[i + 1]) for i in first):
             continue
         if [i for i, other in enumerate(ops) if taken.output in other.inputs] != [at]:
             continue
-        gone |= {at, ops.index(taken), ops.index(picked), *second}
+        begin = ops.index(picked)
+        between = (other for other in ops[begin + 1 : second[-1]] if other is not op)
+        if any(other.output in (source, picked.output, op.output) for other in between):
+            continue
+        gone |= {at, ops.index(taken), begin, *second}
         products |= {i: (i + 1, source, str(picked.attrs["table"])) for i in first}
     uses = [ref for i, op in enumerate(ops) if i not in gone for ref in op.weights[:1]]
     if any(uses.count(ops[i].weights[0]) > 1 for i in products):
@@ -57,4 +62,5 @@ def _takes_off(picked: Op, taken: Op, source: str) -> bool:
 def _pair(rest: Op, columns: Op) -> bool:
     """Whether the second product is added to the first."""
     linear = rest.kind == columns.kind == "linear" and rest.output == columns.output
-    return linear and not rest.attrs.get("accumulate") and bool(columns.attrs.get("accumulate"))
+    plain = linear and len(columns.weights) == 1 and not rest.attrs.get("accumulate")
+    return plain and bool(columns.attrs.get("accumulate"))

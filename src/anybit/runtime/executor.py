@@ -167,7 +167,8 @@ class NativeExecutor:
                 columns, order = self.plan.constants[table].long().sort()
                 values = weights.resolve(own)
                 dense = values if isinstance(values, Tensor) else values.dequantize()
-                packed = ops.keep_columns(packed, columns, dense[:, order])
+                held = dense if dense.dtype in (torch.bfloat16, torch.float16) else dense.float()
+                packed = ops.keep_columns(packed, columns, held[:, order])
                 self._report(own, progress)
             self._packed[ref] = packed
         return self._packed[ref]
