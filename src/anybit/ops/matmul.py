@@ -137,13 +137,13 @@ _FLOAT = torch.float32
 
 def _bound(kernel: Kernel, act: TensorFormat | None) -> Callable[..., Tensor]:
     """The kernel with its activations."""
-    if kernel.run is _run_integers:
+    if kernel.run is run_native:
         of = reference.integer_act(act, tiles=True)
         assert of is not None, "the kernel accepted the activations"
         return partial(run_native, group=of.group, levels=of.levels, whole=of.whole)
     if kernel.run is _run_exact and (act is None or act == _BF16):
         return partial(run_native, group=-1 if act is None else -2)
-    if kernel.run is _run_planes:
+    if kernel.run is run_planes:
         of = reference.integer_act(act)
         assert of is not None, "the kernel accepted the activations"
         return partial(run_planes, group=of.group, bits=of.bits)
@@ -356,16 +356,6 @@ def as_bias(bias: Tensor | None) -> Any:
     return None if bias is None else bias.detach().to(torch.float32).contiguous().numpy()
 
 
-def _run_integers(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat) -> Tensor:
-    of = reference.integer_act(act, tiles=True)
-    assert of is not None, "the kernel accepted the activations"
-    return run_native(x, w, bias, of.group, of.levels, whole=of.whole)
-
-
-def _run_planes(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat) -> Tensor:
-    return plane_matmul(x, (w,), act, bias)[0]
-
-
 def run_planes(x: Tensor, w: Packed, bias: Tensor | None, group: int, bits: int) -> Tensor:
     """The compiled product with planes -> float32 [..., n]; x as integers of `bits` bits, a scale a row (group 0) or group."""
     return _planes(x, (w,), group, bits, bias)[0]
@@ -439,10 +429,10 @@ def _kernel_of(
 
 
 KERNELS: tuple[Kernel, ...] = (
-    _kernel_of("native int8", _native_int8, _seconds_int8, _run_integers),
-    _kernel_of("native int16", _native_int16, _seconds_int16, _run_integers),
-    _kernel_of("native bit-serial", _bit_serial, _seconds_bit_serial, _run_planes),
-    _kernel_of("native lookup", _lookup, _seconds_lookup, _run_planes),
+    _kernel_of("native int8", _native_int8, _seconds_int8, run_native),
+    _kernel_of("native int16", _native_int16, _seconds_int16, run_native),
+    _kernel_of("native bit-serial", _bit_serial, _seconds_bit_serial, run_planes),
+    _kernel_of("native lookup", _lookup, _seconds_lookup, run_planes),
     _kernel_of("native exact", _native_exact, _seconds_exact, _run_exact),
     _kernel_of("torch linear", _torch_plain, _seconds_torch, _run_torch),
     _kernel_of("reference", _reference, _seconds_reference, _run_reference),
