@@ -159,16 +159,11 @@ __attribute__((noinline)) void tile_strip(const Problem& p, const Work& work, Ti
       else Work::template micro<NP, 1>(p, first, apart, panel, k, end, row + i, count, to, ahead);
     }
   }
-  if (p.xkept_pairs && p.kept_count <= kMostKept) {
-    alignas(64) float kept[kTilePass * NP * 16];
-    tile_kept<NP>(p, tiles, panel, row, rows, kept);
-    for (int64_t i = 0; i < rows * NP; ++i) {
-      write_row(p, panel + i % NP, row + i / NP, load_f(acc + 16 * i), Work::factor(p, row + i / NP), kept + 16 * i);
-    }
-    return;
-  }
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int j = 0; j < NP; ++j) write_row(p, panel + j, row + i, load_f(acc + 16 * (i * NP + j)), Work::factor(p, row + i));
+  alignas(64) float kept[kTilePass * NP * 16];
+  const bool on_tiles = p.xkept_pairs && p.kept_count <= kMostKept;  // else write_row adds kept columns itself
+  if (on_tiles) tile_kept<NP>(p, tiles, panel, row, rows, kept);
+  for (int64_t i = 0; i < rows * NP; ++i) {
+    write_row(p, panel + i % NP, row + i / NP, load_f(acc + 16 * i), Work::factor(p, row + i / NP), on_tiles ? kept + 16 * i : nullptr);
   }
 }
 

@@ -160,6 +160,19 @@ template <class T> bool decode_array(In<float> values, In<T> codes, Out<float> y
                      static_cast<int64_t>(codes.shape(0)));
 }
 
+bool dequantize(In<float> values, int bits, In<uint8_t> codes, int64_t rows, int64_t cols, int64_t height, int64_t width, In<float> scales,
+                std::optional<In<float>> zeros, Out<float> y) {
+  require(bits >= 1 && bits <= 8 && values.shape(0) <= size_t{1} << bits, "codes of 1 to 8 bits have one value each at most");
+  require(rows >= 0 && cols >= 0 && height >= 1 && width >= 1, "sizes are not negative, those of blocks positive");
+  require(codes.shape(0) == static_cast<size_t>(rows * packed_row_bytes(cols, bits)), "the codes do not fill the matrix");
+  require(y.shape(0) == static_cast<size_t>(rows * cols), "the result has another size than the matrix");
+  const auto grid = static_cast<size_t>(((rows + height - 1) / height) * ((cols + width - 1) / width));
+  require(scales.shape(0) == grid && (!zeros || zeros->shape(0) == grid), "the scales or zero points do not fill the grid of blocks");
+  const BlockDecode decode{values.data(), static_cast<int>(values.shape(0)), bits, height, width, scales.data(), zeros ? zeros->data() : nullptr};
+  nb::gil_scoped_release release;
+  return dequantize_blocks(decode, codes.data(), rows, cols, y.data());
+}
+
 // Pairs are of the lower and the upper end.  limits: what numbers must pass where nothing is drawn; values: bit patterns of float32.
 void make_beyond(Beyond* at, std::pair<double, double> limits, std::pair<uint32_t, uint32_t> values, std::pair<uint32_t, uint32_t> codes,
                  bool drawn, std::pair<double, double> range, std::pair<double, double> steps, std::pair<int, int> parities) {
@@ -283,6 +296,9 @@ void bind_cast(nb::module_& m) {
         nb::arg("cols"), nb::arg("width"), nb::arg("span"), nb::arg("top"), nb::arg("scale_type"), nb::arg("scale").none(),
         nb::arg("smallest_scale"), nb::arg("tensor_divisor"), nb::arg("codes"), nb::arg("scales"), nb::arg("seed") = 0,
         nb::arg("start") = 0, nb::arg("draw_bits") = 0, "Returns (0 done, 1 NaN or 2 infinity, tensor scale).");
+  m.def("dequantize_blocks", dequantize, nb::arg("values"), nb::arg("bits"), nb::arg("codes"), nb::arg("rows"), nb::arg("cols"),
+        nb::arg("height"), nb::arg("width"), nb::arg("scales"), nb::arg("zeros").none(), nb::arg("y"),
+        "Returns False where a code is beyond the values.");
   m.def("emulated_matmul", emulate, nb::arg("x"), nb::arg("w"), nb::arg("rule"), nb::arg("constant"), nb::arg("smallest"),
         nb::arg("largest"), nb::arg("beyond"), nb::arg("accumulator").none(), nb::arg("order"), nb::arg("chunk"), nb::arg("gain"),
         nb::arg("y"));

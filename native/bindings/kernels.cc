@@ -36,6 +36,19 @@ ScaleKind scale_kind(const std::string& name) {
   throw std::invalid_argument("unknown scale type '" + name + "'");
 }
 
+struct PlainType {
+  ElementKind kind;
+  int64_t bytes;
+};
+
+PlainType plain_type(const std::string& name) {
+  if (name == "fp32") return {ElementKind::fp32, 4};
+  if (name == "fp16") return {ElementKind::fp16, 2};
+  if (name == "bf16") return {ElementKind::bf16, 2};
+  if (name == "int16") return {ElementKind::int16, 2};
+  throw std::invalid_argument("plain values are fp32, fp16, bf16 or int16; got '" + name + "'");
+}
+
 int64_t blocks(int64_t length, int64_t block) { return block ? (length + block - 1) / block : 1; }
 
 WeightPtr pack_codes(In<uint8_t, 2> codes, int64_t k, int bits, In<float, 1> table, int64_t block_rows, int64_t block_cols,
@@ -64,13 +77,10 @@ WeightPtr pack_plain(Bytes values, int64_t n, int64_t k, const std::string& type
                      const std::string& scale_type, Bytes scale, float factor) {
   DenseSource s;
   s.n = n, s.k = k;
-  require(type == "fp32" || type == "fp16" || type == "bf16" || type == "int16", "plain weights are fp32, fp16, bf16 or int16; got '", type, "'");
-  s.kind = type == "fp32"   ? ElementKind::fp32
-           : type == "fp16" ? ElementKind::fp16
-           : type == "bf16" ? ElementKind::bf16
-                            : ElementKind::int16;
+  const PlainType plain = plain_type(type);
+  s.kind = plain.kind;
   require(n >= 1 && k >= 1 && block_rows >= 0 && block_cols >= 0, "sizes must be positive");
-  require(values.shape(0) == static_cast<size_t>(n * k * (type == "fp32" ? 4 : 2)), "the values do not fill the matrix");
+  require(values.shape(0) == static_cast<size_t>(n * k * plain.bytes), "the values do not fill the matrix");
   s.values = values.data();
   s.block_rows = block_rows, s.block_cols = block_cols;
   s.scale_kind = scale_kind(scale_type), s.scale = scale.data(), s.factor = factor;
@@ -81,15 +91,15 @@ WeightPtr pack_plain(Bytes values, int64_t n, int64_t k, const std::string& type
 }
 
 WeightPtr keep_columns(const WeightPtr& w, In<int64_t, 1> columns, Bytes values, const std::string& type) {
-  require(type == "fp32" || type == "fp16" || type == "bf16", "kept columns are fp32, fp16 or bf16; got '", type, "'");
+  const PlainType plain = plain_type(type);
+  require(plain.kind != ElementKind::int16, "kept columns are fp32, fp16 or bf16; got '", type, "'");
   const size_t count = columns.shape(0);
-  require(count >= 1 && values.shape(0) == static_cast<size_t>(w->n) * count * (type == "fp32" ? 4 : 2), "the values do not fill the columns");
+  require(count >= 1 && values.shape(0) == static_cast<size_t>(w->n * plain.bytes) * count, "the values do not fill the columns");
   for (size_t c = 0; c < count; ++c) {
     const int64_t least = c ? columns.data()[c - 1] + 1 : 0;
     require(columns.data()[c] >= least && columns.data()[c] < w->k, "kept columns ascend from 0 and are below ", w->k, "; got ", columns.data()[c]);
   }
-  const ElementKind kind = type == "fp32" ? ElementKind::fp32 : type == "fp16" ? ElementKind::fp16 : ElementKind::bf16;
-  return with_kept(*w, {columns.data(), columns.data() + count}, kind, values.data());
+  return with_kept(*w, {columns.data(), columns.data() + count}, plain.kind, values.data());
 }
 
 // x [m, k] times the transposed weight, in a tree over leaves [first, last) of its columns.

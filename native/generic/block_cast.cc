@@ -1,4 +1,4 @@
-// Group-scaled codes of a matrix in one pass over each row (two where the whole tensor has a scale too).
+// Group-scaled codes of a matrix in one pass over each row (two where the whole tensor has a scale too), and what such codes mean.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -57,6 +57,30 @@ void pack_stream(const std::uint8_t* codes, std::size_t n, int bits, std::uint8_
     std::memcpy(&word, codes + i, std::min<std::size_t>(8, n - i));
     word = eight_codes(word, bits);
     std::memcpy(out, &word, std::min<std::size_t>(static_cast<std::size_t>(bits), static_cast<std::size_t>(end - out)));
+  }
+}
+
+// The inverse of eight_codes.
+std::uint64_t eight_bytes(std::uint64_t word, int bits) {
+  const std::uint64_t four = (std::uint64_t{1} << 4 * bits) - 1, two = (std::uint64_t{1} << 2 * bits) - 1, one = (std::uint64_t{1} << bits) - 1;
+  word = (word & four) | (word >> 4 * bits & four) << 32;
+  word = (word & two * 0x0000000100000001ull) | (word >> 2 * bits & two * 0x0000000100000001ull) << 16;
+  return (word & one * 0x0001000100010001ull) | (word >> bits & one * 0x0001000100010001ull) << 8;
+}
+
+// n codes from a little-endian bit stream, one a byte; writes up to 7 bytes beyond
+void unpack_stream(const std::uint8_t* in, std::size_t n, int bits, std::uint8_t* codes) {
+  if (bits == 8) {
+    std::memcpy(codes, in, n);
+    return;
+  }
+  const std::uint8_t* end = in + packed_row_bytes(static_cast<std::int64_t>(n), bits);
+  for (std::size_t i = 0; i < n; i += 8, in += bits) {
+    std::uint64_t word = 0;
+    if (in + 8 <= end) std::memcpy(&word, in, 8);
+    else std::memcpy(&word, in, std::min<std::size_t>(static_cast<std::size_t>(bits), static_cast<std::size_t>(end - in)));
+    word = eight_bytes(word, bits);
+    std::memcpy(codes + i, &word, 8);
   }
 }
 
@@ -181,6 +205,38 @@ BlockStatus quantize_blocks(const BlockCast& cast, const void* x, SourceType typ
   std::uint32_t all = 0;
   for (const std::uint32_t top : most) all = std::max(all, top);
   return all > kInfinityBits ? BlockStatus::nan : all == kInfinityBits ? BlockStatus::infinity : BlockStatus::done;
+}
+
+bool dequantize_blocks(const BlockDecode& decode, const std::uint8_t* codes, std::int64_t rows, std::int64_t cols, float* y) {
+  const std::int64_t row_bytes = packed_row_bytes(cols, decode.bits), blocks = (cols + decode.width - 1) / decode.width;
+  float values[256] = {};
+  std::copy(decode.values, decode.values + decode.count, values);
+  std::atomic<bool> known{true};
+  default_pool()->run([&](Team& team) {
+    std::vector<std::uint8_t> row(static_cast<std::size_t>(cols) + 7);
+    const std::uint8_t* code = row.data();
+    const Share mine = share(team, rows);
+    for (std::int64_t r = mine.begin; r < mine.end; ++r) {
+      unpack_stream(codes + r * row_bytes, static_cast<std::size_t>(cols), decode.bits, row.data());
+      if (decode.count < 1 << decode.bits) {
+        const int top = cols ? *std::max_element(code, code + cols) : 0;
+        if (top >= decode.count) known.store(false, std::memory_order_relaxed);
+      }
+      const std::int64_t first = r / decode.height * blocks;
+      float* to = y + r * cols;
+      for (std::int64_t b = 0, c = 0; b < blocks; ++b) {
+        const float scale = decode.scales[first + b];
+        const std::int64_t end = std::min(c + decode.width, cols);
+        if (decode.zeros) {
+          const float zero = decode.zeros[first + b];
+          for (; c < end; ++c) to[c] = (values[code[c]] - zero) * scale;
+        } else {
+          for (; c < end; ++c) to[c] = values[code[c]] * scale;
+        }
+      }
+    }
+  });
+  return known.load(std::memory_order_relaxed);
 }
 
 }  // namespace anybit

@@ -71,4 +71,15 @@ constexpr int block_scale_bytes(BlockScale type) {
 BlockStatus quantize_blocks(const BlockCast& cast, const void* x, SourceType type, std::int64_t rows, std::int64_t cols,
                             std::uint8_t* codes, void* scales, float* tensor_scale);
 
+// What packed codes of 1 to 8 bits mean: (values[code] - zero) * scale, of blocks of height x width, or values[code] * scale.
+struct BlockDecode {
+  const float* values = nullptr;
+  int count = 0, bits = 0;  // of values, at most 2^bits
+  std::int64_t height = 1, width = 1;
+  const float *scales = nullptr, *zeros = nullptr;  // [row blocks, column blocks]; zeros may be null
+};
+
+// y [rows, cols] of codes [rows, packed_row_bytes]; false, with nothing to be relied on in y, where a code is not below `count`.
+bool dequantize_blocks(const BlockDecode& decode, const std::uint8_t* codes, std::int64_t rows, std::int64_t cols, float* y);
+
 }  // namespace anybit

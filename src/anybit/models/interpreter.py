@@ -48,6 +48,7 @@ class Setting:
     act: format the inputs of linears with quantized weights are rounded to first; None keeps them exact.
     on_linear: called with the input of each linear, before `act`.  on_output: with its result, before any accumulation.
     multiply: computes every matrix product, those of attention included, in arithmetic of its own; None is torch's.
+    attention: whether it does; where not, attention is torch's, which computes all heads of all windows at once.
     queries: format that queries are rounded to behind RoPE, every head of a token a row.
     """
 
@@ -56,6 +57,7 @@ class Setting:
     on_linear: Hook | None = None
     on_output: Hook | None = None
     multiply: Multiply | None = None
+    attention: bool = True
     queries: TensorFormat | None = None
 
 
@@ -91,7 +93,8 @@ def run(
             if setting.queries is not None:
                 heads = query.reshape(*query.shape[:-1], int(op.attrs["heads"]), -1)
                 query = rounded(heads, setting.queries).reshape(query.shape)
-            buffers[op.output] = attention(query, inputs[1], inputs[2], op, position, cache, setting.multiply)
+            products = setting.multiply if setting.attention else None
+            buffers[op.output] = attention(query, inputs[1], inputs[2], op, position, cache, products)
         elif op.kind == "glu":
             buffers[op.output] = ACTIVATIONS[str(op.attrs["activation"])](inputs[0]) * inputs[1]
         elif op.kind == "add":

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from anybit import tensors
+from anybit.errors import FormatError
 from anybit.formats import TensorFormat
 from anybit.tensors import QTensor
 
@@ -154,6 +155,9 @@ def straight(rounding: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 def rounded(x: Tensor, fmt: TensorFormat) -> Tensor:
     """x [..., columns] as the format holds it, every row by itself, with the gradient of x; not a number where x is not finite."""
-    if not bool(torch.isfinite(x).all()):  # for which there are no scales; the trainer looks at the outputs
-        return x * float("nan")
-    return straight(lambda v: tensors.quantize(v.reshape(-1, v.shape[-1]), fmt).dequantize().reshape(v.shape), x)
+    try:
+        return straight(lambda v: tensors.quantize(v.reshape(-1, v.shape[-1]), fmt).dequantize().reshape(v.shape), x)
+    except FormatError:
+        if bool(torch.isfinite(x).all()):
+            raise
+        return x * float("nan")  # for which there are no scales; the trainer looks at the outputs

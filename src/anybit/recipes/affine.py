@@ -125,7 +125,7 @@ def _block(
     act = TensorFormat.parse(options.act)
     inside = {op.weights[0].name for op in plan.ops[slice(*plan.blocks[number])] if op.kind == "linear"}
     turned = inside & {name for each in at.values() for name in each.before}
-    setting = Setting(act=act, multiply=rounding_of(lambda x: rounded(x, act), turned))
+    setting = Setting(act=act, multiply=rounding_of(lambda x: rounded(x, act), turned), attention=False)
     block = Block(plan, plan.blocks[number], before, walk.states, held, setting)
 
     def forward(matrices: Mapping[str, Tensor], transforms: batquant.Transforms, windows: Sequence[int]) -> Tensor:

@@ -77,4 +77,4 @@ def rounding_of(inputs: RoundInputs, names: Collection[str]) -> Multiply:
 
 def rounding(inputs: RoundInputs | None, names: Collection[str]) -> Setting | None:
     """How operators run with `rounding_of`; None where inputs are exact."""
-    return None if inputs is None else Setting(multiply=rounding_of(inputs, names))
+    return None if inputs is None else Setting(multiply=rounding_of(inputs, names), attention=False)

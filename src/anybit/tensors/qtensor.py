@@ -12,6 +12,7 @@ from torch import Tensor
 from anybit.errors import FormatError
 from anybit.formats import Format, TensorFormat
 from anybit.tensors import blocks
+from anybit.tensors.decoding import dequantized
 from anybit.tensors.packing import row_bytes, unpack_bits
 
 if TYPE_CHECKING:
@@ -117,8 +118,10 @@ class QTensor:
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The values in the logical shape; computed in float32 and rounded once to `dtype`."""
         rows, cols = self.row_count, self.col_count
-        out = torch.empty(rows, cols, dtype=dtype, device=self.device)
         scales, zeros, (high, wide) = self.scales(), self.zeros(), self.format.block
+        if (fast := dequantized(self.codes, self.format, cols, scales, zeros)) is not None:
+            return fast.to(dtype).reshape(self.shape)
+        out = torch.empty(rows, cols, dtype=dtype, device=self.device)
         for band in blocks.bands(rows, cols, high):
             for a, b in band:
                 codes = unpack_bits(self.codes[a:b], self.format.bits, cols)
