@@ -79,6 +79,20 @@ __attribute__((noinline)) void tile_micro(const Problem& p, const uint8_t* chunk
   scale(last, sums[turn ^ 1]);
 }
 
+template <class W> __attribute__((noinline)) void int8_unpack(const W& w, const uint8_t* tile, int64_t tiles, uint8_t* chunk) {
+  for (int64_t t = 0; t < tiles; ++t, tile += W::kTileBytes, chunk += 512) {
+    each_quad([&]<int Q>() ANYBIT_UNROLLED {
+      const auto quad = w.template quad<Q>(tile);
+      if constexpr (W::kWord) {
+        store(chunk + 64 * Q, quad.low);
+        store(chunk + kHighDigits + 64 * Q, quad.high);
+      } else {
+        store(chunk + 64 * Q, quad);
+      }
+    });
+  }
+}
+
 // What differs between kinds of weights: how a chunk is unpacked (kPanelBytes apart for two panels) and multiplied.
 template <class W> struct Int8Work {
   using U = typename UnpackedOf<W::kWord, W::kMax>::Type;

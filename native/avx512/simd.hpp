@@ -27,7 +27,8 @@ namespace {
 constexpr const char* kName = "avx512";
 constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 8, kMostFused = 8;
-constexpr int kTileRows = 8, kTilePanels = 3;  // 24 sums in registers: 11 loads for 24 instructions
+constexpr int kTileRows = 4, kTilePanels = 3;  // 12 sums of integers and 12 of blocks in registers: 7 loads for 12 instructions
+constexpr int kShortRows = 8;                   // of integers of 16 bits: 24 sums
 constexpr int64_t kMostRows = 256, kPassBytes = 512 << 10;  // of x a pass over the weights: half of an L2
 constexpr int kExactRows = 12;
 constexpr int kChains = 8;  // that hide the latency of vpdpbusd where a tile has fewer sums

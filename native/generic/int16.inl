@@ -125,7 +125,7 @@ template <int NP> __attribute__((noinline)) void int16_strip(const Problem& p, i
   for (int64_t k = 0; k < p.slots; k += kWordChunk) {
     const int64_t end = k + kWordChunk < p.slots ? k + kWordChunk : p.slots;
     if (end == p.slots) prefetch_results(p, panel, NP, row, rows);
-    int16_micro_rows<NP, kTileRows>(p, panel, k, end, row, rows, s);
+    int16_micro_rows<NP, kShortRows>(p, panel, k, end, row, rows, s);
   }
   for (int64_t i = 0; i < rows; ++i) {
     for (int j = 0; j < NP; ++j) write_row(p, panel + j, row + i, load_f(s.acc + 16 * (i * NP + j)), int8_factor(p, row + i));
@@ -136,7 +136,7 @@ void int16_panels(const Problem& p, int64_t first, int64_t last) {
   constexpr int64_t kNumbers = kMostRows * kTilePanels * 16;
   alignas(64) int32_t low[kNumbers], high[kNumbers];
   alignas(64) float acc[kNumbers];
-  int64_t pass = kPassBytes / (2 * p.slots) / kTileRows * kTileRows;
+  int64_t pass = kPassBytes / (2 * p.slots) / kShortRows * kShortRows;
   pass = pass < 32 ? 32 : pass > kMostRows ? kMostRows : pass;
   for (int64_t row = 0; row < p.m; row += pass) {
     const int64_t rows = row + pass < p.m ? pass : p.m - row;

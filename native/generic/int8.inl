@@ -56,109 +56,113 @@ template <class Body> ANYBIT_INLINE void each_block(const Problem& p, int64_t be
   }
 }
 
-// Few rows of x: unpack in registers, use at once for MR rows.
-template <class W, int MR> __attribute__((noinline)) void int8_fused(const Problem& p, const W& w, int64_t panel, int64_t row) {
-  using Accumulator = typename UnpackedOf<W::kWord, W::kMax>::Accumulator;
-  constexpr int kParts = chains(MR);
-  F acc[MR];
-#pragma GCC unroll 16
-  for (int m = 0; m < MR; ++m) acc[m] = zero_f();
-  const uint8_t* tile = p.codes + panel * p.panel_bytes;
-  const int8_t* x = p.xcodes + row * p.ldc;
-  const int64_t ldc = p.ldc;
+// Where quads of NP panels come from, a tile after the other: packed tiles of one panel, each of whose vectors is read once;
+template <class W> struct Packed {
+  static constexpr bool kInTurn = false;  // there are few sums
+  using Tile = Lines<W::kBits>;
+  const W& w;
+  const uint8_t* at;
+  ANYBIT_INLINE void fetch() const {
+    for (int line = 0; line < W::kTileBytes; line += 64) prefetch(at + kAhead<W> + line);
+  }
+  template <int Q> ANYBIT_INLINE typename W::Quad quad(const Tile& tile, int) const { return w.template quad<Q>(tile); }
+  ANYBIT_INLINE void next() { at += W::kTileBytes; }
+};
+// a chunk unpacked before;
+template <class U> struct Unpacked {
+  static constexpr bool kInTurn = true;
+  using Tile = const uint8_t*;
+  const uint8_t* at;
+  ANYBIT_INLINE void fetch() const {}
+  template <int Q> ANYBIT_INLINE typename U::Quad quad(Tile tile, int i) const { return U{}.template quad<Q>(tile + i * U::kChunkBytes); }
+  ANYBIT_INLINE void next() { at += U::kTileBytes; }
+};
+// or packed tiles, of which the chunk is made on the way: while it is stored there are products to do.
+template <class U, class W> struct Unpacking {
+  static constexpr bool kInTurn = true;
+  using Tile = const uint8_t*;
+  W w;
+  const uint8_t* at;
+  int64_t apart;  // of panels
+  uint8_t* chunk;
+  ANYBIT_INLINE void fetch() const {}
+  template <int Q> ANYBIT_INLINE typename U::Quad quad(Tile tile, int i) const {
+    const auto made = w.template quad<Q>(tile + i * apart);
+    uint8_t* to = chunk + i * U::kChunkBytes + 64 * Q;
+    if constexpr (U::kWord) {
+      store(to, made.low);
+      store(to + kHighDigits, made.high);
+    } else {
+      store(to, made);
+    }
+    return made;
+  }
+  ANYBIT_INLINE void next() { at += W::kTileBytes, chunk += U::kTileBytes; }
+};
+
+// sum[MR][NP] += slots [begin, end) of NP panels times MR rows of x; sums of integers and of blocks stay in registers.
+template <class U, int NP, int MR, class From, class Each>
+ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t begin, int64_t end, int64_t row, F* sum, Each&& after_block) {
+  using Accumulator = typename UnpackedOf<U::kWord, U::kMax>::Accumulator;
+  constexpr int kTile = MR * NP, kParts = chains(kTile);
   const bool corrected = starts_corrected(p);
-  const int32_t level = corrected ? p.lowest + kTakenOff<W> : 0;
-  each_block(p, 0, p.slots, row, [&](const Block& block) ANYBIT_UNROLLED {
-    Accumulator dot[MR * kParts];
-#pragma GCC unroll 16
-    for (int m = 0; m < MR * kParts; ++m) dot[m].start(m < MR ? splat_i(level * block.sum(m)) : zero_i());
-    for (int64_t t = block.begin; t < block.end; t += 32, tile += W::kTileBytes, x += 32) {
-      for (int line = 0; line < W::kTileBytes; line += 64) prefetch(tile + kAhead<W> + line);
-      const Lines<W::kBits> lines(tile);
+  const int32_t level = corrected ? p.lowest + kTakenOff<U> : 0;
+  const int64_t ldc = p.ldc;
+  const int8_t* x = p.xcodes + row * ldc + begin;
+  each_block(p, begin, end, row, [&](const Block& block) ANYBIT_UNROLLED {
+    Accumulator dot[kTile * kParts];
+#pragma GCC unroll 32
+    for (int i = 0; i < kTile * kParts; ++i) dot[i].start(i < kTile ? splat_i(level * block.sum(i / NP)) : zero_i());
+    for (int64_t t = block.begin; t < block.end; t += 32, x += 32, from.next()) {
+      from.fetch();
+      const typename From::Tile tile(from.at);
       each_quad([&]<int Q>() ANYBIT_UNROLLED {
-        const auto quad = w.template quad<Q>(lines);
-#pragma GCC unroll 16
+        typename U::Quad quad[NP];
+#pragma GCC unroll 4
+        for (int i = 0; i < NP; ++i) quad[i] = from.template quad<Q>(tile, i);
+#pragma GCC unroll 32
         for (int m = 0; m < MR; ++m) {
+          if constexpr (From::kInTurn) asm volatile("" ::: "memory");  // x loaded ahead would take registers from the sums
           const B four = broadcast4(x + m * ldc + 4 * Q);
-          Accumulator& sum = dot[m + Q % kParts * MR];
-          if constexpr (W::kWord) sum.add(quad.low, quad.high, four);
-          else sum.add(quad, four);
-          if constexpr ((Q / kParts + 1) % Accumulator::kRun == 0 || Q + kParts >= 8) sum.flush();
+#pragma GCC unroll 4
+          for (int i = 0; i < NP; ++i) {
+            Accumulator& to = dot[m * NP + i + Q % kParts * kTile];
+            if constexpr (U::kWord) to.add(quad[i].low, quad[i].high, four);
+            else to.add(quad[i], four);
+            if constexpr ((Q / kParts + 1) % Accumulator::kRun == 0 || Q + kParts >= 8) to.flush();
+          }
         }
       });
     }
-    const F scale = load_scales(p, panel, block.group);
-#pragma GCC unroll 16
-    for (int m = 0; m < MR; ++m) {
-      I total = dot[m].result();
+    F scale[NP];
+#pragma GCC unroll 4
+    for (int i = 0; i < NP; ++i) scale[i] = load_scales(p, panel + i, block.group);
+#pragma GCC unroll 32
+    for (int i = 0; i < kTile; ++i) {
+      I total = dot[i].result();
 #pragma GCC unroll 8
-      for (int part = 1; part < kParts; ++part) total = add_i(total, dot[m + part * MR].result());
-      if (!corrected) total = add_i(shl_i(total, p.step_shift), zero_term<kTakenOff<W>>(p, panel, block.group, block.sum(m)));
-      acc[m] = fma_f(mul_f(to_f(total), splat_f(block.xscale[m * block.xscale_row])), scale, acc[m]);
+      for (int part = 1; part < kParts; ++part) total = add_i(total, dot[i + part * kTile].result());
+      if (!corrected) total = add_i(shl_i(total, p.step_shift), zero_term<kTakenOff<U>>(p, panel + i % NP, block.group, block.sum(i / NP)));
+      sum[i] = fma_f(mul_f(to_f(total), splat_f(block.xscale[i / NP * block.xscale_row])), scale[i % NP], sum[i]);
     }
+    after_block();
   });
+}
+
+// Few rows of x: unpack in registers, use at once for MR rows.
+template <class W, int MR> __attribute__((noinline)) void int8_fused(const Problem& p, const W& w, int64_t panel, int64_t row) {
+  F sum[MR];
 #pragma GCC unroll 16
-  for (int m = 0; m < MR; ++m) write_row(p, panel, row + m, acc[m], int8_factor(p, row + m));
+  for (int m = 0; m < MR; ++m) sum[m] = zero_f();
+  int8_sums<W, 1, MR>(p, Packed<W>{w, p.codes + panel * p.panel_bytes}, panel, 0, p.slots, row, sum, [] {});
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; ++m) write_row(p, panel, row + m, sum[m], int8_factor(p, row + m));
 }
 
 // All rows from `row` on: tiles of MR, then of ever fewer (few sizes, because each is a kernel of its own).
 template <class W, int MR> ANYBIT_INLINE void int8_fused_rows(const Problem& p, const W& w, int64_t panel, int64_t row) {
   for (; row + MR <= p.m; row += MR) int8_fused<W, MR>(p, w, panel, row);
   if constexpr (MR > 1) int8_fused_rows<W, smaller_tile(MR)>(p, w, panel, row);
-}
-
-// Many rows: the integer sums of MR rows of x times `tiles` unpacked tiles of NP panels, out[MR][NP][16]; row m starts from start[m].
-// A function of its own, because nothing but the sums may take registers in it.
-template <class U, int NP, int MR>
-__attribute__((noinline)) void int8_dots(const uint8_t* chunk, int64_t tiles, const int8_t* x, int64_t ldc, const int32_t* start, int32_t* out) {
-  using Accumulator = typename UnpackedOf<U::kWord, U::kMax>::Accumulator;
-  constexpr int kTile = MR * NP, kParts = chains(kTile);
-  Accumulator dot[kTile * kParts];
-#pragma GCC unroll 32
-  for (int i = 0; i < kTile * kParts; ++i) dot[i].start(i < kTile ? splat_i(start[i / NP]) : zero_i());
-  for (int64_t t = 0; t < tiles; ++t, chunk += U::kTileBytes, x += 32) {
-    each_quad([&]<int Q>() ANYBIT_UNROLLED {
-      typename U::Quad quad[NP];
-#pragma GCC unroll 4
-      for (int i = 0; i < NP; ++i) quad[i] = U{}.template quad<Q>(chunk + i * U::kChunkBytes);
-#pragma GCC unroll 32
-      for (int m = 0; m < MR; ++m) {
-        asm volatile("" ::: "memory");  // x is loaded in turn: loaded ahead it would take registers from the sums
-        const B four = broadcast4(x + m * ldc + 4 * Q);
-#pragma GCC unroll 4
-        for (int i = 0; i < NP; ++i) {
-          Accumulator& sum = dot[m * NP + i + Q % kParts * kTile];
-          if constexpr (U::kWord) sum.add(quad[i].low, quad[i].high, four);
-          else sum.add(quad[i], four);
-          if constexpr ((Q / kParts + 1) % Accumulator::kRun == 0 || Q + kParts >= 8) sum.flush();
-        }
-      }
-    });
-  }
-#pragma GCC unroll 32
-  for (int i = 0; i < kTile; ++i) {
-    I total = dot[i].result();
-#pragma GCC unroll 8
-    for (int part = 1; part < kParts; ++part) total = add_i(total, dot[i + part * kTile].result());
-    store_i(out + 16 * i, total);
-  }
-}
-
-// acc[rows][NP][16] += the scaled sums[rows][NP][16] of a block, which lack their correction or not.
-template <int Offset, int NP, bool Corrected>
-ANYBIT_INLINE void int8_scale_rows(const Problem& p, int64_t panel, const Block& block, int64_t rows, const int32_t* sums, float* acc) {
-  F scale[NP];
-#pragma GCC unroll 4
-  for (int i = 0; i < NP; ++i) scale[i] = load_scales(p, panel + i, block.group);
-  for (int64_t m = 0; m < rows; ++m) {
-    const F xscale = splat_f(block.xscale[m * block.xscale_row]);
-#pragma GCC unroll 4
-    for (int i = 0; i < NP; ++i, sums += 16, acc += 16) {
-      I total = load_i(sums);
-      if constexpr (!Corrected) total = add_i(shl_i(total, p.step_shift), zero_term<Offset>(p, panel + i, block.group, block.sum(m)));
-      store_f(acc, fma_f(mul_f(to_f(total), xscale), scale[i], load_f(acc)));
-    }
-  }
 }
 
 // Slots to unpack at a time: whole blocks, about `most` in all.
@@ -178,48 +182,7 @@ struct Ahead {
   }
 };
 
-// Slots [begin, end) of NP panels, unpacked in `chunk`, times MR rows of x.
-template <class U, int NP, int MR>
-__attribute__((noinline)) void int8_micro(const Problem& p, const uint8_t* chunk, int64_t panel, int64_t begin, int64_t end, int64_t row,
-                                          float* acc, Ahead& ahead) {
-  alignas(64) int32_t sums[MR * NP * 16];
-  int32_t start[MR] = {};
-  const bool corrected = starts_corrected(p);
-  each_block(p, begin, end, row, [&](const Block& block) ANYBIT_UNROLLED {
-    if (corrected) {
-      for (int m = 0; m < MR; ++m) start[m] = (p.lowest + kTakenOff<U>) * block.sum(m);
-    }
-    const int64_t tiles = (block.end - block.begin) / 32;
-    int8_dots<U, NP, MR>(chunk, tiles, p.xcodes + row * p.ldc + block.begin, p.ldc, start, sums);
-    chunk += tiles * U::kTileBytes;
-    ahead.fetch();
-    if (corrected) int8_scale_rows<kTakenOff<U>, NP, true>(p, panel, block, MR, sums, acc);
-    else int8_scale_rows<kTakenOff<U>, NP, false>(p, panel, block, MR, sums, acc);
-  });
-}
-
-template <class U, int NP, int MR>
-ANYBIT_INLINE void int8_micro_rows(const Problem& p, const uint8_t* chunk, int64_t panel, int64_t begin, int64_t end, int64_t row,
-                                   int64_t rows, float* acc, Ahead& ahead) {
-  for (; rows >= MR; rows -= MR, row += MR, acc += 16 * NP * MR) int8_micro<U, NP, MR>(p, chunk, panel, begin, end, row, acc, ahead);
-  if constexpr (MR > 1) int8_micro_rows<U, NP, smaller_tile(MR)>(p, chunk, panel, begin, end, row, rows, acc, ahead);
-}
-
-template <class W> __attribute__((noinline)) void int8_unpack(const W& w, const uint8_t* tile, int64_t tiles, uint8_t* chunk) {
-  for (int64_t t = 0; t < tiles; ++t, tile += W::kTileBytes, chunk += 512) {
-    each_quad([&]<int Q>() ANYBIT_UNROLLED {
-      const auto quad = w.template quad<Q>(tile);
-      if constexpr (W::kWord) {
-        store(chunk + 64 * Q, quad.low);
-        store(chunk + kHighDigits + 64 * Q, quad.high);
-      } else {
-        store(chunk + 64 * Q, quad);
-      }
-    });
-  }
-}
-
-// Results of rows [row, row + rows) that will be written after the last chunk: every row lies on a page of its own.
+// Results that are about to be written: every row lies on a page of its own, and often in the same few sets of a cache.
 ANYBIT_INLINE void prefetch_results(const Problem& p, int64_t panel, int panels, int64_t row, int64_t rows) {
   if (p.places) return;
   for (int64_t i = row; i < row + rows; ++i) {
@@ -227,7 +190,39 @@ ANYBIT_INLINE void prefetch_results(const Problem& p, int64_t panel, int panels,
   }
 }
 
-// Rows [row, row + rows) times NP panels from `panel` on.
+// Writes acc[rows][NP][16] as the results of rows [row, row + rows).
+template <int NP> __attribute__((noinline)) void int8_results(const Problem& p, int64_t panel, int64_t row, int64_t rows, const float* acc) {
+  for (int64_t i = 0; i < rows; ++i) {
+    const float factor = int8_factor(p, row + i);
+    for (int j = 0; j < NP; ++j) write_row(p, panel + j, row + i, load_f(acc + 16 * (i * NP + j)), factor);
+  }
+}
+
+// Many rows: acc[MR][NP][16] += slots [begin, end) of NP panels times MR rows of x; behind the last slot they are written as results.
+template <class U, int NP, int MR, class From>
+__attribute__((noinline)) void int8_micro(const Problem& p, From from, int64_t panel, int64_t begin, int64_t end, int64_t row, float* acc,
+                                          Ahead& ahead) {
+  const bool last = end == p.slots;
+  if (last) prefetch_results(p, panel, NP, row, MR);
+  F sum[MR * NP];
+#pragma GCC unroll 32
+  for (int i = 0; i < MR * NP; ++i) sum[i] = load_f(acc + 16 * i);
+  int8_sums<U, NP, MR>(p, from, panel, begin, end, row, sum, [&]() ANYBIT_UNROLLED { ahead.fetch(); });
+#pragma GCC unroll 32
+  for (int i = 0; i < MR * NP; ++i) store_f(acc + 16 * i, sum[i]);
+  if (last) int8_results<NP>(p, panel, row, MR, acc);
+}
+
+template <class U, int NP, int MR>
+ANYBIT_INLINE void int8_micro_rows(const Problem& p, const uint8_t* chunk, int64_t panel, int64_t begin, int64_t end, int64_t row,
+                                   int64_t rows, float* acc, Ahead& ahead) {
+  for (; rows >= MR; rows -= MR, row += MR, acc += 16 * NP * MR) {
+    int8_micro<U, NP, MR>(p, Unpacked<U>{chunk}, panel, begin, end, row, acc, ahead);
+  }
+  if constexpr (MR > 1) int8_micro_rows<U, NP, smaller_tile(MR)>(p, chunk, panel, begin, end, row, rows, acc, ahead);
+}
+
+// Rows [row, row + rows), kTileRows or more, times NP panels from `panel` on.
 template <class W, int NP>
 __attribute__((noinline)) void int8_strip(const Problem& p, const W& w, int64_t panel, int64_t row, int64_t rows, float* acc) {
   using U = typename UnpackedOf<W::kWord, W::kMax>::Type;
@@ -237,18 +232,12 @@ __attribute__((noinline)) void int8_strip(const Problem& p, const W& w, int64_t 
   for (int64_t i = 0; i < rows * NP; ++i) store_f(acc + 16 * i, zero_f());
   for (int64_t k = 0; k < p.slots; k += step) {
     const int64_t end = k + step < p.slots ? k + step : p.slots;
-    for (int i = 0; i < NP; ++i) {
-      int8_unpack(w, codes + i * p.panel_bytes + k / 32 * W::kTileBytes, (end - k) / 32, chunk + i * U::kChunkBytes);
-    }
     // the next chunk of these panels, or the first of the next ones; beyond the last a prefetch does nothing
     const uint8_t* next = end < p.slots ? codes + end / 32 * W::kTileBytes : codes + NP * p.panel_bytes;
     const int64_t bytes = step / 32 * W::kTileBytes, parts = row_tiles * ((end - k + p.block - 1) / p.block);
     Ahead ahead{next, next + bytes, p.panel_bytes, NP, (bytes / parts + 63) / 64 * 64};
-    if (end == p.slots) prefetch_results(p, panel, NP, row, rows);
-    int8_micro_rows<U, NP, kTileRows>(p, chunk, panel, k, end, row, rows, acc, ahead);
-  }
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int j = 0; j < NP; ++j) write_row(p, panel + j, row + i, load_f(acc + 16 * (i * NP + j)), int8_factor(p, row + i));
+    int8_micro<U, NP, kTileRows>(p, Unpacking<U, W>{w, codes + k / 32 * W::kTileBytes, p.panel_bytes, chunk}, panel, k, end, row, acc, ahead);
+    int8_micro_rows<U, NP, kTileRows>(p, chunk, panel, k, end, row + kTileRows, rows - kTileRows, acc + kTileRows * NP * 16, ahead);
   }
 }
 
@@ -260,6 +249,10 @@ template <class W> void int8_many(const Problem& p, const W& w, int64_t first, i
   for (int64_t row = 0; row < p.m; row += pass) {
     const int64_t rows = row + pass < p.m ? pass : p.m - row;
     int64_t panel = first;
+    if (rows < kTileRows) {
+      for (; panel < last; ++panel) int8_fused_rows<W, kTileRows>(p, w, panel, row);
+      break;
+    }
     for (; panel + kPanels <= last; panel += kPanels) int8_strip<W, kPanels>(p, w, panel, row, rows, acc);
     if constexpr (kPanels > 1) {
       for (; panel < last; ++panel) int8_strip<W, 1>(p, w, panel, row, rows, acc);

@@ -146,7 +146,7 @@ def test_damaged_tables_are_refused_and_the_shipped_one_used(own_cache, text, re
 
 def test_the_shipped_tables_are_whole():
     found = costs.shipped()
-    assert set(found) == {"amx", "avx512", "avx2", "neon", "scalar"}
+    assert set(found) == {"amx", "avx512", "avx512bf16", "avx2", "neon", "scalar"}
     for isa, one in found.items():
         assert one.isa == isa and one.threads == 1
         wanted = {f"int8/integer{bits}" for bits in range(1, 9)} | {

@@ -248,7 +248,9 @@ def read(file: Path, isa: str, threads: int) -> Costs:
 def shipped() -> Mapping[str, Costs]:
     """The costs that come with anybit, by instruction set, of machines its authors measured."""
     tables = json.loads(SHIPPED.read_text(encoding="utf-8"))
-    return {name: from_dict(table) for name, table in tables["isas"].items()}
+    found = {name: from_dict(table) for name, table in tables["isas"].items()}
+    # avx512bf16 has avx512's kernels but for bf16
+    return found if "avx512bf16" in found else {**found, "avx512bf16": replace(found["avx512"], isa="avx512bf16")}
 
 
 @functools.lru_cache(64)
@@ -265,7 +267,7 @@ def of(isa: str, threads: int) -> tuple[Costs, bool]:
                 RuntimeWarning,
                 stacklevel=2,
             )
-    one = shipped().get(isa.removesuffix("bf16")) or shipped()["scalar"]  # avx512bf16 has avx512's kernels but for bf16
+    one = shipped().get(isa) or shipped()["scalar"]
     return one.with_threads(threads), False
 
 

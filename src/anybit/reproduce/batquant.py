@@ -38,7 +38,7 @@ def run(context: Context, quick: bool) -> Mapping[str, Any]:
     for done, (kind, (count, scale, inverse)) in enumerate(LAYERS.items()):
         context.progress("one layer", done, len(LAYERS))
         figures[kind] = _layer(count, scale, inverse, 60 if quick else 300)
-    figures["vit"] = _vision(context, 16 if quick else 32, 100 if quick else 500, 20 if quick else 100)
+    figures["vit"] = _vision(context, 16 if quick else 64, 100 if quick else 500, 200 if quick else 1000)
     subject = Subject.open(context, "lm-outliers", 1000 if quick else 4000, 8 if quick else 32)
     figures["lm"] = {"perplexity": subject.perplexity()}
     for done, (key, recipe) in enumerate(_recipes(40 if quick else 200).items()):

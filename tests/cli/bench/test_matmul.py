@@ -102,8 +102,9 @@ def entrant(engine: str, name: str, size: int, *seconds: float, arithmetic: str 
 
 
 def test_shares_of_made_up_times():
-    bandwidths, cleared = iter([1_200_000.0, 600_000.0]), []
-    setting = Setting(None, 2, True, lambda: cleared.append(1), lambda: next(bandwidths), {"int8": 400_000.0})
+    bandwidths, peaks, cleared = iter([1_200_000.0, 600_000.0]), iter([400_000.0, 200_000.0]), []
+    probes = {"int8": lambda: next(peaks), "e8": lambda: 1 / 0}  # what nobody computes with is not measured
+    setting = Setting(None, 2, True, lambda: cleared.append(1), lambda: next(bandwidths), probes)
     shape = Shape(1, 10, 10)
     entrants = [
         entrant("anybit", "int4/row", 55, 0.001, 0.002),
@@ -114,14 +115,14 @@ def test_shares_of_made_up_times():
         entrant("openvino", "openvino u2", 25, 0.004, 0.008),
     ]
     lines = matmul.measure(shape, entrants, setting)
-    assert len(cleared) == 14  # ahead of each of the six and of reading
+    assert len(cleared) == 16  # ahead of each of the six, of reading and of the peak
     mine = lines[0]
     assert mine.read_share == pytest.approx(55 / 1200)  # 55 bytes in 1 ms of 1.2 MB/s, in 2 ms of 0.6 MB/s
-    assert mine.compute_share == pytest.approx(200 / 0.0015 / 400_000)
+    assert mine.compute_share == pytest.approx(0.5)  # in both rounds: half the peak, half the speed
     assert mine.over_fp32 == pytest.approx(8)
     assert mine.over_bf16 == pytest.approx(0.4)
-    assert mine.read_floor == pytest.approx(55 / 900_000) and mine.compute_floor == pytest.approx(0.0005)
-    assert mine.floor == mine.compute_floor  # 200 operations at 0.4 MOP/s take longer than reading
+    assert mine.read_floor == pytest.approx(55 / 900_000) and mine.compute_floor == pytest.approx(200 / 300_000)
+    assert mine.floor == mine.compute_floor  # 200 operations at 0.3 MOP/s take longer than reading
     # the 8-bit product is faster but holds twice the bits; of those of 4 bits and fewer q4_0 is the fastest
     assert mine.best_peer == ("ggml q4_0", pytest.approx(0.0045)) and mine.over_peer == pytest.approx(3)
     assert all(line.best_peer is None for line in lines[1:])
@@ -134,7 +135,7 @@ def test_shares_of_made_up_times():
         "4–4.5",
     )
     assert row["us"] == pytest.approx(1500) and row["best_peer_us"] == pytest.approx(4500)
-    assert row["floor_us"] == pytest.approx(500)
+    assert row["floor_us"] == pytest.approx(2000 / 3)
 
 
 def test_no_peer_of_so_few_bits():

@@ -93,18 +93,24 @@ def read_bandwidth(count: int, rounds: int = 3) -> float:
     return float(_native.probe_bandwidth(max(LEAST_READ, 4 * last_level_cache()), count, rounds))
 
 
+VECTOR_KINDS = ("int8", "bf16", "fp32")
+"""Of arithmetic on vector instructions."""
+
+
 def int8_peak(count: int) -> float:
     """Operations a second of the 8-bit multiply-add loop on `count` threads; a multiply-add is two."""
+    return peak("int8", count)
+
+
+def peak(kind: str, count: int) -> float:
+    """Operations a second on `count` threads now of the vector instructions for int8, bf16 or fp32, or of the tile units for int8 or bf16
+    ("int8_tiles", "bf16_tiles"), the best of some milliseconds; 0 where the machine lacks them."""
     from anybit import _native
 
-    return float(_native.probe_int8_peak(count))
+    return float(_native.probe_int8_peak(count) if kind == "int8" else _native.probe_peak(kind, count))
 
 
 def peaks(count: int) -> dict[str, float]:
-    """Operations a second on `count` threads of the vector instructions for int8, bf16 and fp32, and of the tile units for int8 and bf16;
-    without those that the machine lacks."""
-    from anybit import _native
-
-    found = {"int8": int8_peak(count)}
-    found |= {kind: float(_native.probe_peak(kind, count)) for kind in ("bf16", "fp32", "int8_tiles", "bf16_tiles")}
+    """`peak` of everything that the machine has."""
+    found = {kind: peak(kind, count) for kind in (*VECTOR_KINDS, "int8_tiles", "bf16_tiles")}
     return {kind: rate for kind, rate in found.items() if rate > 0}

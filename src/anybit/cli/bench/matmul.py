@@ -15,6 +15,7 @@ from anybit.errors import AnybitError
 
 OURS = "anybit"
 READ = "reading memory"
+PEAK = "peak of {} arithmetic"
 CLASSES = (
     (1.8, "1–1.7"), (2.4, "2"), (2.8, "2.6"), (3.6, "3.4"), (4.6, "4–4.5"), (6.7, "5–6.6"), (9.0, "8"), (16.5, "16"), (64.0, "32"),
 )  # fmt: skip
@@ -83,6 +84,8 @@ class Line:
     read_floor: float | None = None
     compute_floor: float | None = None
     read_share: float | None = None
+    compute_share: float | None = None
+    """The part of the peak that was reached."""
     over_fp32: float | None = None
     over_bf16: float | None = None
     best_peer: tuple[str, float] | None = None
@@ -108,11 +111,6 @@ class Line:
     def floor(self) -> float | None:
         """Seconds that no kernel on vector instructions goes below: the longer of the two floors."""
         return max((one for one in (self.read_floor, self.compute_floor) if one is not None), default=None)
-
-    @property
-    def compute_share(self) -> float | None:
-        """The part of the peak that was reached."""
-        return None if self.compute_floor is None else self.compute_floor / self.seconds.median
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; seconds, bytes/s and operations/s, and microseconds where the name says us."""
@@ -147,15 +145,15 @@ class Line:
 @dataclass(frozen=True)
 class Setting:
     """How to measure. cold: weights are read from memory.  before: called ahead of each sample; clears the caches, or lets the threads of
-    others fall asleep.  read: bytes/s of reading memory, measured in turns with the products.  peaks: operations/s of int8, bf16 and
-    fp32 arithmetic; empty for no limit.  copies: the most copies of a weight."""
+    others fall asleep.  read: bytes/s of reading memory, and peaks: operations/s of int8, bf16 and fp32 arithmetic, measured in turns
+    with the products, for what a shared machine gives changes; empty for no limit.  copies: the most copies of a weight."""
 
     act: str | None
     rounds: int
     cold: bool
     before: Callable[[], object] | None = None
     read: Callable[[], float] | None = None
-    peaks: Mapping[str, float] = field(default_factory=dict)
+    peaks: Mapping[str, Callable[[], float]] = field(default_factory=dict)
     copies: int = MOST_COPIES
 
 
@@ -273,13 +271,15 @@ def theirs(
 def measure(shape: Shape, entrants: Sequence[Entrant], setting: Setting, progress: Progress = silent) -> list[Line]:
     """All entrants of one shape, interleaved."""
     samplers = {one.name: one.sample for one in entrants}
-    found = interleave(
-        samplers | ({READ: setting.read} if setting.read else {}), setting.rounds, progress, before=setting.before
+    peaks = {kind: probe for kind, probe in setting.peaks.items() if any(one.arithmetic == kind for one in entrants)}
+    limits = {PEAK.format(kind): probe for kind, probe in peaks.items()} | (
+        {READ: setting.read} if setting.read else {}
     )
+    found = interleave(samplers | limits, setting.rounds, progress, before=setting.before)
     bandwidth = found.get(READ)
     lines = []
     for one in entrants:
-        seconds, peak = found[one.name], setting.peaks.get(one.arithmetic)
+        seconds, peak = found[one.name], found.get(PEAK.format(one.arithmetic))
         best = best_peer(one, entrants, found, shape) if one.engine == OURS else None
         lines.append(
             Line(
@@ -290,8 +290,9 @@ def measure(shape: Shape, entrants: Sequence[Entrant], setting: Setting, progres
                 one.arithmetic,
                 seconds,
                 one.bytes / bandwidth.median if bandwidth else None,
-                shape.operations / peak if peak else None,
-                ratio(Sample(tuple(one.bytes / s for s in seconds.values)), bandwidth) if bandwidth else None,
+                shape.operations / peak.median if peak else None,
+                _share(one.bytes, seconds, bandwidth),
+                _share(shape.operations, seconds, peak),
                 ratio(found["torch fp32"], seconds) if "torch fp32" in found else None,
                 ratio(found["torch bf16"], seconds) if "torch bf16" in found else None,
                 (best, found[best].median) if best else None,
@@ -299,6 +300,11 @@ def measure(shape: Shape, entrants: Sequence[Entrant], setting: Setting, progres
             )
         )
     return lines
+
+
+def _share(amount: float, seconds: Sample, limit: Sample | None) -> float | None:
+    """The part of a limit, amounts a second measured in the same rounds, that doing this amount reached."""
+    return None if limit is None else ratio(Sample(tuple(amount / s for s in seconds.values)), limit)
 
 
 def best_peer(mine: Entrant, entrants: Sequence[Entrant], found: Mapping[str, Sample], shape: Shape) -> str | None:

@@ -111,8 +111,9 @@ def matmul(
             versions |= found.versions
             absent |= found.absent
             peaks = limits.peaks(count)
+            probes = {kind: partial(limits.peak, kind, count) for kind in limits.VECTOR_KINDS if kind in peaks}
             read = partial(limits.read_bandwidth, count, 1) if warm else limits.reader()
-            setting = bench.Setting(rounded, rounds, not warm, evict, read, peaks, copies)
+            setting = bench.Setting(rounded, rounds, not warm, evict, read, probes, copies)
             lines: list[Line] = []
             hopeless: dict[tuple[int, int], list[str]] = {}
             for shape in wanted:
