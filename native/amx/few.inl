@@ -172,7 +172,7 @@ template <class Work, int NP> __attribute__((noinline)) void few_strip(const Pro
     for (int j = 0; j < NP; ++j) {
       const float* digit = acc + 16 * (i * p.digits * NP + j);  // the highest
       F sum = load_f(digit);
-      if (p.digits > 1) sum = fma_f(fma_f(load_f(digit + 32 * NP), splat_f(0x1p-8f), load_f(digit + 16 * NP)), splat_f(0x1p-8f), sum);
+      if (p.digits > 1) sum = of_digits(sum, load_f(digit + 16 * NP), load_f(digit + 32 * NP));
       write_row(p, panel + j, i, sum, Work::factor(p, i * p.digits));
     }
   }

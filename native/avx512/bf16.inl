@@ -1,7 +1,7 @@
 // Weights that bf16 holds exactly times x of bf16, summed in float32 by vdpbf16ps: 16 outputs and two k an instruction.  A block of k is
 // one chain of sums; acc = fma(sum, scale, acc) after it, as in exact.inl.
 
-constexpr int kPairPanels = 3, kPairRows = 8;  // 24 sums in registers
+constexpr int kPairPanels = 3, kPairRows = 4;  // 12 sums of a block and 12 of all blocks in registers
 constexpr int64_t kPairChunk = 256;            // slots unpacked at a time: 8 KiB a panel
 constexpr int64_t kPairMostRows = 128;
 
@@ -10,41 +10,40 @@ template <int NP, int MR>
 __attribute__((noinline)) void pair_micro(const Problem& p, const uint8_t* chunk, int64_t panel, int64_t begin, int64_t end, int64_t row,
                                           float* acc) {
   const uint16_t* x = p.xhalves + row * p.ldh;
+  F all[MR * NP];
+#pragma GCC unroll 32
+  for (int i = 0; i < MR * NP; ++i) all[i] = load_f(acc + 16 * i);
   for (int64_t k = begin; k < end;) {
     const int64_t stop = k + p.block < end ? k + p.block : end;
-    __m512 sum[MR][NP];
-#pragma GCC unroll 8
-    for (int m = 0; m < MR; ++m) {
-#pragma GCC unroll 4
-      for (int i = 0; i < NP; ++i) sum[m][i] = _mm512_setzero_ps();
-    }
+    __m512 sum[MR * NP];
+#pragma GCC unroll 32
+    for (int i = 0; i < MR * NP; ++i) sum[i] = _mm512_setzero_ps();
     const int64_t group = k / p.group;
-    for (; k < stop; k += 2, chunk += 64) {
-      __m512bh w[NP];
+    for (; k < stop; k += 8, chunk += 256) {
 #pragma GCC unroll 4
-      for (int i = 0; i < NP; ++i) w[i] = (__m512bh)_mm512_load_si512(chunk + i * kPairChunk * 32);
+      for (int pair = 0; pair < 4; ++pair) {
+        __m512bh w[NP];
+#pragma GCC unroll 4
+        for (int i = 0; i < NP; ++i) w[i] = (__m512bh)_mm512_load_si512(chunk + 64 * pair + i * kPairChunk * 32);
 #pragma GCC unroll 8
-      for (int m = 0; m < MR; ++m) {
-        asm volatile("" ::: "memory");  // x is loaded in turn: loaded ahead it would take registers from the sums
-        int32_t pair;
-        __builtin_memcpy(&pair, x + m * p.ldh + k, 4);
-        const auto two = (__m512bh)_mm512_set1_epi32(pair);
+        for (int m = 0; m < MR; ++m) {
+          asm volatile("" ::: "memory");  // x is loaded in turn: loaded ahead it would take registers from the sums
+          int32_t both;
+          __builtin_memcpy(&both, x + m * p.ldh + k + 2 * pair, 4);
+          const auto two = (__m512bh)_mm512_set1_epi32(both);
 #pragma GCC unroll 4
-        for (int i = 0; i < NP; ++i) sum[m][i] = _mm512_dpbf16_ps(sum[m][i], w[i], two);
+          for (int i = 0; i < NP; ++i) sum[m * NP + i] = _mm512_dpbf16_ps(sum[m * NP + i], w[i], two);
+        }
       }
     }
     F scale[NP];
 #pragma GCC unroll 4
     for (int i = 0; i < NP; ++i) scale[i] = load_scales(p, panel + i, group);
-#pragma GCC unroll 8
-    for (int m = 0; m < MR; ++m) {
-#pragma GCC unroll 4
-      for (int i = 0; i < NP; ++i) {
-        float* to = acc + 16 * (m * NP + i);
-        store_f(to, fma_f({sum[m][i]}, scale[i], load_f(to)));
-      }
-    }
+#pragma GCC unroll 32
+    for (int i = 0; i < MR * NP; ++i) all[i] = fma_f({sum[i]}, scale[i % NP], all[i]);
   }
+#pragma GCC unroll 32
+  for (int i = 0; i < MR * NP; ++i) store_f(acc + 16 * i, all[i]);
 }
 
 template <int NP, int MR>
@@ -98,6 +97,6 @@ constexpr Kernels with_pairs(Kernels k) {
   k.bf16_codebook[3] = pair_panels<CodebookNumbers<3>>;
   k.bf16_codebook[4] = pair_panels<CodebookNumbers<4>>;
   k.bf16_bf16 = pair_panels<Bf16Numbers>;
-  k.to_bf16 = to_bf16;
+  k.to_bf16 = to_bf16, k.split_floats = split_floats, k.digit_rows = 4;
   return k;
 }

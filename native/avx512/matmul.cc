@@ -18,6 +18,8 @@ namespace {
 #ifndef ANYBIT_SIMDE  // which lacks vdpbf16ps
 #include "avx512/bf16_pairs.inl"
 
+#include "avx512/digits.inl"
+
 #include "avx512/bf16.inl"
 #endif
 }  // namespace

@@ -165,6 +165,22 @@ template <class W, int MR> ANYBIT_INLINE void int8_fused_rows(const Problem& p, 
   if constexpr (MR > 1) int8_fused_rows<W, smaller_tile(MR)>(p, w, panel, row);
 }
 
+// What the sums of a row's digits (digits.inl) come to, which count 2^16, 2^8 and 1, in units of the highest.
+ANYBIT_INLINE F of_digits(F high, F middle, F low) { return fma_f(fma_f(low, splat_f(0x1p-8f), middle), splat_f(0x1p-8f), high); }
+
+// Rows [row, row + R) of x in digits.
+template <class W, int R> __attribute__((noinline)) void int8_digits(const Problem& p, const W& w, int64_t panel, int64_t row) {
+  F sum[kDigits * R];
+#pragma GCC unroll 16
+  for (int i = 0; i < kDigits * R; ++i) sum[i] = zero_f();
+  int8_sums<W, 1, kDigits * R>(p, Packed<W>{w, p.codes + panel * p.panel_bytes}, panel, 0, p.slots, row * kDigits, sum, [] {});
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    const F* digit = sum + kDigits * r;
+    write_row(p, panel, row + r, of_digits(digit[0], digit[1], digit[2]), int8_factor(p, (row + r) * kDigits));
+  }
+}
+
 // Slots to unpack at a time: whole blocks, about `most` in all.
 ANYBIT_INLINE int64_t chunk_step(const Problem& p, int64_t most) { return p.block >= most ? p.block : p.block * (most / p.block); }
 
@@ -262,6 +278,16 @@ template <class W> void int8_many(const Problem& p, const W& w, int64_t first, i
 
 template <class W> void int8_panels(const Problem& p, int64_t first, int64_t last) {
   const W w(p);
+  if constexpr (!W::kWord) {
+    if (p.digits > 1) {
+      for (int64_t panel = first; panel < last; ++panel) {
+        int64_t row = 0;
+        for (; row + 2 <= p.m; row += 2) int8_digits<W, 2>(p, w, panel, row);
+        if (row < p.m) int8_digits<W, 1>(p, w, panel, row);
+      }
+      return;
+    }
+  }
   if (p.m > kMostFused) return int8_many(p, w, first, last);
   for (int64_t panel = first; panel < last; ++panel) int8_fused_rows<W, kFusedRows>(p, w, panel, 0);
 }

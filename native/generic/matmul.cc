@@ -68,7 +68,7 @@ void lay_out(Activations& a, const float* x, int64_t m, int64_t k, int64_t ldx, 
   a.slots = spec.geometry.slots(k);
   assert(bytes_needed(m, a.slots, kept_columns(spec)) <= a.capacity && "Activations::reserve() was called for less");
   std::byte* at = a.memory.get();
-  const bool in_digits = spec.act == Act::bf16 && m <= kMostDigitRows && kernels().split_floats;
+  const bool in_digits = spec.act == Act::bf16 && m <= kernels().digit_rows && kernels().split_floats;
   a.digits = in_digits ? kDigits : 1;
   const int64_t rows = m * a.digits;
   a.ldc = code_stride(a.slots);
