@@ -55,7 +55,7 @@ ANYBIT_KEEP_SUMS void int16_dots(const uint8_t* w, int64_t apart, const int8_t* 
         PairsOfK pair[NP];
         each_index<NP>([&]<int P>() ANYBIT_UNROLLED { pair[P] = load_pairs(w + P * apart + 64 * J); });
         each_index<MR>([&]<int M>() ANYBIT_UNROLLED {
-          asm volatile("" ::: "memory");  // as in int8_dots
+          asm volatile("" ::: "memory");  // as in int8_sums
           const PairOfX two = broadcast_pair(x + M * ldx + 4 * J);
           each_index<NP>([&]<int P>() ANYBIT_UNROLLED { sum[M * NP + P] = dot_pairs(sum[M * NP + P], pair[P], two); });
         });
