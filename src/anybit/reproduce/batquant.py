@@ -38,10 +38,10 @@ def run(context: Context, quick: bool) -> Mapping[str, Any]:
     for done, (kind, (count, scale, inverse)) in enumerate(LAYERS.items()):
         context.progress("one layer", done, len(LAYERS))
         figures[kind] = _layer(count, scale, inverse, 60 if quick else 300)
-    figures["vit"] = _vision(context, 16 if quick else 64, 100 if quick else 500, 200 if quick else 1000)
+    figures["vit"] = _vision(context, 16 if quick else 64, 50 if quick else 500, 200 if quick else 1000)
     subject = Subject.open(context, "lm-outliers", 1000 if quick else 4000, 8 if quick else 32)
     figures["lm"] = {"perplexity": subject.perplexity()}
-    for done, (key, recipe) in enumerate(_recipes(40 if quick else 200).items()):
+    for done, (key, recipe) in enumerate(_recipes(24 if quick else 200).items()):
         context.progress("lm-outliers in MXFP4", done, 5)
         figures["lm"][key] = subject.tried(recipe, context.work, "mxfp4")
     lm = figures["lm"]
