@@ -90,8 +90,15 @@ def test_auto_keeps_what_diverges_less(
     assert torch.equal(got[name], each[better][name])
 
 
-def test_the_default_is_as_good_as_the_better_start(model: Path, text: Path, tmp_path: Path) -> None:
-    models.outliers.write(outlying(model)[0], tmp_path / "outlying")
+@pytest.mark.parametrize(
+    ("share", "size"), [(0.03, 16.0), (0.2, 64.0)]
+)  # Hadamard matrices are the better start, and none
+def test_the_default_is_as_good_as_the_better_start(
+    model: Path, text: Path, tmp_path: Path, share: float, size: float
+) -> None:
+    models.outliers.write(
+        models.inject_outliers(models.load(model), share, size, ("norm", "ud", "vo")), tmp_path / "outlying"
+    )
     start = models.load(tmp_path / "outlying")
     ids = start.tokenizer.encode(text.read_text())[:96]
     exact = TorchExecutor(start.plan, start.weights)
@@ -104,4 +111,4 @@ def test_the_default_is_as_good_as_the_better_start(model: Path, text: Path, tmp
         made = models.load(tmp_path / begin)
         found[begin] = divergence(TorchExecutor(made.plan, made.weights, act=FOUR), exact, [ids]).kl
     assert found["auto"] in (found["hadamard"], found["identity"])
-    assert found["hadamard"] != found["identity"]
+    assert abs(found["hadamard"] - found["identity"]) > 0.01 * found["auto"] > 0

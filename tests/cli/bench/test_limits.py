@@ -22,7 +22,7 @@ def test_probes_are_within_reason(monkeypatch):
     monkeypatch.setattr(limits, "LEAST_READ", 1 << 20)
     monkeypatch.setattr(limits, "last_level_cache", lambda: 1 << 18)
     assert 1e8 < limits.read_bandwidth(1, 1) < 1e13
-    assert 1e8 < limits.int8_peak(1) < 1e14
+    assert 1e8 < limits.peak("int8", 1) < 1e14
 
 
 def test_reading_and_clearing_caches(monkeypatch):

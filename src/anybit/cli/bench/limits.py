@@ -97,11 +97,6 @@ VECTOR_KINDS = ("int8", "bf16", "fp32")
 """Of arithmetic on vector instructions."""
 
 
-def int8_peak(count: int) -> float:
-    """Operations a second of the 8-bit multiply-add loop on `count` threads; a multiply-add is two."""
-    return peak("int8", count)
-
-
 def peak(kind: str, count: int) -> float:
     """Operations a second on `count` threads now of the vector instructions for int8, bf16 or fp32, or of the tile units for int8 or bf16
     ("int8_tiles", "bf16_tiles"), the best of some milliseconds; 0 where the machine lacks them."""

@@ -271,10 +271,10 @@ def theirs(
 def measure(shape: Shape, entrants: Sequence[Entrant], setting: Setting, progress: Progress = silent) -> list[Line]:
     """All entrants of one shape, interleaved."""
     samplers = {one.name: one.sample for one in entrants}
-    peaks = {kind: probe for kind, probe in setting.peaks.items() if any(one.arithmetic == kind for one in entrants)}
-    limits = {PEAK.format(kind): probe for kind, probe in peaks.items()} | (
-        {READ: setting.read} if setting.read else {}
-    )
+    used = {one.arithmetic for one in entrants}
+    limits = {PEAK.format(kind): probe for kind, probe in setting.peaks.items() if kind in used}
+    if setting.read:
+        limits[READ] = setting.read
     found = interleave(samplers | limits, setting.rounds, progress, before=setting.before)
     bandwidth = found.get(READ)
     lines = []

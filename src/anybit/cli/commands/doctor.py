@@ -223,7 +223,7 @@ def measure(cores: int) -> dict[str, dict[str, float]]:
     return {
         str(count): {
             "read_bytes_per_s": limits.read_bandwidth(count, 5),
-            "int8_operations_per_s": limits.int8_peak(count),
+            "int8_operations_per_s": limits.peak("int8", count),
         }
         for count in sorted({1, cores})
     }
