@@ -35,6 +35,8 @@ __attribute__((noinline)) void pair_micro(const Problem& p, const uint8_t* chunk
           for (int i = 0; i < NP; ++i) sum[m * NP + i] = _mm512_dpbf16_ps(sum[m * NP + i], w[i], two);
         }
       }
+#pragma GCC unroll 32
+      for (int i = 0; i < MR * NP; ++i) asm("" : "+v"(sum[i]));  // as Acc::stay()
     }
     F scale[NP];
 #pragma GCC unroll 4

@@ -185,6 +185,7 @@ template <int Max> struct Acc {
   ANYBIT_INLINE I result() const { return total; }
   ANYBIT_INLINE void add(const B& w, const B& x) { total.v = _mm512_dpbusd_epi32(total.v, w.v, x.v); }
   ANYBIT_INLINE void flush() {}
+  ANYBIT_INLINE void stay() { total.v = held({total.v}).v; }  // in its register from turn to turn: else some of many are spilled
 };
 
 // level + 16384 as 128 * high + low, both unsigned bytes

@@ -249,7 +249,8 @@ std::vector<double> time_matmul(const std::vector<WeightPtr>& weights, In<float,
   for (int round = 0; round < rounds; ++round) {
     const Weight& w = *weights[static_cast<size_t>(round) % weights.size()];
     const auto start = std::chrono::steady_clock::now();
-    pool->run([&](Team& team) { matmul(team, w, prepare(team, activations, x.data(), m, k, k, spec), y.data(), w.n); });
+    Ticket last{0};
+    pool->run([&](Team& team) { matmul(team, w, prepare(team, activations, x.data(), m, k, k, spec), y.data(), w.n, {}, &last); });
     seconds.push_back(seconds_since(start));
   }
   return seconds;

@@ -16,9 +16,10 @@ void product(const Weight& w, const float* x, int64_t m, const ActSpec& spec, fl
   nb::gil_scoped_release release;
   const auto pool = default_pool();
   Activations& prepared = activations_for(*pool, m, w.k, static_cast<double>(w.slots) / static_cast<double>(w.k), count_of(w.kept));
+  Ticket last{0};
   pool->run([&](Team& team) {
     const Activations& a = prepare(team, prepared, x, m, w.k, w.k, spec);
-    matmul(team, w, a, y, w.n, epilogue);
+    matmul(team, w, a, y, w.n, epilogue, &last);
   });
 }
 

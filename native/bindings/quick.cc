@@ -13,6 +13,7 @@
 
 #include "bindings/module.hpp"
 #include "bindings/product.hpp"
+#include "generic/arena.hpp"
 #include "generic/dispatch.hpp"
 
 namespace nb = nanobind;
@@ -29,6 +30,7 @@ const ExchangeApi* exchange_of(nb::handle type) {
 namespace {
 
 constexpr int kMostDims = 8;
+constexpr size_t kLargeResult = 4 << 20;  // bytes; formats/native.py has the same for arrays
 
 bool plain(const Tensor& t) {
   if (t.device.device_type != nb::device::cpu::value || t.dtype != nb::dtype<float>() || t.ndim < 1 || t.ndim > kMostDims) return false;
@@ -42,6 +44,31 @@ bool plain(const Tensor& t) {
 }
 
 const float* values(const Tensor& t) { return reinterpret_cast<const float*>(static_cast<const char*>(t.data) + t.byte_offset); }
+
+// A result whose pages an earlier one of about its size may have had.
+struct Large {
+  ManagedTensor managed{};
+  std::shared_ptr<std::byte> memory;
+  std::array<int64_t, kMostDims> shape{}, strides{};
+};
+
+ManagedTensor* large_result(const Tensor& wanted, size_t bytes, const ExchangeApi& api) {
+  auto made = std::make_unique<Large>();
+  made->memory = arena_allocate_result(bytes);
+  int64_t stride = 1;
+  for (int32_t d = wanted.ndim - 1; d >= 0; --d) {
+    const auto i = static_cast<size_t>(d);
+    made->shape[i] = wanted.shape[d], made->strides[i] = stride;
+    stride *= wanted.shape[d];
+  }
+  made->managed.version = {api.header.major, api.header.minor};
+  made->managed.tensor = wanted;
+  made->managed.tensor.data = made->memory.get();
+  made->managed.tensor.shape = made->shape.data(), made->managed.tensor.strides = made->strides.data();
+  made->managed.context = made.get();
+  made->managed.deleter = [](ManagedTensor* t) { delete static_cast<Large*>(t->context); };
+  return &made.release()->managed;
+}
 
 // A product of which only x, y and the bias are open.
 struct Settled {
@@ -112,7 +139,10 @@ struct Quick {
     Tensor wanted = in;
     wanted.data = nullptr, wanted.shape = shape.data(), wanted.strides = nullptr, wanted.byte_offset = 0;
     ManagedTensor* allocated = nullptr;
-    if (api->allocate(&wanted, &allocated, nullptr, [](void*, const char*, const char*) {}) != 0) {
+    const size_t bytes = sizeof(float) * static_cast<size_t>(m) * static_cast<size_t>(settled->n);
+    if (bytes >= kLargeResult) {
+      allocated = large_result(wanted, bytes, *api);
+    } else if (api->allocate(&wanted, &allocated, nullptr, [](void*, const char*, const char*) {}) != 0) {
       PyErr_Clear();
       return nb::none();
     }

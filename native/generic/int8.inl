@@ -133,6 +133,10 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
           }
         }
       });
+      if constexpr (requires { dot[0].stay(); }) {
+#pragma GCC unroll 32
+        for (int i = 0; i < kTile * kParts; ++i) dot[i].stay();
+      }
     }
     F scale[NP];
 #pragma GCC unroll 4
@@ -214,18 +218,24 @@ template <int NP> __attribute__((noinline)) void int8_results(const Problem& p, 
   }
 }
 
-// Many rows: acc[MR][NP][16] += slots [begin, end) of NP panels times MR rows of x; behind the last slot they are written as results.
+// Many rows: acc[MR][NP][16] += slots [begin, end) of NP panels times MR rows of x.
 template <class U, int NP, int MR, class From>
 __attribute__((noinline)) void int8_micro(const Problem& p, From from, int64_t panel, int64_t begin, int64_t end, int64_t row, float* acc,
                                           Ahead& ahead) {
-  const bool last = end == p.slots;
-  if (last) prefetch_results(p, panel, NP, row, MR);
   F sum[MR * NP];
 #pragma GCC unroll 32
   for (int i = 0; i < MR * NP; ++i) sum[i] = load_f(acc + 16 * i);
   int8_sums<U, NP, MR>(p, from, panel, begin, end, row, sum, [&]() ANYBIT_UNROLLED { ahead.fetch(); });
 #pragma GCC unroll 32
   for (int i = 0; i < MR * NP; ++i) store_f(acc + 16 * i, sum[i]);
+}
+
+// The same; behind the last slot the sums are written as results.
+template <class U, int NP, int MR, class From>
+ANYBIT_INLINE void int8_tile(const Problem& p, From from, int64_t panel, int64_t begin, int64_t end, int64_t row, float* acc, Ahead& ahead) {
+  const bool last = end == p.slots;
+  if (last) prefetch_results(p, panel, NP, row, MR);
+  int8_micro<U, NP, MR>(p, from, panel, begin, end, row, acc, ahead);
   if (last) int8_results<NP>(p, panel, row, MR, acc);
 }
 
@@ -233,7 +243,7 @@ template <class U, int NP, int MR>
 ANYBIT_INLINE void int8_micro_rows(const Problem& p, const uint8_t* chunk, int64_t panel, int64_t begin, int64_t end, int64_t row,
                                    int64_t rows, float* acc, Ahead& ahead) {
   for (; rows >= MR; rows -= MR, row += MR, acc += 16 * NP * MR) {
-    int8_micro<U, NP, MR>(p, Unpacked<U>{chunk}, panel, begin, end, row, acc, ahead);
+    int8_tile<U, NP, MR>(p, Unpacked<U>{chunk}, panel, begin, end, row, acc, ahead);
   }
   if constexpr (MR > 1) int8_micro_rows<U, NP, smaller_tile(MR)>(p, chunk, panel, begin, end, row, rows, acc, ahead);
 }
@@ -252,7 +262,7 @@ __attribute__((noinline)) void int8_strip(const Problem& p, const W& w, int64_t 
     const uint8_t* next = end < p.slots ? codes + end / 32 * W::kTileBytes : codes + NP * p.panel_bytes;
     const int64_t bytes = step / 32 * W::kTileBytes, parts = row_tiles * ((end - k + p.block - 1) / p.block);
     Ahead ahead{next, next + bytes, p.panel_bytes, NP, (bytes / parts + 63) / 64 * 64};
-    int8_micro<U, NP, kTileRows>(p, Unpacking<U, W>{w, codes + k / 32 * W::kTileBytes, p.panel_bytes, chunk}, panel, k, end, row, acc, ahead);
+    int8_tile<U, NP, kTileRows>(p, Unpacking<U, W>{w, codes + k / 32 * W::kTileBytes, p.panel_bytes, chunk}, panel, k, end, row, acc, ahead);
     int8_micro_rows<U, NP, kTileRows>(p, chunk, panel, k, end, row + kTileRows, rows - kTileRows, acc + kTileRows * NP * 16, ahead);
   }
 }

@@ -15,8 +15,10 @@ namespace {
 
 constexpr int64_t kInt8Block = 512;  // largest k-block: 16-bit levels times int8 sum to less than 2^31
 constexpr int64_t kExactBlock = 256;
-constexpr int64_t kDealtShare = 4, kDealtBytes = 64 << 10;  // a quarter of the panels is dealt out, in pieces of about so many bytes
+// A quarter of the panels is dealt out, in pieces of about so many bytes or, of many rows, panels: kernels read them in pairs or threes.
+constexpr int64_t kDealtShare = 4, kDealtBytes = 64 << 10, kManyRows = 16, kDealtPanels = 6;
 constexpr int64_t kDigitGroup = 128;
+constexpr int64_t kSumRows = 16;  // of x whose running sums, a line of the rows' in all, are made apart: a row alone would fetch every line
 
 size_t round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -170,8 +172,8 @@ void keep_columns(const Activations& a, const float* source, int64_t row, float*
   }
 }
 
-// given: of all rows where ActSpec::whole.  place: row of a.x for a copy, where one is needed.
-void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx, float given, int64_t place) {
+// given: of all rows where ActSpec::whole.  place: row of a.x for a copy, where one is needed.  sums: of int8, each `lds` after the last.
+void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx, float given, int64_t place, int32_t* sums, int64_t lds) {
   const float* source = x + row * ldx;
   const ActSpec& spec = a.spec;
   auto* copy = const_cast<float*>(a.x) + place * a.ldx;
@@ -209,9 +211,27 @@ void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx,
     if (kernels().split_words && a.m >= kFewestSplit) kernels().split_words(words, a.slots, codes);
     return;
   }
-  kernels().quantize_row(source, a.slots, rounding, codes, scales, const_cast<int32_t*>(a.sums) + row, a.lds);
+  kernels().quantize_row(source, a.slots, rounding, codes, scales, sums, lds);
   if (spec.values) {
     for (int64_t k = 0; k < a.slots; ++k) copy[k] = static_cast<float>(codes[k]) * scales[k / a.group];
+  }
+}
+
+// passing: what becomes integers is not read again, and one row of a.x serves them all.
+void prepare_rows(const Activations& a, const float* x, Share rows, int64_t ldx, float given, bool passing) {
+  static thread_local std::vector<int32_t> apart;
+  const int64_t sums = a.slots / 32 + 1;
+  apart.resize(static_cast<size_t>(kSumRows * sums));
+  for (int64_t first = rows.begin; first < rows.end; first += kSumRows) {
+    const int64_t count = std::min(kSumRows, rows.end - first);
+    for (int64_t i = 0; i < count; ++i) {
+      prepare_row(a, x, first + i, ldx, given, passing ? rows.begin : first + i, apart.data() + i * sums, 1);
+    }
+    if (a.spec.act != Act::int8) continue;
+    auto* to = const_cast<int32_t*>(a.sums) + first;
+    for (int64_t t = 0; t < sums; ++t, to += a.lds) {
+      for (int64_t i = 0; i < count; ++i) to[i] = apart[static_cast<size_t>(i * sums + t)];
+    }
   }
 }
 
@@ -320,7 +340,8 @@ const Activations& prepare(Team& team, Activations& shared, const float* x, int6
   if (m == 1 && team.size > 1) {
     Activations& mine = shared.own[static_cast<size_t>(team.rank)];
     lay_out(mine, x, 1, k, ldx, spec);
-    prepare_row(mine, x, 0, ldx, spec.whole ? whole_scale(top_of_row(x, k, spec), spec) : 0.0f, 0);
+    prepare_row(mine, x, 0, ldx, spec.whole ? whole_scale(top_of_row(x, k, spec), spec) : 0.0f, 0,
+                const_cast<int32_t*>(mine.sums), mine.lds);
     return mine;
   }
   if (team.rank == 0) lay_out(shared, x, m, k, ldx, spec);
@@ -334,9 +355,7 @@ const Activations& prepare(Team& team, Activations& shared, const float* x, int6
   if (is_integer(spec) || shared.halves || shared.x != x) {
     for (int rank = 0; spec.whole && rank < team.size; ++rank) top = std::max(top, shared.tops[static_cast<size_t>(rank)]);
     const float given = spec.whole ? whole_scale(top, spec) : 0.0f;
-    // what becomes integers is not read again: one copy a rank, in cache
-    const bool passing = is_integer(spec) && !spec.values;
-    for (int64_t row = rows.begin; row < rows.end; ++row) prepare_row(shared, x, row, ldx, given, passing ? rows.begin : row);
+    prepare_rows(shared, x, rows, ldx, given, is_integer(spec) && !spec.values);
     team.barrier();
   }
   return shared;
@@ -400,7 +419,7 @@ void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t
   const Share panels = share(team, even);
   if (panels.begin < panels.end) run(p, panels.begin, panels.end);
   if (dealt == 0) return;
-  const auto some = std::max<int64_t>(2, kDealtBytes / w.panel_bytes / 2 * 2);  // kernels read panels in pairs
+  const auto some = p.m < kManyRows ? std::max<int64_t>(2, kDealtBytes / w.panel_bytes / 2 * 2) : kDealtPanels;
   for (int64_t begin; (begin = even + some * ticket->fetch_add(1, std::memory_order_relaxed)) < w.panels;) {
     run(p, begin, std::min(begin + some, w.panels));
   }

@@ -15,6 +15,7 @@ int32_t top_of(const float* x, int64_t count) {
 }
 
 constexpr int32_t kClear = 0x3efff800;  // 0.5 - 2^-14
+constexpr int64_t kScalesAtOnce = 8;
 
 // Codes = nearest-even of x / scale with scale = max|x| / levels a group (the first `wide` groups: 127 levels), as true divisions round:
 // the codes are the reference's.  store(k, codes of 16 slots, of the next 16).
@@ -22,16 +23,22 @@ constexpr int32_t kClear = 0x3efff800;  // 0.5 - 2^-14
 //
 // Division is slow.  Where no code is above 128 (`Small`), a product with the reciprocal is off the quotient by less than 2^-15 and rounds
 // like it, unless it is that near to the middle between two codes: a group in which one is, or whose reciprocal is out of range, is divided.
+//
+// The scales of a few groups come first: a largest magnitude and a division wait long for each other, but not for another group's.
 template <bool Small, class Store>
 ANYBIT_INLINE void round_row(const float* x, int64_t slots, const RowRounding& how, float* scales, Store&& store) {
+  const auto end_of = [&](int64_t k0) { return k0 + how.group < slots ? k0 + how.group : slots; };
   for (int64_t k0 = 0, g = 0; k0 < slots; k0 += how.group, ++g) {
-    const int64_t k1 = k0 + how.group < slots ? k0 + how.group : slots;
-    float scale = how.given;
-    if (scale == 0.0f) {
-      const int32_t bits = top_of(x + k0, k1 - k0);
-      scale = bits >= 0x7f800000 ? float_of_bits(0x7fc00000u) : float_of_bits(static_cast<uint32_t>(bits)) / (g < how.wide ? 127.0f : how.levels);
+    if (g % kScalesAtOnce == 0) {
+      for (int64_t k = k0, i = g; i < g + kScalesAtOnce && k < slots; k += how.group, ++i) {
+        scales[i] = how.given;
+        if (how.given != 0.0f) continue;
+        const int32_t bits = top_of(x + k, end_of(k) - k);
+        scales[i] = bits >= 0x7f800000 ? float_of_bits(0x7fc00000u) : float_of_bits(static_cast<uint32_t>(bits)) / (i < how.wide ? 127.0f : how.levels);
+      }
     }
-    scales[g] = scale;
+    const int64_t k1 = end_of(k0);
+    const float scale = scales[g];
     if (!(scale > 0.0f)) {
       for (int64_t k = k0; k < k1; k += 32) store(k, zero_i(), zero_i());
       continue;
