@@ -77,6 +77,16 @@ template <class U> struct Unpacked {
   template <int Q> ANYBIT_INLINE typename U::Quad quad(Tile tile, int i) const { return U{}.template quad<Q>(tile + i * U::kChunkBytes); }
   ANYBIT_INLINE void next() { at += U::kTileBytes; }
 };
+// packed tiles that are as a chunk would be;
+template <class U> struct Plain {
+  static constexpr bool kInTurn = true;
+  using Tile = const uint8_t*;
+  const uint8_t* at;
+  int64_t apart;  // of panels
+  ANYBIT_INLINE void fetch() const {}
+  template <int Q> ANYBIT_INLINE typename U::Quad quad(Tile tile, int i) const { return U{}.template quad<Q>(tile + i * apart); }
+  ANYBIT_INLINE void next() { at += U::kTileBytes; }
+};
 // or packed tiles, of which the chunk is made on the way: while it is stored there are products to do.
 template <class U, class W> struct Unpacking {
   static constexpr bool kInTurn = true;
@@ -239,20 +249,18 @@ ANYBIT_INLINE void int8_tile(const Problem& p, From from, int64_t panel, int64_t
   if (last) int8_results<NP>(p, panel, row, MR, acc);
 }
 
-template <class U, int NP, int MR>
-ANYBIT_INLINE void int8_micro_rows(const Problem& p, const uint8_t* chunk, int64_t panel, int64_t begin, int64_t end, int64_t row,
-                                   int64_t rows, float* acc, Ahead& ahead) {
-  for (; rows >= MR; rows -= MR, row += MR, acc += 16 * NP * MR) {
-    int8_tile<U, NP, MR>(p, Unpacked<U>{chunk}, panel, begin, end, row, acc, ahead);
-  }
-  if constexpr (MR > 1) int8_micro_rows<U, NP, smaller_tile(MR)>(p, chunk, panel, begin, end, row, rows, acc, ahead);
+template <class U, int NP, int MR, class From>
+ANYBIT_INLINE void int8_tiles(const Problem& p, From from, int64_t panel, int64_t begin, int64_t end, int64_t row, int64_t rows, float* acc,
+                              Ahead& ahead) {
+  for (; rows >= MR; rows -= MR, row += MR, acc += 16 * NP * MR) int8_tile<U, NP, MR>(p, from, panel, begin, end, row, acc, ahead);
+  if constexpr (MR > 1) int8_tiles<U, NP, smaller_tile(MR)>(p, from, panel, begin, end, row, rows, acc, ahead);
 }
 
 // Rows [row, row + rows), kTileRows or more, times NP panels from `panel` on.
 template <class W, int NP>
 __attribute__((noinline)) void int8_strip(const Problem& p, const W& w, int64_t panel, int64_t row, int64_t rows, float* acc) {
   using U = typename UnpackedOf<W::kWord, W::kMax>::Type;
-  alignas(64) uint8_t chunk[NP * U::kChunkBytes];
+  alignas(64) uint8_t chunk[W::kPlain ? 64 : NP * U::kChunkBytes];
   const int64_t step = chunk_step(p, kChunkSlots), row_tiles = (rows + kTileRows - 1) / kTileRows;
   const uint8_t* codes = p.codes + panel * p.panel_bytes;
   for (int64_t i = 0; i < rows * NP; ++i) store_f(acc + 16 * i, zero_f());
@@ -262,8 +270,13 @@ __attribute__((noinline)) void int8_strip(const Problem& p, const W& w, int64_t 
     const uint8_t* next = end < p.slots ? codes + end / 32 * W::kTileBytes : codes + NP * p.panel_bytes;
     const int64_t bytes = step / 32 * W::kTileBytes, parts = row_tiles * ((end - k + p.block - 1) / p.block);
     Ahead ahead{next, next + bytes, p.panel_bytes, NP, (bytes / parts + 63) / 64 * 64};
-    int8_tile<U, NP, kTileRows>(p, Unpacking<U, W>{w, codes + k / 32 * W::kTileBytes, p.panel_bytes, chunk}, panel, k, end, row, acc, ahead);
-    int8_micro_rows<U, NP, kTileRows>(p, chunk, panel, k, end, row + kTileRows, rows - kTileRows, acc + kTileRows * NP * 16, ahead);
+    const uint8_t* tiles = codes + k / 32 * W::kTileBytes;
+    if constexpr (W::kPlain) {
+      int8_tiles<U, NP, kTileRows>(p, Plain<U>{tiles, p.panel_bytes}, panel, k, end, row, rows, acc, ahead);
+    } else {
+      int8_tile<U, NP, kTileRows>(p, Unpacking<U, W>{w, tiles, p.panel_bytes, chunk}, panel, k, end, row, acc, ahead);
+      int8_tiles<U, NP, kTileRows>(p, Unpacked<U>{chunk}, panel, k, end, row + kTileRows, rows - kTileRows, acc + kTileRows * NP * 16, ahead);
+    }
   }
 }
 

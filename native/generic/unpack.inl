@@ -44,7 +44,7 @@ constexpr int max_class(int max) { return max <= 15 ? 15 : max <= 31 ? 31 : max 
 
 template <int Bits> struct IntegerCodes {
   static constexpr int kBits = Bits, kTileBytes = 64 * Bits, kMax = max_class((1 << Bits) - 1);
-  static constexpr bool kWord = false;
+  static constexpr bool kWord = false, kPlain = Bits == 8;  // plain: a tile is its quads
   using Quad = B;
   explicit IntegerCodes(const Problem&) {}
   template <int Q, class Tile> ANYBIT_INLINE B quad(const Tile& tile) const { return codes_quad<Bits, Q>(tile); }
@@ -52,7 +52,7 @@ template <int Bits> struct IntegerCodes {
 
 template <int Bits, int Max = 31> struct CodebookBytes {
   static constexpr int kBits = Bits, kTileBytes = 64 * Bits, kMax = Max;
-  static constexpr bool kWord = false;
+  static constexpr bool kWord = false, kPlain = false;
   using Quad = B;
   B table;
   explicit CodebookBytes(const Problem& p) : table(table16(p.level_bytes)) {}
@@ -62,7 +62,7 @@ template <int Bits, int Max = 31> struct CodebookBytes {
 struct WordQuad { B low, high; };
 template <int Bits> struct CodebookWords {
   static constexpr int kBits = Bits, kTileBytes = 64 * Bits, kMax = 0;
-  static constexpr bool kWord = true;
+  static constexpr bool kWord = true, kPlain = false;
   using Quad = WordQuad;
   Word table;
   explicit CodebookWords(const Problem& p) : table(p.level_words) {}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,7 +74,13 @@ def learn(
     if options.start == "auto":
         learner.choose_starts(targets, split(windows, options.held_out)[1])
     done = descend(learner, learner.state(), targets, windows, settings, name)
-    return Learned(done.state, done.before, done.after)
+    kept = learner.unclipped(done.state, done.after, targets, split(windows, options.held_out)[1])
+    return Learned(kept.state, done.before, kept.after)
+
+
+class _Kept(NamedTuple):
+    state: Transforms
+    after: float
 
 
 class _Learner:
@@ -115,6 +121,18 @@ class _Learner:
             else:
                 each.shared.data.copy_(turned[0])
                 each.own.data.copy_(turned[1])
+
+    def unclipped(self, state: Transforms, error: float, targets: Targets, windows: Sequence[int]) -> _Kept:
+        """The same without bounds wherever that errs less, one value after the other: learning clips a little from its start on."""
+        kept = _Kept(state, error)
+        for key, each in state.items():
+            if each.kept is None:
+                continue
+            without = {**kept.state, key: replace(each, kept=torch.ones_like(each.kept))}
+            error = error_of(self, without, targets, windows)
+            if error < kept.after:
+                kept = _Kept(without, error)
+        return kept
 
     def groups(self) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = [{"params": self._factors, "lr": self._options.rate}]
