@@ -43,7 +43,7 @@ template <class W> void tile_int8(const Problem& p, int64_t first, int64_t last)
 Kernels make_table() {
   Kernels k = avx512::kMatmulKernels;
   k.name = "amx";
-  k.kept_pairs = kTileX + 1;
+  k.kept_pairs = kTileX + 1, k.panels_at_once = 2;
   k.int8_integer[1] = tile_int8<IntegerCodes<1>>;
   k.int8_integer[2] = tile_int8<IntegerCodes<2>>;
   k.int8_integer[3] = tile_int8<IntegerCodes<3>>;

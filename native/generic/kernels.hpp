@@ -118,6 +118,7 @@ struct Kernels {
   uint64_t (*read_all)(const uint8_t* data, size_t bytes);
   double (*int8_rounds)(int64_t rounds);
   int64_t digit_rows = kMostDigitRows;  // rows of bf16 up to which digits are faster, where there is split_floats
+  int64_t panels_at_once = 3;  // of many rows
   int64_t kept_pairs = 0;  // rows from which on kept columns of bf16 are read as bf16 and what it leaves over; 0: never
 };
 

@@ -15,8 +15,8 @@ namespace {
 
 constexpr int64_t kInt8Block = 512;  // largest k-block: 16-bit levels times int8 sum to less than 2^31
 constexpr int64_t kExactBlock = 256;
-// A quarter of the panels is dealt out, in pieces of about so many bytes or, of many rows, panels: kernels read them in pairs or threes.
-constexpr int64_t kDealtShare = 4, kDealtBytes = 64 << 10, kManyRows = 16, kDealtPanels = 6;
+// A quarter of the panels is dealt out, in pieces of about so many bytes; of many rows in as many as kernels take at once, where that is little.
+constexpr int64_t kDealtShare = 4, kDealtBytes = 64 << 10, kManyRows = 16, kFewestDealt = 16;
 constexpr int64_t kDigitGroup = 128;
 constexpr int64_t kSumRows = 16;  // of x whose running sums, a line of the rows' in all, are made apart: a row alone would fetch every line
 
@@ -415,11 +415,14 @@ void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t
   const Problem p = problem_of(w, a, act, y, ldy, epilogue);
   if (p.m <= 0) return;
   const PanelFn run = choose(w, a, act);
-  const int64_t dealt = ticket && team.size > 1 ? w.panels / kDealtShare : 0, even = w.panels - dealt;
+  const bool many = p.m >= kManyRows;
+  int64_t dealt = ticket && team.size > 1 ? w.panels / kDealtShare : 0;
+  if (many && dealt < kFewestDealt * team.size / 2) dealt = 0;  // a piece would be more than a rank can be late
+  const int64_t even = w.panels - dealt;
   const Share panels = share(team, even);
   if (panels.begin < panels.end) run(p, panels.begin, panels.end);
   if (dealt == 0) return;
-  const auto some = p.m < kManyRows ? std::max<int64_t>(2, kDealtBytes / w.panel_bytes / 2 * 2) : kDealtPanels;
+  const auto some = many ? kernels().panels_at_once : std::max<int64_t>(2, kDealtBytes / w.panel_bytes / 2 * 2);
   for (int64_t begin; (begin = even + some * ticket->fetch_add(1, std::memory_order_relaxed)) < w.panels;) {
     run(p, begin, std::min(begin + some, w.panels));
   }

@@ -249,6 +249,23 @@ def test_plain_weights(isa, dtype):
     assert ((got.double() - want).abs() <= 140 * EPS * (x.double().abs() @ w.double().abs().T)).all()
 
 
+@pytest.mark.parametrize("spec", ["int1/g64", "int4/g128", "int5/row", "int8/g64", "int8/row", "e2m1/g32:e8m0", "nf4/g128"])
+def test_many_rows_have_the_bits_of_single_ones(isa, spec):
+    """Whatever rows and panels a kernel takes at once, where a chunk begins and who computes the last panels."""
+    module, act = native.load(), TensorFormat.parse("int8/g64")
+    x, w = problem(spec, 131, 117, 704)
+    packed, before = ops.prepack(w), module.threads()
+    try:
+        module.set_threads(3)
+        for m in (9, 17, 131):
+            together = ops.matmul(x[:m], packed, act=act)
+            for row in (0, 8, 15, 16, m - 1):
+                if row < m:
+                    assert torch.equal(together[row], ops.matmul(x[row], packed, act=act))
+    finally:
+        module.set_threads(before)
+
+
 def test_threads_do_not_change_the_bits():
     module = native.load()
     x, w = problem("int4/g64", 33, 200, 256)

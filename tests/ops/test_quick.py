@@ -97,6 +97,24 @@ def test_notices_other_threads_and_instruction_sets() -> None:
         _native.set_isa("auto")
 
 
+def test_large_results_are_ordinary_tensors_on_pages_of_their_own() -> None:
+    w, x = packed(), torch.randn(2, 20_000, 192)  # results of 6.4 MB
+    expected = torch.cat([ops.matmul(part, packed(), act=ACT) for part in x.reshape(8, 5000, 192)]).reshape(2, 20_000, 40)
+    kept = [ops.matmul(x, w, act=ACT) for _ in range(4)]
+    assert w.quick and len({y.data_ptr() for y in kept}) == 4
+    for y in kept:
+        assert torch.equal(y, expected) and y.is_contiguous() and y.data_ptr() % 64 == 0
+    row = kept[1][1, 7]
+    free = kept[1].data_ptr()
+    del kept[1], y
+    assert ops.matmul(-x, w, act=ACT).data_ptr() != free, "a view holds the memory"
+    assert torch.equal(row, expected[1, 7])
+    del row
+    again = ops.matmul(-x, w, act=ACT)
+    again[0] = 0.0
+    assert all(torch.equal(y, expected) for y in kept)
+
+
 def test_torch_without_the_table_computes_the_same(monkeypatch) -> None:
     module = importlib.import_module("anybit.ops.matmul")
     w, x = packed(), torch.randn(4, 192)

@@ -27,6 +27,8 @@ from anybit.errors import AnybitError
 
 SCHEMA = 1
 SHIPPED = Path(__file__).with_name("shipped_costs.json")
+WITH_BF16 = frozenset({"amx", "avx512bf16"})
+"""Instruction sets whose kernels multiply bf16 as such."""
 edition = 0
 """How often tables were forgotten: what was chosen by an earlier one is chosen again."""
 

@@ -133,7 +133,7 @@ def measure(threads: int, progress: Progress = silent, rows: Sequence[int] = ROW
     x = {m: torch.randn(m, k, generator=generator) for m in rows}
     active = str(_native.isa())
     plain_types = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    families = [name for name in FAMILIES if name != "bf16" or active == "amx"]
+    families = [name for name in FAMILIES if name != "bf16" or active in known.WITH_BF16]
     subjects: dict[tuple[str, str], tuple[str, Any]] = {}
     for family in families:
         for name in FAMILIES[family]:
