@@ -249,7 +249,9 @@ def test_plain_weights(isa, dtype):
     assert ((got.double() - want).abs() <= 140 * EPS * (x.double().abs() @ w.double().abs().T)).all()
 
 
-@pytest.mark.parametrize("spec", ["int1/g64", "int4/g128", "int5/row", "int8/g64", "int8/row", "e2m1/g32:e8m0", "nf4/g128"])
+@pytest.mark.parametrize(
+    "spec", ["int1/g64", "int4/g128", "int5/row", "int8/g64", "int8/row", "e2m1/g32:e8m0", "nf4/g128"]
+)
 def test_many_rows_have_the_bits_of_single_ones(isa, spec):
     """Whatever rows and panels a kernel takes at once, where a chunk begins and who computes the last panels."""
     module, act = native.load(), TensorFormat.parse("int8/g64")

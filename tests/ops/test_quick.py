@@ -99,7 +99,9 @@ def test_notices_other_threads_and_instruction_sets() -> None:
 
 def test_large_results_are_ordinary_tensors_on_pages_of_their_own() -> None:
     w, x = packed(), torch.randn(2, 20_000, 192)  # results of 6.4 MB
-    expected = torch.cat([ops.matmul(part, packed(), act=ACT) for part in x.reshape(8, 5000, 192)]).reshape(2, 20_000, 40)
+    expected = torch.cat([ops.matmul(part, packed(), act=ACT) for part in x.reshape(8, 5000, 192)]).reshape(
+        2, 20_000, 40
+    )
     kept = [ops.matmul(x, w, act=ACT) for _ in range(4)]
     assert w.quick and len({y.data_ptr() for y in kept}) == 4
     for y in kept:

@@ -250,9 +250,7 @@ def read(file: Path, isa: str, threads: int) -> Costs:
 def shipped() -> Mapping[str, Costs]:
     """The costs that come with anybit, by instruction set, of machines its authors measured."""
     tables = json.loads(SHIPPED.read_text(encoding="utf-8"))
-    found = {name: from_dict(table) for name, table in tables["isas"].items()}
-    # avx512bf16 has avx512's kernels but for bf16
-    return found if "avx512bf16" in found else {**found, "avx512bf16": replace(found["avx512"], isa="avx512bf16")}
+    return {name: from_dict(table) for name, table in tables["isas"].items()}
 
 
 @functools.lru_cache(64)
