@@ -208,7 +208,6 @@ EXPERIMENT = Experiment(
     run=run,
     key_figures={
         "KL, learned": "lm.learned.kl",
-        "learned behind smoothing": "lm.smoothed.kl",
         "blocks' Hadamard matrices": "lm.blocks.kl",
         "whole rotation": "lm.rotated.kl",
         "no transform": "lm.nearest.kl",
