@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kInt8Block = 512;  // largest k-block: 16-bit levels times int8 sum to less than 2^31
 constexpr int64_t kExactBlock = 256;
 // A quarter of the panels is dealt out, in pieces of about so many bytes; of many rows in as many as kernels take at once, where that is little.
-constexpr int64_t kDealtShare = 4, kDealtBytes = 64 << 10, kManyRows = 16, kFewestDealt = 16;
+constexpr int64_t kDealtShare = 4, kDealtBytes = 64 << 10, kManyRows = 16, kFewestDealt = 8;
 constexpr int64_t kDigitGroup = 128;
 constexpr int64_t kSumRows = 16;  // of x whose running sums, a line of the rows' in all, are made apart: a row alone would fetch every line
 
@@ -417,7 +417,7 @@ void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t
   const PanelFn run = choose(w, a, act);
   const bool many = p.m >= kManyRows;
   int64_t dealt = ticket && team.size > 1 ? w.panels / kDealtShare : 0;
-  if (many && dealt < kFewestDealt * team.size / 2) dealt = 0;  // a piece would be more than a rank can be late
+  if (many && dealt < kFewestDealt * team.size) dealt = 0;  // a piece would be more than a rank is late
   const int64_t even = w.panels - dealt;
   const Share panels = share(team, even);
   if (panels.begin < panels.end) run(p, panels.begin, panels.end);
