@@ -338,9 +338,8 @@ def run_native(
     wide: of how many first groups the codes are of 8 bits whatever `levels`.  whole: as `reference.IntegerActivations` has it.
     """
     rows = as_rows(x)
-    y = empty(rows.shape[0] * w.n, np.float32).reshape(
-        rows.shape[0], w.n
-    )  # half the time of an empty tensor and its view
+    m = rows.shape[0]
+    y = empty(m * w.n, np.float32).reshape(m, w.n)  # half the time of an empty tensor and its view
     native.loaded().matmul(w.handle, rows.numpy(), group, y, as_bias(bias), False, False, levels, wide, whole)
     out = torch.from_numpy(y)
     return out if rows is x else out.reshape(*x.shape[:-1], w.n)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,16 +71,11 @@ def learn(
             options.fits(weight.shape[1], matrix)
     learner = _Learner(groups, forward, options)
     settings = Settings(options.steps, batch=options.batch, held_out=options.held_out, seed=options.seed)
+    held = split(windows, options.held_out)[1]
     if options.start == "auto":
-        learner.choose_starts(targets, split(windows, options.held_out)[1])
+        learner.choose_starts(targets, held)
     done = descend(learner, learner.state(), targets, windows, settings, name)
-    kept = learner.unclipped(done.state, done.after, targets, split(windows, options.held_out)[1])
-    return Learned(kept.state, done.before, kept.after)
-
-
-class _Kept(NamedTuple):
-    state: Transforms
-    after: float
+    return learner.unclipped(Learned(done.state, done.before, done.after), targets, held)
 
 
 class _Learner:
@@ -122,17 +117,16 @@ class _Learner:
                 each.shared.data.copy_(turned[0])
                 each.own.data.copy_(turned[1])
 
-    def unclipped(self, state: Transforms, error: float, targets: Targets, windows: Sequence[int]) -> _Kept:
+    def unclipped(self, learned: Learned, targets: Targets, windows: Sequence[int]) -> Learned:
         """The same without bounds wherever that errs less, one value after the other: learning clips a little from its start on."""
-        kept = _Kept(state, error)
-        for key, each in state.items():
+        for key, each in learned.transforms.items():
             if each.kept is None:
                 continue
-            without = {**kept.state, key: replace(each, kept=torch.ones_like(each.kept))}
+            without = {**learned.transforms, key: replace(each, kept=torch.ones_like(each.kept))}
             error = error_of(self, without, targets, windows)
-            if error < kept.after:
-                kept = _Kept(without, error)
-        return kept
+            if error < learned.after:
+                learned = replace(learned, transforms=without, after=error)
+        return learned
 
     def groups(self) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = [{"params": self._factors, "lr": self._options.rate}]
