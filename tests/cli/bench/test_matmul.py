@@ -148,14 +148,17 @@ def test_no_peer_of_so_few_bits():
 
 
 def test_our_side():
-    found = matmul.ours(Shape(2, 32, 64), ["int4/g32", "nf4/g32", "e4m3fn/row"], Setting("int8/row", 1, True, copies=3))
-    assert [(one.engine, one.name, one.arithmetic) for one in found] == [
-        ("anybit", "int4/g32", "int8"),
-        ("anybit", "nf4/g32", "int8"),
-        ("anybit", "nf4/g32 int8 levels", "int8"),
-        ("anybit", "e4m3fn/row", "fp32"),  # no integers to multiply
-        ("torch", "torch fp32", "fp32"),
-        ("torch", "torch bf16", "bf16"),
+    specs = ["int4/g32", "nf4/g32", "e4m3fn/row", "int4/g32@bf16", "int8/row@none"]
+    found = matmul.ours(Shape(2, 32, 64), specs, Setting("int8/row", 1, True, copies=3))
+    assert [(one.engine, one.name, one.arithmetic, one.act) for one in found] == [
+        ("anybit", "int4/g32", "int8", "int8/row"),
+        ("anybit", "nf4/g32", "int8", "int8/row"),
+        ("anybit", "nf4/g32 int8 levels", "int8", "int8/row"),
+        ("anybit", "e4m3fn/row", "fp32", "int8/row"),  # no integers to multiply
+        ("anybit", "int4/g32 by bf16", "bf16", "bf16"),
+        ("anybit", "int8/row by none", "fp32", None),
+        ("torch", "torch fp32", "fp32", None),
+        ("torch", "torch bf16", "bf16", None),
     ]
     assert found[0].bytes == 32 * 32 + 32 * 2 * 2
     assert all(one.sample() > 0 for one in found)

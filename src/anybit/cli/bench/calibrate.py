@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ GROUPS = (128, 32)
 NARROW = (16, 32)
 """Rows of the weights that show what preparing x takes."""
 PASSES = 2
+ROUNDS = 5
 PATIENCE = 0.1
 """Seconds of a product that is still measured from memory."""
 INTEGERS = tuple(f"uint{bits}" for bits in range(1, 9))
@@ -54,7 +56,7 @@ FIT_FORMATS = (
     ("int2/g64", "int8/g128"), ("int4/g128", "int8/g128"), ("int8/row", "int8/row"), ("nf4/g64", None), ("bf16", None),
     ("int4/g128", "bf16"),
 )  # fmt: skip
-"""What overlap and the time of a call are fitted to, with weights from memory."""
+"""What overlap is fitted to, with weights from memory."""
 OVERLAPS = (0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 8.0)
 TOLERANCE = 0.25
 """How far a prediction may be off."""
@@ -194,15 +196,14 @@ def measure(threads: int, progress: Progress = silent, rows: Sequence[int] = ROW
     unpacked = curve(lambda m: spent(lambda: ops.reference.matmul(x[m], slow, None, None)) / (n * k), rows)
     kernels["reference/integer4"] = Curve(tuple(unpacked), (0.0,) * len(rows))
     peaks = limits.peaks(threads)
-    read = limits.reader()
     evict = limits.evictor()
-    bandwidth = interleave({"read": read}, 7, before=evict)["read"].median
+    bandwidth = interleave({"read": limits.reader()}, 7, before=evict)["read"].most
     made = Costs(
         known.processor(),
         active,
         threads,
         bandwidth,
-        0.0,
+        empty(threads, evict),
         GROUPS[0],
         tuple(rows),
         {"any": (4.0,) * len(rows)},
@@ -210,7 +211,25 @@ def measure(threads: int, progress: Progress = silent, rows: Sequence[int] = ROW
         kernels,
         peaks,
     )
-    return fitted(made, list(cold(short(FIT, FIT_FORMATS, made), FIT_FORMATS, evict, 3)))
+    return fitted(made, list(cold(short(FIT, FIT_FORMATS, made), FIT_FORMATS, evict, ROUNDS)))
+
+
+def empty(threads: int, evict: Callable[[], object]) -> float:
+    """Seconds of a product that has next to nothing to read or to compute: a panel for each thread, after the caches were cleared."""
+    import torch
+
+    from anybit import ops
+    from anybit.formats import TensorFormat
+    from anybit.tensors import quantize
+
+    weight = quantize(torch.ones(16 * threads, GROUPS[0]), TensorFormat.parse("int4/g128"))
+    x, act = torch.ones(1, GROUPS[0]), TensorFormat.parse("int8/g128")
+
+    def product(packed: Any) -> Callable[[], object]:
+        return lambda: ops.matmul(x, packed, act=act)
+
+    calls = [product(ops.prepack(weight)) for _ in range(limits.MOST_COPIES)]
+    return interleave({"empty": Cold(calls)}, 7, before=evict)["empty"].median
 
 
 def short(
@@ -242,33 +261,25 @@ def family_of(problem: Problem) -> str:
 
 
 def fitted(made: Costs, found: Sequence[tuple[Problem, float]]) -> Costs:
-    """With the time of a call and, for each family and number of rows, the overlap for which the largest error of these problems, weights
-    from memory, is least. Rows that no problem has take the overlap of the nearest that one has."""
+    """With, for each family and number of rows, the overlap for which the largest error of these problems, weights from memory, is least.
+    Rows that no problem has take the overlap of the nearest that one has."""
     from anybit.ops.matmul import predicted
 
     groups: dict[tuple[str, int], list[tuple[Problem, float]]] = {}
     for problem, seconds in found:
         groups.setdefault((family_of(problem), problem[0]), []).append((problem, seconds))
 
-    def error(key: tuple[str, int], overlap: float, call: float) -> float:
-        tried = replace(made, overlap={"any": (overlap,) * len(made.rows)}, call=call)
+    def error(key: tuple[str, int], overlap: float) -> float:
+        tried = replace(made, overlap={"any": (overlap,) * len(made.rows)})
         return max(abs(math.log(predicted(problem, tried) / seconds)) for problem, seconds in groups[key])
 
-    best: tuple[float, float, dict[tuple[str, int], float]] | None = None
-    for call in range(0, 105, 5):
-        errors = {key: {one: error(key, one, call * 1e-6) for one in OVERLAPS} for key in groups}
-        chosen = {key: min(OVERLAPS, key=errors[key].__getitem__) for key in groups}
-        total = sum(errors[key][one] ** 2 for key, one in chosen.items())
-        if best is None or total < best[0]:
-            best = total, call * 1e-6, chosen
-    assert best is not None, "the range is not empty"
-    _, call_seconds, chosen = best
+    chosen = {key: min(OVERLAPS, key=functools.partial(error, key)) for key in groups}
     overlap = {}
     for family in dict.fromkeys(family for family, _ in chosen):
         known_rows = [m for name, m in chosen if name == family]
         nearest = (min(known_rows, key=lambda m: abs(math.log(m / rows))) for rows in made.rows)
         overlap[family] = tuple(chosen[family, m] for m in nearest)
-    return replace(made, call=call_seconds, overlap={"any": next(iter(overlap.values()))} | overlap)
+    return replace(made, overlap={"any": next(iter(overlap.values()))} | overlap)
 
 
 def cold(
@@ -277,7 +288,7 @@ def cold(
     evict: Callable[[], object],
     rounds: int,
 ) -> Iterator[tuple[Problem, float]]:
-    """Problems and the seconds of `ops.matmul` on them with weights from memory."""
+    """Problems and the seconds of `ops.matmul` on them with weights from memory: the least of the rounds, for others only add to it."""
     import torch
 
     from anybit import ops
@@ -303,7 +314,7 @@ def cold(
                 x = torch.randn(m, k, generator=generator)
                 samplers[str(m)] = Cold([product(one, x, rounded) for one in packed])
             for name, sample in interleave(samplers, rounds, before=evict).items():
-                yield (int(name), n, k, spec, act), sample.median
+                yield (int(name), n, k, spec, act), sample.least
 
 
 def check(shapes: Sequence[tuple[int, int, int]] = CHECK, progress: Progress = silent) -> list[Checked]:
@@ -314,7 +325,7 @@ def check(shapes: Sequence[tuple[int, int, int]] = CHECK, progress: Progress = s
     found = []
     evict = limits.evictor()
     shapes = short(shapes, CHECK_FORMATS, costs())
-    for done, (problem, seconds) in enumerate(cold(shapes, CHECK_FORMATS, evict, 3)):
+    for done, (problem, seconds) in enumerate(cold(shapes, CHECK_FORMATS, evict, ROUNDS)):
         progress("predicted against measured", done, len(shapes) * len(CHECK_FORMATS))
         found.append(Checked(*problem, float(ops.explain("matmul", problem)["predicted_seconds"]), seconds))
     return found

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from anybit.cli import engines
 from anybit.cli.bench.limits import COPY_BYTES, FEWEST_COPIES, MOST_COPIES
 from anybit.cli.bench.rounds import Cold, Progress, Sample, interleave, ratio, silent
 from anybit.errors import AnybitError
@@ -61,13 +62,14 @@ class Shape:
 @dataclass(frozen=True)
 class Entrant:
     """One contestant of a shape. bytes: of the weight as stored.  arithmetic: int8, bf16 or fp32, of the products.
-    sample: seconds a call, measured now."""
+    sample: seconds a call, measured now.  act: the format that x is rounded to, of ours."""
 
     engine: str
     name: str
     bytes: int
     arithmetic: str
     sample: Callable[[], float]
+    act: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Line:
     best_peer: tuple[str, float] | None = None
     """The fastest of other engines with weights of this class of bits or fewer, and its seconds."""
     over_peer: float | None = None
+    act: str | None = None
 
     @property
     def bits(self) -> float:
@@ -139,6 +142,7 @@ class Line:
             "share_of_peak": self.compute_share,
             "over_torch_fp32": self.over_fp32,
             "over_torch_bf16": self.over_bf16,
+            "act": self.act,
         }
 
 
@@ -163,7 +167,10 @@ def copies(stored: int, most: int, cold: bool) -> int:
 
 
 def ours(shape: Shape, specs: Sequence[str], setting: Setting) -> list[Entrant]:
-    """anybit with every format, and torch in this process in fp32 and bf16."""
+    """anybit with every format, and torch in this process in fp32 and bf16.
+
+    specs: formats of weights; after @ those of their activations, where they are not the setting's.
+    """
     import torch
 
     from anybit import ops
@@ -173,7 +180,6 @@ def ours(shape: Shape, specs: Sequence[str], setting: Setting) -> list[Entrant]:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(shape.n, shape.k, generator=generator) / shape.k**0.5
     x = torch.randn(shape.m, shape.k, generator=generator)
-    activation = TensorFormat.parse(setting.act) if setting.act else None
 
     def product(packed: Any, rounded: TensorFormat | None) -> Callable[[], object]:
         return lambda: ops.matmul(x, packed, act=rounded)
@@ -182,7 +188,9 @@ def ours(shape: Shape, specs: Sequence[str], setting: Setting) -> list[Entrant]:
         return lambda: torch.nn.functional.linear(rows, matrix)
 
     found = []
-    for spec in specs:
+    for label in specs:
+        spec, _, own = label.partition("@")
+        act = engines.activation(own) if own else setting.act
         fmt = TensorFormat.parse(spec)
         w = (
             quantize(weight, fmt)
@@ -190,13 +198,14 @@ def ours(shape: Shape, specs: Sequence[str], setting: Setting) -> list[Entrant]:
             else weight.to(torch.bfloat16 if spec == "bf16" else torch.float32)
         )
         size = int(w.nbytes)
-        rounded = activation if fmt.scale is not None else None
+        rounded = TensorFormat.parse(act) if act and fmt.scale is not None else None
         for levels in ops.LEVELS:
             packed = [ops.prepack(w, levels=levels) for _ in range(copies(size, setting.copies, setting.cold))]
             integer = rounded is not None and rounded.element.name == "int8" and packed[0].integer
             arithmetic = "int8" if integer else "bf16" if str(rounded) == "bf16" else "fp32"
-            name = str(fmt) if levels == "exact" else f"{fmt} int8 levels"
-            found.append(Entrant(OURS, name, size, arithmetic, Cold([product(one, rounded) for one in packed])))
+            name = f"{fmt}{'' if levels == 'exact' else ' int8 levels'}{f' by {own}' if own else ''}"
+            sample = Cold([product(one, rounded) for one in packed])
+            found.append(Entrant(OURS, name, size, arithmetic, sample, str(rounded) if rounded else None))
             if not packed[0].element.startswith("word"):
                 break  # there are no others
     for name, dtype in (("torch fp32", torch.float32), ("torch bf16", torch.bfloat16)):
@@ -297,6 +306,7 @@ def measure(shape: Shape, entrants: Sequence[Entrant], setting: Setting, progres
                 ratio(found["torch bf16"], seconds) if "torch bf16" in found else None,
                 (best, found[best].median) if best else None,
                 ratio(found[best], seconds) if best else None,
+                one.act,
             )
         )
     return lines

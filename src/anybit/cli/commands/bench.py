@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 
 SHAPES = "1x4096x4096,1x11008x4096,4x4096x4096,16x4096x4096,256x4096x4096"
-FORMATS = "int8/row,int4/g128,int3/g128,int2/g64,nf4/g64,ternary/row"
+FORMATS = "int8/row@int8/row,int4/g128,int3/g128,int2/g64,nf4/g64,ternary/row"
 QUICK_SHAPES, QUICK_ROUNDS, QUICK_COPIES = "1x4096x4096,64x4096x4096", 3, 4
 ThreadList = Annotated[
     str | None, typer.Option("--threads", help="Threads, or a list such as 1,2; all cores by default.")
@@ -54,7 +54,9 @@ def thread_counts(text: str | None) -> list[int]:
 @app.command("matmul")
 def matmul(
     shapes: Annotated[str | None, typer.Option("--shapes", help=f"MxNxK, several with commas; {SHAPES}.")] = None,
-    formats: Annotated[str, typer.Option("--formats", help="Weight formats, several with commas.")] = FORMATS,
+    formats: Annotated[
+        str, typer.Option("--formats", help="Weight formats, several with commas; WEIGHTS@ACTIVATIONS where not --act.")
+    ] = FORMATS,
     act: engines.ActOption = engines.DEFAULT_ACTIVATION,
     threads: ThreadList = None,
     rounds: RoundsOption = 11,
@@ -93,7 +95,8 @@ def matmul(
     positive(rounds, "--rounds")
     rounded = engines.activation(act)
     for spec in specs:
-        engines.activation(spec)  # an unknown format is refused before anything is measured
+        for one in spec.split("@", 1):
+            engines.activation(one)  # an unknown format is refused before anything is measured
     chosen = libraries.MATMUL.wanted(peers)
     if picture is not None:
         roofline_picture.check(picture)
@@ -130,7 +133,7 @@ def matmul(
                     if "form of" not in reason:
                         console.say(f"{label}: {reason}")
                 console.say()
-                document += [line.as_dict() | {"threads": count, "act": act} for line in measured]
+                document += [line.as_dict() | {"threads": count} for line in measured]
             drawn.append(roofline_picture.Panel(count, tuple(lines), peaks))
         limits_said = ", ".join(f"{kind} {numbers.three(rate / 1e9)}" for kind, rate in peaks.items())
         console.say(f"peaks measured, {count} thread{'s' * (count > 1)}: {limits_said} GOP/s")
