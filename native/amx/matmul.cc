@@ -16,6 +16,8 @@ using namespace anybit::avx512;
 
 #include "generic/int8.inl"
 
+#include "generic/int8_table.inl"
+
 #include "generic/exact.inl"
 
 #include "amx/tiles.inl"
@@ -32,35 +34,20 @@ using namespace anybit::avx512;
 
 constexpr int64_t kFewestBytes = 2, kFewestWords = 5;  // rows from which on tiles are faster than vectors
 
-template <class W> void tile_int8(const Problem& p, int64_t first, int64_t last) {
-  const int64_t rows = p.m * p.digits;
-  if (rows > kTileX) return tile_panels<Int8Work<W>>(p, first, last);
-  if (rows >= (W::kWord ? kFewestWords : kFewestBytes)) return few_panels<Int8Few<W>>(p, first, last);
-  const W w(p);
-  for (int64_t panel = first; panel < last; ++panel) int8_fused_rows<W, 4>(p, w, panel, 0);
-}
+template <class W> struct TileInt8 {
+  static void panels(const Problem& p, int64_t first, int64_t last) {
+    const int64_t rows = p.m * p.digits;
+    if (rows > kTileX) return tile_panels<Int8Work<W>>(p, first, last);
+    if (rows >= (W::kWord ? kFewestWords : kFewestBytes)) return few_panels<Int8Few<W>>(p, first, last);
+    const W w(p);
+    for (int64_t panel = first; panel < last; ++panel) int8_fused_rows<W, 4>(p, w, panel, 0);
+  }
+};
 
 Kernels make_table() {
-  Kernels k = avx512::kMatmulKernels;
+  Kernels k = with_int8<TileInt8>(avx512::kMatmulKernels);
   k.name = "amx";
   k.kept_pairs = kTileX + 1, k.panels_at_once = 2;
-  k.int8_integer[1] = tile_int8<IntegerCodes<1>>;
-  k.int8_integer[2] = tile_int8<IntegerCodes<2>>;
-  k.int8_integer[3] = tile_int8<IntegerCodes<3>>;
-  k.int8_integer[4] = tile_int8<IntegerCodes<4>>;
-  k.int8_integer[5] = tile_int8<IntegerCodes<5>>;
-  k.int8_integer[6] = tile_int8<IntegerCodes<6>>;
-  k.int8_integer[7] = tile_int8<IntegerCodes<7>>;
-  k.int8_integer[8] = tile_int8<IntegerCodes<8>>;
-  k.int8_codebook_byte[2] = tile_int8<CodebookBytes<2>>;
-  k.int8_codebook_byte[3] = tile_int8<CodebookBytes<3>>;
-  k.int8_codebook_byte[4] = tile_int8<CodebookBytes<4>>;
-  k.int8_codebook_wide[2] = tile_int8<CodebookBytes<2, 255>>;
-  k.int8_codebook_wide[3] = tile_int8<CodebookBytes<3, 255>>;
-  k.int8_codebook_wide[4] = tile_int8<CodebookBytes<4, 255>>;
-  k.int8_codebook_word[2] = tile_int8<CodebookWords<2>>;
-  k.int8_codebook_word[3] = tile_int8<CodebookWords<3>>;
-  k.int8_codebook_word[4] = tile_int8<CodebookWords<4>>;
   k.bf16_integer[1] = tile_bf16<IntegerNumbers<1>>;
   k.bf16_integer[2] = tile_bf16<IntegerNumbers<2>>;
   k.bf16_integer[3] = tile_bf16<IntegerNumbers<3>>;

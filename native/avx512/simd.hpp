@@ -27,6 +27,7 @@ namespace {
 constexpr const char* kName = "avx512";
 constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 8, kMostFused = 8;
+constexpr int kRowLines = 16;  // vectors of weights in registers while one row of x is multiplied
 constexpr int kTileRows = 4, kTilePanels = 3;  // 12 sums of integers and 12 of blocks in registers: 7 loads for 12 instructions
 constexpr int kShortRows = 8;                   // of integers of 16 bits: 24 sums
 constexpr int64_t kMostRows = 256, kPassBytes = 512 << 10;  // of x a pass over the weights: half of an L2
@@ -53,6 +54,7 @@ ANYBIT_INLINE B and_b(B a, B b) { return {_mm512_and_si512(a.v, b.v)}; }
 ANYBIT_INLINE B or_b(B a, B b) { return {_mm512_or_si512(a.v, b.v)}; }
 template <int N> ANYBIT_INLINE B shr_b(B a) { return {_mm512_srli_epi16(a.v, N)}; }
 template <int N> ANYBIT_INLINE B shl_b(B a) { return {_mm512_slli_epi16(a.v, N)}; }
+#ifndef ANYBIT_SHIFTS_BITS
 #define ANYBIT_MOVES_BITS 1
 // Bits [From, From + P) of each byte at [Pos, Pos + P), zeros elsewhere: a product with an 8 x 8 matrix of bits, whose byte 7 - i makes bit i.
 template <int P, int From, int Pos> ANYBIT_INLINE B move_bits(B a) {
@@ -63,6 +65,7 @@ template <int P, int From, int Pos> ANYBIT_INLINE B move_bits(B a) {
   }();
   return {_mm512_gf2p8affine_epi64_epi8(a.v, _mm512_set1_epi64(static_cast<int64_t>(kMatrix)), 0)};
 }
+#endif
 ANYBIT_INLINE B table16(const uint8_t* table) {
   return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)))};
 }

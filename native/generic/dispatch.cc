@@ -29,7 +29,7 @@ const Kernels& matmul_kernels();
 ANYBIT_TABLE(avx512)
 #ifndef ANYBIT_SIMDE
 namespace avx512 {
-extern const Kernels kPairKernels;
+const Kernels& amd_kernels();
 }
 #endif
 #endif
@@ -91,7 +91,7 @@ const IsaInfo kIsas[] = {
 #if ANYBIT_HAVE_AVX512
 #ifndef ANYBIT_SIMDE  // which lacks the instruction
     {"avx512bf16", "avx512", "what avx512 needs; chosen where products of bf16 are faster than those of float32 (AMD)", has_avx512,
-     &avx512::kPairKernels, is_amd},
+     &avx512::amd_kernels(), is_amd},
 #endif
     {"avx512", "avx512", "AVX-512 F, BW, DQ, VL, VNNI, VBMI, VBMI2, BITALG, BF16, and GFNI", has_avx512, &avx512::kMatmulKernels},
 #endif

@@ -56,16 +56,22 @@ template <class Body> ANYBIT_INLINE void each_block(const Problem& p, int64_t be
   }
 }
 
-// Where quads of NP panels come from, a tile after the other: packed tiles of one panel, each of whose vectors is read once;
-template <class W> struct Packed {
+// Where quads of NP panels come from, a tile after the other: packed tiles, each of whose vectors is read once;
+template <class W, int NP> struct Packed {
   static constexpr bool kInTurn = false;  // there are few sums
-  using Tile = Lines<W::kBits>;
+  using Tile = Lines<W::kBits, NP>;
   const W& w;
   const uint8_t* at;
+  int64_t apart;  // of panels
   ANYBIT_INLINE void fetch() const {
-    for (int line = 0; line < W::kTileBytes; line += 64) prefetch(at + kAhead<W> + line);
+    for (int i = 0; i < NP; ++i) {
+      for (int line = 0; line < W::kTileBytes; line += 64) prefetch(at + i * apart + kAhead<W> + line);
+    }
   }
-  template <int Q> ANYBIT_INLINE typename W::Quad quad(const Tile& tile, int) const { return w.template quad<Q>(tile); }
+  ANYBIT_INLINE Tile tile() const { return Tile(at, apart); }
+  template <int Q> ANYBIT_INLINE typename W::Quad quad(const Tile& tile, int i) const {
+    return w.template quad<Q>(LinesOf<W::kBits, NP>{tile, i});
+  }
   ANYBIT_INLINE void next() { at += W::kTileBytes; }
 };
 // a chunk unpacked before;
@@ -74,6 +80,7 @@ template <class U> struct Unpacked {
   using Tile = const uint8_t*;
   const uint8_t* at;
   ANYBIT_INLINE void fetch() const {}
+  ANYBIT_INLINE Tile tile() const { return at; }
   template <int Q> ANYBIT_INLINE typename U::Quad quad(Tile tile, int i) const { return U{}.template quad<Q>(tile + i * U::kChunkBytes); }
   ANYBIT_INLINE void next() { at += U::kTileBytes; }
 };
@@ -84,6 +91,7 @@ template <class U> struct Plain {
   const uint8_t* at;
   int64_t apart;  // of panels
   ANYBIT_INLINE void fetch() const {}
+  ANYBIT_INLINE Tile tile() const { return at; }
   template <int Q> ANYBIT_INLINE typename U::Quad quad(Tile tile, int i) const { return U{}.template quad<Q>(tile + i * apart); }
   ANYBIT_INLINE void next() { at += U::kTileBytes; }
 };
@@ -96,6 +104,7 @@ template <class U, class W> struct Unpacking {
   int64_t apart;  // of panels
   uint8_t* chunk;
   ANYBIT_INLINE void fetch() const {}
+  ANYBIT_INLINE Tile tile() const { return at; }
   template <int Q> ANYBIT_INLINE typename U::Quad quad(Tile tile, int i) const {
     const auto made = w.template quad<Q>(tile + i * apart);
     uint8_t* to = chunk + i * U::kChunkBytes + 64 * Q;
@@ -125,7 +134,7 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
     for (int i = 0; i < kTile * kParts; ++i) dot[i].start(i < kTile ? splat_i(level * block.sum(i / NP)) : zero_i());
     for (int64_t t = block.begin; t < block.end; t += 32, x += 32, from.next()) {
       from.fetch();
-      const typename From::Tile tile(from.at);
+      const typename From::Tile tile = from.tile();
       each_quad([&]<int Q>() ANYBIT_UNROLLED {
         typename U::Quad quad[NP];
 #pragma GCC unroll 4
@@ -143,7 +152,7 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
           }
         }
       });
-      if constexpr (requires { dot[0].stay(); }) {
+      if constexpr (From::kInTurn && requires { dot[0].stay(); }) {
 #pragma GCC unroll 32
         for (int i = 0; i < kTile * kParts; ++i) dot[i].stay();
       }
@@ -163,35 +172,37 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
   });
 }
 
-// Few rows of x: unpack in registers, use at once for MR rows.
-template <class W, int MR> __attribute__((noinline)) void int8_fused(const Problem& p, const W& w, int64_t panel, int64_t row) {
-  F sum[MR];
-#pragma GCC unroll 16
-  for (int m = 0; m < MR; ++m) sum[m] = zero_f();
-  int8_sums<W, 1, MR>(p, Packed<W>{w, p.codes + panel * p.panel_bytes}, panel, 0, p.slots, row, sum, [] {});
-#pragma GCC unroll 16
-  for (int m = 0; m < MR; ++m) write_row(p, panel, row + m, sum[m], int8_factor(p, row + m));
+// Few rows of x times NP panels: unpack in registers, use at once for MR rows.
+template <class W, int NP, int MR> __attribute__((noinline)) void int8_fused(const Problem& p, const W& w, int64_t panel, int64_t row) {
+  F sum[MR * NP];
+#pragma GCC unroll 32
+  for (int i = 0; i < MR * NP; ++i) sum[i] = zero_f();
+  int8_sums<W, NP, MR>(p, Packed<W, NP>{w, p.codes + panel * p.panel_bytes, p.panel_bytes}, panel, 0, p.slots, row, sum, [] {});
+#pragma GCC unroll 32
+  for (int i = 0; i < MR * NP; ++i) write_row(p, panel + i % NP, row + i / NP, sum[i], int8_factor(p, row + i / NP));
 }
 
 // All rows from `row` on: tiles of MR, then of ever fewer (few sizes, because each is a kernel of its own).
 template <class W, int MR> ANYBIT_INLINE void int8_fused_rows(const Problem& p, const W& w, int64_t panel, int64_t row) {
-  for (; row + MR <= p.m; row += MR) int8_fused<W, MR>(p, w, panel, row);
+  for (; row + MR <= p.m; row += MR) int8_fused<W, 1, MR>(p, w, panel, row);
   if constexpr (MR > 1) int8_fused_rows<W, smaller_tile(MR)>(p, w, panel, row);
 }
 
 // What the sums of a row's digits (digits.inl) come to, which count 2^16, 2^8 and 1, in units of the highest.
 ANYBIT_INLINE F of_digits(F high, F middle, F low) { return fma_f(fma_f(low, splat_f(0x1p-8f), middle), splat_f(0x1p-8f), high); }
 
-// Rows [row, row + R) of x in digits.
-template <class W, int R> __attribute__((noinline)) void int8_digits(const Problem& p, const W& w, int64_t panel, int64_t row) {
-  F sum[kDigits * R];
-#pragma GCC unroll 16
-  for (int i = 0; i < kDigits * R; ++i) sum[i] = zero_f();
-  int8_sums<W, 1, kDigits * R>(p, Packed<W>{w, p.codes + panel * p.panel_bytes}, panel, 0, p.slots, row * kDigits, sum, [] {});
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    const F* digit = sum + kDigits * r;
-    write_row(p, panel, row + r, of_digits(digit[0], digit[1], digit[2]), int8_factor(p, (row + r) * kDigits));
+// Rows [row, row + R) of x in digits times NP panels.
+template <class W, int NP, int R> __attribute__((noinline)) void int8_digits(const Problem& p, const W& w, int64_t panel, int64_t row) {
+  F sum[kDigits * R * NP];
+#pragma GCC unroll 32
+  for (int i = 0; i < kDigits * R * NP; ++i) sum[i] = zero_f();
+  const Packed<W, NP> from{w, p.codes + panel * p.panel_bytes, p.panel_bytes};
+  int8_sums<W, NP, kDigits * R>(p, from, panel, 0, p.slots, row * kDigits, sum, [] {});
+#pragma GCC unroll 32
+  for (int i = 0; i < R * NP; ++i) {
+    const int r = i / NP;
+    const F* digit = sum + kDigits * r * NP + i % NP;
+    write_row(p, panel + i % NP, row + r, of_digits(digit[0], digit[NP], digit[2 * NP]), int8_factor(p, (row + r) * kDigits));
   }
 }
 
@@ -299,18 +310,34 @@ template <class W> void int8_many(const Problem& p, const W& w, int64_t first, i
   }
 }
 
-template <class W> void int8_panels(const Problem& p, int64_t first, int64_t last) {
-  const W w(p);
-  if constexpr (!W::kWord) {
-    if (p.digits > 1) {
-      for (int64_t panel = first; panel < last; ++panel) {
-        int64_t row = 0;
-        for (; row + 2 <= p.m; row += 2) int8_digits<W, 2>(p, w, panel, row);
-        if (row < p.m) int8_digits<W, 1>(p, w, panel, row);
+// Panels that one row of x is multiplied with at once.
+template <class W> constexpr int kSide = W::kWord || kRowLines < 2 * W::kBits ? 1 : kRowLines / W::kBits > 4 ? 4 : kRowLines / W::kBits;
+
+template <class W> struct Int8 {
+  static void panels(const Problem& p, int64_t first, int64_t last) {
+    const W w(p);
+    int64_t panel = first;
+    if constexpr (!W::kWord) {
+      if (p.digits > 1) {
+        if constexpr (kSide<W> > 1) {
+          if (p.m == 1) {
+            for (; panel + 2 <= last; panel += 2) int8_digits<W, 2, 1>(p, w, panel, 0);
+          }
+        }
+        for (; panel < last; ++panel) {
+          int64_t row = 0;
+          for (; row + 2 <= p.m; row += 2) int8_digits<W, 1, 2>(p, w, panel, row);
+          if (row < p.m) int8_digits<W, 1, 1>(p, w, panel, row);
+        }
+        return;
       }
-      return;
     }
+    if (p.m > kMostFused) return int8_many(p, w, first, last);
+    if constexpr (kSide<W> > 1) {
+      if (p.m == 1) {
+        for (; panel + kSide<W> <= last; panel += kSide<W>) int8_fused<W, kSide<W>, 1>(p, w, panel, 0);
+      }
+    }
+    for (; panel < last; ++panel) int8_fused_rows<W, kFusedRows>(p, w, panel, 0);
   }
-  if (p.m > kMostFused) return int8_many(p, w, first, last);
-  for (int64_t panel = first; panel < last; ++panel) int8_fused_rows<W, kFusedRows>(p, w, panel, 0);
-}
+};

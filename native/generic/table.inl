@@ -139,13 +139,12 @@ double int8_rounds(int64_t rounds) {
   return static_cast<double>(rounds) * 8 * kSums * 64 * 2;
 }
 
-constexpr Kernels kTable = {
+constexpr Kernels kTable = with_int8<Int8>({
     kName,
-    {nullptr, int8_panels<IntegerCodes<1>>, int8_panels<IntegerCodes<2>>, int8_panels<IntegerCodes<3>>, int8_panels<IntegerCodes<4>>,
-     int8_panels<IntegerCodes<5>>, int8_panels<IntegerCodes<6>>, int8_panels<IntegerCodes<7>>, int8_panels<IntegerCodes<8>>},
-    {nullptr, nullptr, int8_panels<CodebookBytes<2>>, int8_panels<CodebookBytes<3>>, int8_panels<CodebookBytes<4>>},
-    {nullptr, nullptr, int8_panels<CodebookBytes<2, 255>>, int8_panels<CodebookBytes<3, 255>>, int8_panels<CodebookBytes<4, 255>>},
-    {nullptr, nullptr, int8_panels<CodebookWords<2>>, int8_panels<CodebookWords<3>>, int8_panels<CodebookWords<4>>},
+    {},
+    {},
+    {},
+    {},
     {nullptr, exact_panels<IntegerNumbers<1>>, exact_panels<IntegerNumbers<2>>, exact_panels<IntegerNumbers<3>>,
      exact_panels<IntegerNumbers<4>>, exact_panels<IntegerNumbers<5>>, exact_panels<IntegerNumbers<6>>, exact_panels<IntegerNumbers<7>>,
      exact_panels<IntegerNumbers<8>>},
@@ -168,4 +167,4 @@ constexpr Kernels kTable = {
     top_of,
     read_all,
     int8_rounds,
-};
+});

@@ -9,16 +9,20 @@ template <int P, int From, int Pos> ANYBIT_INLINE B move_bits(B a) {
 }
 #endif
 
-// A tile of Bits-bit codes, each of whose vectors is read once; what reads quads from memory may read one for every quad.
-template <int Bits> struct Lines {
-  B line[Bits];
-  explicit ANYBIT_INLINE Lines(const uint8_t* tile) {
-#pragma GCC unroll 8
-    for (int i = 0; i < Bits; ++i) line[i] = held(load(tile + 64 * i));
+// Tiles of Bits-bit codes of NP panels, each of whose vectors is read once; what reads quads from memory may read one for every quad.
+template <int Bits, int NP> struct Lines {
+  B line[NP * Bits];
+  ANYBIT_INLINE Lines(const uint8_t* tile, int64_t apart) {
+#pragma GCC unroll 32
+    for (int i = 0; i < NP * Bits; ++i) line[i] = held(load(tile + i / Bits * apart + i % Bits * 64));
   }
 };
+template <int Bits, int NP> struct LinesOf {
+  const Lines<Bits, NP>& all;
+  int panel;
+};
 ANYBIT_INLINE B line_of(const uint8_t* tile, int i) { return load(tile + 64 * i); }
-template <int Bits> ANYBIT_INLINE B line_of(const Lines<Bits>& tile, int i) { return tile.line[i]; }
+template <int Bits, int NP> ANYBIT_INLINE B line_of(const LinesOf<Bits, NP>& tile, int i) { return tile.all.line[tile.panel * Bits + i]; }
 
 // Fields of P bits of the plane from line `First` on for quad Q, moved to bit `Pos` of each byte.
 template <int P, int First, int Pos, int Q, class Tile> ANYBIT_INLINE B field(const Tile& tile) {

@@ -13,6 +13,8 @@ namespace {
 
 #include "generic/int16.inl"
 
+#include "generic/int8_table.inl"
+
 #include "generic/table.inl"
 }  // namespace
 
