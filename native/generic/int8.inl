@@ -121,7 +121,7 @@ template <class U, class W> struct Unpacking {
 
 // sum[MR][NP] += slots [begin, end) of NP panels times MR rows of x; sums of integers and of blocks stay in registers.
 template <class U, int NP, int MR, class From, class Each>
-ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t begin, int64_t end, int64_t row, F* sum, Each&& after_block) {
+ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t begin, int64_t end, int64_t row, F* sum, Each&& each_tile) {
   using Accumulator = typename UnpackedOf<U::kWord, U::kMax>::Accumulator;
   constexpr int kTile = MR * NP, kParts = chains(kTile);
   const bool corrected = starts_corrected(p);
@@ -134,6 +134,7 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
     for (int i = 0; i < kTile * kParts; ++i) dot[i].start(i < kTile ? splat_i(level * block.sum(i / NP)) : zero_i());
     for (int64_t t = block.begin; t < block.end; t += 32, x += 32, from.next()) {
       from.fetch();
+      each_tile();
       const typename From::Tile tile = from.tile();
       each_quad([&]<int Q>() ANYBIT_UNROLLED {
         typename U::Quad quad[NP];
@@ -168,7 +169,6 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
       if (!corrected) total = add_i(shl_i(total, p.step_shift), zero_term<kTakenOff<U>>(p, panel + i % NP, block.group, block.sum(i / NP)));
       sum[i] = fma_f(mul_f(to_f(total), splat_f(block.xscale[i / NP * block.xscale_row])), scale[i % NP], sum[i]);
     }
-    after_block();
   });
 }
 
@@ -279,7 +279,7 @@ __attribute__((noinline)) void int8_strip(const Problem& p, const W& w, int64_t 
     const int64_t end = k + step < p.slots ? k + step : p.slots;
     // the next chunk of these panels, or the first of the next ones; beyond the last a prefetch does nothing
     const uint8_t* next = end < p.slots ? codes + end / 32 * W::kTileBytes : codes + NP * p.panel_bytes;
-    const int64_t bytes = step / 32 * W::kTileBytes, parts = row_tiles * ((end - k + p.block - 1) / p.block);
+    const int64_t bytes = step / 32 * W::kTileBytes, parts = row_tiles * ((end - k + 31) / 32);
     Ahead ahead{next, next + bytes, p.panel_bytes, NP, (bytes / parts + 63) / 64 * 64};
     const uint8_t* tiles = codes + k / 32 * W::kTileBytes;
     if constexpr (W::kPlain) {
