@@ -132,12 +132,14 @@ float whole_scale(int32_t top, const ActSpec& spec) {
 
 // The nearest bf16, ties to even; what is larger than all of them becomes the largest, as in formats/.
 void round_to_bf16(float* x, int64_t count) {
+#pragma omp simd  // at -O2 it would stay a loop of single numbers, which takes as long as a product of one row with few bits
   for (int64_t k = 0; k < count; ++k) {
-    uint32_t word;
+    int32_t word;
     std::memcpy(&word, x + k, 4);
-    const uint32_t size = word & 0x7fffffff, up = (size + 0x7fff + (size >> 16 & 1)) & 0xffff0000;
-    const uint32_t held = up > 0x7f7f0000 ? 0x7f7f0000 : up, rounded = size > 0x7f800000 ? 0x7fc00000 : held;
-    word = rounded | (word & 0x80000000);
+    const int32_t size = word & 0x7fffffff, sign = word & ~0x7fffffff;
+    const int32_t even = size > 0x7f800000 ? 0 : size + 0x7fff + (size >> 16 & 1);  // of a NaN it would overflow
+    const int32_t held = even > 0x7f7fffff ? 0x7f7f0000 : even & ~0xffff;
+    word = (size > 0x7f800000 ? 0x7fc00000 : held) | sign;
     std::memcpy(x + k, &word, 4);
   }
 }
