@@ -233,6 +233,11 @@ def test_kernels_refuse_impossible_scales():
         MODULE.matmul(w.handle, x, 32, y, None, scale=1.0)
 
 
+def test_they_cost_what_one_dynamic_scale_for_all_rows_does():
+    static, dynamic = (ops.explain("matmul", (16, 512, 512, "int4/g64", act)) for act in ("int8/static", "int8/tensor"))
+    assert static == dynamic
+
+
 def test_planes_say_that_they_do_not_take_them():
     w = quantize(torch.randn(8, 64), TensorFormat.parse("int4/g32"))
     if MODULE is None:

@@ -14,6 +14,7 @@ from anybit.formats import TensorFormat
 from anybit.models.interpreter import Hook, Multiply, Setting, as_float, run
 from anybit.models.plan import Plan, WeightRef
 from anybit.models.weights import Weight, Weights
+from anybit.ops import StaticFormat
 from anybit.tensors import QTensor, quantize
 
 Ids = Sequence[int] | Tensor
@@ -43,7 +44,8 @@ class Executor(Protocol):
 class TorchExecutor:
     """Runs a plan with plain torch in float32 buffers.
 
-    compute_dtype: what linears multiply in.  act: format the inputs of quantized linears are rounded to; None is exact.
+    compute_dtype: what linears multiply in.  act: format the inputs of quantized linears are rounded to, a static one with the scales of
+    the plan; None is exact.
     cache_dtype: what keys and values are kept in.  keep: hold the unpacked weights between calls (as much memory as the model in
     `compute_dtype`) instead of reading them again for every call.
     multiply: computes every matrix product in arithmetic of its own (`interpreter.Multiply`).  keys, values: formats in which the
@@ -56,7 +58,7 @@ class TorchExecutor:
         plan: Plan,
         weights: Weights,
         compute_dtype: torch.dtype = torch.float32,
-        act: TensorFormat | None = None,
+        act: TensorFormat | StaticFormat | None = None,
         cache_dtype: torch.dtype = torch.float32,
         keep: bool = True,
         on_linear: Hook | None = None,

@@ -21,7 +21,7 @@ from anybit.ops.emulated import Accumulator, emulated_matmul
 from anybit.ops.invariant import DETERMINISM, Determinism, invariant_matmul, layercast_matmul
 from anybit.ops.packed import DENSE, Packed, element, prepack
 from anybit.ops.product import Product, named
-from anybit.ops.static import StaticActivations
+from anybit.ops.static import StaticActivations, StaticFormat, activations
 from anybit.tensors import QTensor
 
 Weight = QTensor | Tensor | Packed
@@ -171,7 +171,7 @@ def problem_of(x: Tensor, w: Weight, act: Act) -> Problem:
     """The problem of a call."""
     m = x.numel() // max(1, x.shape[-1])
     device = x.device.type
-    spec = None if act is None else act.spec if isinstance(act, StaticActivations) else str(act)
+    spec = None if act is None else act.format.dynamic if isinstance(act, StaticActivations) else str(act)
     if isinstance(w, Packed):
         native_ok = w.handle is not None
         padded = native_ok and bool(w.handle.padded_groups)
@@ -187,7 +187,8 @@ def described(problem: tuple[int, int, int, str, str | None]) -> Problem:
     """The problem of (m, n, k, weight spec, activation spec or None) with a packed weight."""
     m, n, k, weights, act = problem
     fmt = TensorFormat.parse(weights)
-    activation = None if act is None else str(TensorFormat.parse(act))
+    given = None if act is None else activations(act)
+    activation = None if given is None else given.dynamic if isinstance(given, StaticFormat) else str(given)
     dense_bits = {"fp32": 32, "bf16": 16, "fp16": 16}.get(weights)
     wide = fmt.block[1] or k
     scales = 0 if fmt.scale is None else -(-k // wide) * fmt.scale.bits // 8

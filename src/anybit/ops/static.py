@@ -3,9 +3,9 @@
     int8/static     integers -127 … 127 times the scale (any signed integer of 3 to 8 or 16 bits: its symmetric range)
     e4m3fn/static   floats of up to 8 bits likewise
 
-Dynamic scales (int8/row, int8/tensor) are found in x itself. A static one is not, so a row has the same result alone and in any batch, and
-integer-only hardware needs no pass over x before it rounds. What lies beyond the scale saturates: a scale from too little text clips
-(SmoothQuant-O3, arXiv 2211.10438; W8A8 with static scales in vLLM and PT2E).
+Dynamic scales are found in x itself: int8/row in each row, int8/tensor in the batch. A static one is not, so a row has the same result in
+any batch, and integer-only hardware needs no pass over x before it rounds. What lies beyond the scale saturates: a scale from too little
+text clips (SmoothQuant-O3, arXiv 2211.10438; W8A8 with static scales in vLLM and PT2E).
 """
 
 from __future__ import annotations
@@ -64,6 +64,11 @@ class StaticFormat:
         return f"{self.element.name}/{BLOCK}"
 
     @property
+    def dynamic(self) -> str:
+        """The spec of the dynamic format that costs the same, one scale for all rows: what kernels are chosen by."""
+        return f"{self.element.name}/tensor"
+
+    @property
     def largest(self) -> float:
         """The largest value of the element that is used; its negative is the smallest."""
         return float(self.element.max)
@@ -96,11 +101,6 @@ class StaticActivations:
         if not (np.isfinite(held) and held > 0):
             raise FormatError(f"a static scale of activations is finite and above 0; got {self.scale}")
         object.__setattr__(self, "scale", float(held))
-
-    @property
-    def spec(self) -> str:
-        """Of the dynamic format that costs the same: what kernels are chosen by."""
-        return f"{self.format.element.name}/tensor"
 
     def round(self, x: Tensor) -> Tensor:
         """x [..., k] as the values that its rounded form stands for, float32; a row with NaN or infinity becomes NaN, as nothing in it can
