@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anybit.errors import AnybitError
 from anybit.formats import TensorFormat
+from anybit.models import static
 from anybit.models.interpreter import Hook, Multiply, Setting, as_float, run
 from anybit.models.plan import Plan, WeightRef
 from anybit.models.weights import Weight, Weights
@@ -50,7 +51,7 @@ class TorchExecutor:
     `compute_dtype`) instead of reading them again for every call.
     multiply: computes every matrix product in arithmetic of its own (`interpreter.Multiply`).  keys, values: formats in which the
     cache holds them, packed, every head of a token a row; queries: format that queries are rounded to behind RoPE.
-    AnybitError where the blocks of a format do not divide the channels of a head.
+    AnybitError where the blocks of a format do not divide the channels of a head, and for a static format that the plan has no scales of.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class TorchExecutor:
         queries: TensorFormat | None = None,
     ) -> None:
         self.plan = plan
+        if isinstance(act, StaticFormat):
+            static.check(plan, act)
         for fmt in (keys, values, queries):
             if fmt is not None and (fmt.block[0] != 1 or fmt.tensor_scale or plan.head_dim % (fmt.block[1] or 1)):
                 raise AnybitError(

@@ -90,12 +90,23 @@ def format_of(plan: Plan) -> StaticFormat | None:
     return None if spec is None else StaticFormat.parse(str(spec))
 
 
+def check(plan: Plan, fmt: StaticFormat) -> None:
+    """AnybitError where a plan has no scales of that format, or they are of another."""
+    held = format_of(plan)
+    if held != fmt:
+        raise _missing("the model", fmt, held)
+
+
 def of(op: Op, fmt: StaticFormat) -> StaticActivations:
-    """How the inputs of a linear operator are rounded. AnybitError where its plan has no scale of that format."""
+    """How the inputs of a linear operator are rounded. AnybitError where it has no scale of that format."""
     if op.attrs.get(ACT) != str(fmt):
-        held = f"only {op.attrs[ACT]}" if ACT in op.attrs else "none"
-        raise AnybitError(
-            f"{op.weights[0].name} has no scale for {fmt} activations ({held}); make a checkpoint with them by "
-            f"`anybit quantize --activations {fmt}`, or choose dynamic ones such as int8/row"
-        )
+        raise _missing(op.weights[0].name, fmt, op.attrs.get(ACT))
     return fmt.at(float(op.attrs[INPUT_SCALE]))
+
+
+def _missing(what: str, fmt: StaticFormat, held: object) -> AnybitError:
+    there = "none" if held is None else f"only {held}"
+    return AnybitError(
+        f"{what} has no scale for {fmt} activations ({there}); make a checkpoint with them by "
+        f"`anybit quantize --activations {fmt}`, or choose dynamic ones such as int8/row"
+    )

@@ -116,10 +116,6 @@ class StaticActivations:
         return torch.where(finite, steps * self.scale, torch.nan)
 
 
-Activations = str | StaticFormat | formats.TensorFormat
-"""How activations are rounded, without the scales of static ones; a spec stands for its format."""
-
-
 def activations(spec: str) -> StaticFormat | formats.TensorFormat:
     """The format of a spec of activations, static or not. FormatError where it is neither."""
     return StaticFormat.parse(spec) if spec.endswith(f"/{BLOCK}") else formats.TensorFormat.parse(spec)

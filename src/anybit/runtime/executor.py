@@ -104,6 +104,8 @@ class NativeExecutor:
         if act == AUTO:
             act = static.format_of(plan) or DEFAULT_ACTIVATION
         int8, group, self._static = _activation(act)
+        if self._static is not None:
+            static.check(plan, self._static)
         plan = unsorted(plan)
         self.plan = plan
         names = list(plan.buffers)
