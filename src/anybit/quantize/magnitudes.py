@@ -9,7 +9,7 @@ Magnitudes are counted in 16 bins an octave, so any number of tokens takes the s
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ from torch import Tensor
 from anybit.errors import RecipeError
 from anybit.ops import StaticFormat
 
-ScaleRule = Literal["absmax", "mse"]
-SCALE_RULES: tuple[ScaleRule, ...] = get_args(ScaleRule)
+StaticRule = Literal["absmax", "mse"]
+
 _SHIFT = 19
 """Bits of a float32 below the ones that tell bins apart: its 8 of exponent and 4 of the mantissa are left."""
 _POINTS = 8
@@ -30,7 +30,7 @@ _STEPS, _OCTAVES = 8, 5
 class Magnitudes:
     """The largest |x| and, for the rule "mse", how often each magnitude occurred. `name` appears in errors."""
 
-    def __init__(self, rule: ScaleRule = "absmax", *, name: str = "layer") -> None:
+    def __init__(self, rule: StaticRule = "absmax", *, name: str = "layer") -> None:
         self.rule, self.name = rule, name
         self.largest = 0.0
         self._counts = torch.zeros(1 << (31 - _SHIFT), dtype=torch.int64)

@@ -19,7 +19,7 @@ from anybit.formats.integer import Int
 from anybit.ops import StaticFormat
 from anybit.ops.static import activations
 from anybit.quantize import table
-from anybit.quantize.magnitudes import ScaleRule
+from anybit.quantize.magnitudes import StaticRule
 from anybit.transforms import table as transforms
 
 KEEP = "keep"
@@ -146,7 +146,7 @@ class Recipe(_Strict):
     embeddings: str | None = None
     lm_head: str | None = None
     activations: str | None = None
-    activation_rule: ScaleRule = "absmax"
+    activation_rule: StaticRule = "absmax"
     kv: str | None = None
     tried: tuple[Tried, ...] = ()
 
