@@ -110,6 +110,8 @@ void set_attributes(EngineOp& op, const nb::dict& attrs) {
       op.rotation.inverse = integer != 0;
     } else if (name == "accumulate") {
       op.accumulate = integer != 0;
+    } else if (name == "input_scale") {
+      op.input_scale = static_cast<float>(number);
     } else if (name == "exact") {
       op.exact = integer != 0;
     } else {

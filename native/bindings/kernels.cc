@@ -116,12 +116,12 @@ void tree_rows(const WeightPtr& w, In<float, 2> x, int64_t first, int64_t last, 
 }
 
 void matmul_rows(const WeightPtr& w, In<float, 2> x, int64_t act_group, Out<float, 2> out, std::optional<In<float, 1>> bias,
-                 bool accumulate, bool one_order, int levels, int64_t wide, const std::string& whole) {
+                 bool accumulate, bool one_order, int levels, int64_t wide, const std::string& whole, float scale) {
   const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
   require(k == w->k, "x has ", k, " columns, the weight ", w->k);
   require(out.shape(0) == x.shape(0) && static_cast<int64_t>(out.shape(1)) == w->n, "the output has the wrong shape");
   require(!bias || static_cast<int64_t>(bias->shape(0)) == w->n, "the bias has the wrong length");
-  const ActSpec spec = spec_for(*w, act_group, levels, wide, whole);
+  const ActSpec spec = spec_for(*w, act_group, levels, wide, whole, scale);
   if (m == 0) return;
   Epilogue epilogue;
   epilogue.bias = bias ? bias->data() : nullptr, epilogue.addend = accumulate ? out.data() : nullptr, epilogue.one_order = one_order;
@@ -283,7 +283,8 @@ void bind_kernels(nb::module_& m) {
         nb::arg("block_cols"), nb::arg("scale_type"), nb::arg("scale"), nb::arg("factor") = 1.0f);
   m.def("keep_columns", keep_columns, nb::arg("weight"), nb::arg("columns"), nb::arg("values"), nb::arg("type"));
   m.def("matmul", matmul_rows, nb::arg("weight"), nb::arg("x"), nb::arg("act_group"), nb::arg("out"), nb::arg("bias").none(),
-        nb::arg("accumulate") = false, nb::arg("one_order") = false, nb::arg("levels") = 127, nb::arg("wide") = 0, nb::arg("whole") = "");
+        nb::arg("accumulate") = false, nb::arg("one_order") = false, nb::arg("levels") = 127, nb::arg("wide") = 0, nb::arg("whole") = "",
+        nb::arg("scale") = 0.0f);
   m.def("tree_matmul", tree_rows, nb::arg("weight"), nb::arg("x"), nb::arg("first"), nb::arg("last"), nb::arg("out"));
   m.attr("TREE_LEAF") = kTreeLeaf;
   nb::class_<Parts>(m, "Parts", "The rows (outputs) of one matrix in several weights, each of which names its own; read-only.")

@@ -2,6 +2,8 @@
 
 #include <nanobind/nanobind.h>
 
+#include <cmath>
+
 namespace nb = nanobind;
 
 namespace anybit {
@@ -57,7 +59,7 @@ PlaneSpec plane_spec(const PlaneWeight& w, int64_t act_group, int act_bits) {
   return {w.order, act_group < w.grid.k ? act_group : 0, act_bits, geometry};
 }
 
-ActSpec spec_for(const Weight& w, int64_t act_group, int levels, int64_t wide, const std::string& whole) {
+ActSpec spec_for(const Weight& w, int64_t act_group, int levels, int64_t wide, const std::string& whole, float scale) {
   ActSpec spec;
   const bool words = w.kind == ElementKind::int16;
   spec.act = act_group < -1 ? Act::bf16 : act_group < 0 ? Act::exact : words ? Act::int16 : Act::int8;
@@ -67,8 +69,10 @@ ActSpec spec_for(const Weight& w, int64_t act_group, int levels, int64_t wide, c
   require(levels >= 1 && levels <= most, "activation codes have 1 to ", most, " levels; got ", levels);
   require(wide >= 0, "the number of groups with 127 levels is not negative; got ", wide);
   require(whole.empty() || whole == "any" || whole == "power", "one scale for all rows is of any size or a power; got '", whole, "'");
-  require(whole.empty() || (act_group == 0 && wide == 0), "one scale for all rows leaves none to groups");
-  spec.levels = levels, spec.wide = wide, spec.whole = !whole.empty(), spec.power = whole == "power";
+  require(scale >= 0.0f && std::isfinite(scale), "a scale known beforehand is finite and above 0; got ", scale);
+  require((whole.empty() && scale == 0.0f) || (act_group == 0 && wide == 0), "one scale for all rows leaves none to groups");
+  require(whole.empty() || scale == 0.0f, "a scale known beforehand is not found in x");
+  spec.levels = levels, spec.wide = wide, spec.whole = !whole.empty(), spec.power = whole == "power", spec.given = scale;
   spec.values = spec.act == Act::int8 && !has_integer_form(w);
   spec.kept = w.kept.get();
   require(spec.group == 0 || spec.geometry.takes(spec.group),

@@ -25,8 +25,9 @@ template <class... Part> void require(bool holds, const Part&... parts) {
 Activations& activations_for(const ThreadPool& pool, int64_t m, int64_t k, double stretch = 1.0, int64_t kept = 0);
 
 // How x is prepared for a weight.  act_group -1: exact; -2: rounded to bf16; 0: integers of at most `levels` with a scale a
-// row; else a scale a group, of which the first `wide` have 127 levels.  whole, "any" or "power": one scale for all rows.
-ActSpec spec_for(const Weight& w, int64_t act_group, int levels, int64_t wide, const std::string& whole);
+// row; else a scale a group, of which the first `wide` have 127 levels.  whole, "any" or "power": one scale for all rows, found in x;
+// scale: one that is known beforehand, 0 for none.
+ActSpec spec_for(const Weight& w, int64_t act_group, int levels, int64_t wide, const std::string& whole, float scale = 0.0f);
 
 // The rows (outputs) of one matrix in several weights with an integer form and without padding: row r of weight i is members[i][r].
 struct Parts {

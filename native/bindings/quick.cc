@@ -83,8 +83,8 @@ struct Settled {
 struct OfTiles final : Settled {
   WeightPtr weight;
   ActSpec spec;
-  OfTiles(WeightPtr w, int64_t act_group, int levels, const std::string& whole)
-      : Settled(w->n, w->k), weight(std::move(w)), spec(spec_for(*weight, act_group, levels, 0, whole)) {}
+  OfTiles(WeightPtr w, int64_t act_group, int levels, const std::string& whole, float scale)
+      : Settled(w->n, w->k), weight(std::move(w)), spec(spec_for(*weight, act_group, levels, 0, whole, scale)) {}
   void run(const float* x, int64_t m, float* y, const float* bias) const override { product(*weight, x, m, spec, y, {.bias = bias}); }
 };
 
@@ -162,9 +162,11 @@ void bind_quick(nb::module_& m) {
   m.def("exchanges", [](nb::handle type) { return exchange_of(type) != nullptr; }, nb::arg("type"),
         "whether tensors of a type can be taken and made in C");
   nb::class_<Quick>(m, "Quick")
-      .def("__init__", [](Quick* self, nb::handle type, WeightPtr w, int64_t rows, int64_t act_group, int levels, const std::string& whole) {
-             new (self) Quick(type, rows, std::make_unique<OfTiles>(std::move(w), act_group, levels, whole));
-           }, nb::arg("type"), nb::arg("weight"), nb::arg("rows"), nb::arg("act_group"), nb::arg("levels") = 127, nb::arg("whole") = "")
+      .def("__init__", [](Quick* self, nb::handle type, WeightPtr w, int64_t rows, int64_t act_group, int levels, const std::string& whole,
+                          float scale) {
+             new (self) Quick(type, rows, std::make_unique<OfTiles>(std::move(w), act_group, levels, whole, scale));
+           }, nb::arg("type"), nb::arg("weight"), nb::arg("rows"), nb::arg("act_group"), nb::arg("levels") = 127, nb::arg("whole") = "",
+           nb::arg("scale") = 0.0f)
       .def("__init__", [](Quick* self, nb::handle type, PlaneWeightPtr w, int64_t rows, int64_t act_group, int act_bits) {
              new (self) Quick(type, rows, std::make_unique<OfPlanes>(std::move(w), act_group, act_bits));
            }, nb::arg("type"), nb::arg("weight"), nb::arg("rows"), nb::arg("act_group"), nb::arg("act_bits"))

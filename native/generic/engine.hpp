@@ -40,6 +40,7 @@ struct EngineOp {
   std::vector<float> vector;   // rms_norm: gain; linear: bias, or empty; hadamard: the small matrix, then signs or nothing;
                                // gather: the input of each output; scatter: the output of each input
   bool exact = true;           // linear: activations as they are, else as EngineConfig::act
+  float input_scale = 0.0f;    // linear: of all its inputs where it is known beforehand, else 0
   bool accumulate = false;     // linear
   float factor = 1.0f;         // embedding, rope, scatter
   float eps = 0.0f, offset = 0.0f;                 // rms_norm

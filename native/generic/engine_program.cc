@@ -131,14 +131,14 @@ class Builder {
   }
 
   // The scale groups of the input: the configured ones, but the weight's own where it pads its groups, and the whole row where
-  // that is shorter than a group.
+  // that is shorter than a group; or the one scale of all inputs.
   ActSpec input_spec(const EngineOp& op) const {
     ActSpec spec;
-    if (!op.exact) spec = config_.act;
+    if (!op.exact) spec = config_.act, spec.given = op.input_scale;
     spec.geometry = op.weight->geometry;
     spec.kept = op.kept;
     if (spec.group != 0 && spec.geometry.group != 0) spec.group = spec.geometry.group;
-    if (spec.group >= op.weight->k) spec.group = 0;
+    if (spec.group >= op.weight->k || spec.given > 0.0f) spec.group = 0;
     return spec;
   }
 

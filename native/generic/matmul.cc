@@ -174,6 +174,14 @@ void keep_columns(const Activations& a, const float* source, int64_t row, float*
   }
 }
 
+// A row of x with what is larger in magnitude than `limit` brought to it: codes of a given scale saturate.  Few rows need the copy.
+const float* clipped(const float* x, int64_t slots, float limit) {
+  static thread_local std::vector<float> copy;
+  copy.resize(static_cast<size_t>(slots));
+  for (int64_t k = 0; k < slots; ++k) copy[static_cast<size_t>(k)] = std::clamp(x[k], -limit, limit);
+  return copy.data();
+}
+
 // given: of all rows where ActSpec::whole.  place: row of a.x for a copy, where one is needed.  sums: of int8, each `lds` after the last.
 void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx, float given, int64_t place, int32_t* sums, int64_t lds) {
   const float* source = x + row * ldx;
@@ -202,6 +210,12 @@ void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx,
                            const_cast<float*>(a.scales) + first * a.groups, a.groups, const_cast<int32_t*>(a.sums) + first, a.lds);
   }
   if (!is_integer(spec)) return;
+  if (spec.given > 0.0f) {
+    const int32_t top = top_of_row(x + row * ldx, a.k, spec);
+    const float largest = float_of_bits(static_cast<uint32_t>(top)), limit = spec.given * static_cast<float>(spec.levels);
+    given = top >= 0x7f800000 ? float_of_bits(0x7fc00000u) : spec.given;  // what is no number must not become one
+    if (largest > limit) source = clipped(source, a.slots, limit);
+  }
   const RowRounding rounding{a.group, static_cast<float>(spec.levels), spec.wide, given};
   auto* scales = const_cast<float*>(a.scales) + row * a.groups;
   auto* codes = const_cast<int8_t*>(a.codes) + row * a.ldc;

@@ -146,6 +146,7 @@ struct ActSpec {
   int levels = 127;        // integers: the largest code; 2^(b-1) - 1 for activations of b bits
   bool whole = false;      // integers: one scale for all rows
   bool power = false;      // which is a power of two: the smallest that clips nothing
+  float given = 0.0f;      // integers: the scale of all rows where it is known beforehand, else 0; what lies beyond saturates
   int64_t wide = 0;        // int8: in so many first groups the largest code is 127 all the same
   bool values = false;     // int8: make Activations::x what the codes stand for (for weights without an integer form), else leave x
   const Kept* kept = nullptr;  // its columns of x are zero to codes and Activations::x, and Activations::kept has them

@@ -22,8 +22,16 @@ def test_native_and_torch_agree(tiny_folder):
     assert told[-1][0] == told[-1][1] > 0
 
 
+def test_auto_activations_are_those_of_the_checkpoint(tiny_folder):
+    model = models.load(tiny_folder)
+    assert engines.settled(model, "native", "auto") == "int8/g128"
+    assert engines.settled(model, "torch", "int8/row") == "int8/row"
+    assert engines.settled(model, "transformers", "int8/row") == "none"
+
+
 def test_activation():
     assert engines.activation("none") is None
+    assert engines.activation("int8/static") == "int8/static"
     assert engines.activation("int8/g128") == "int8/g128"
     with pytest.raises(AnybitError, match="int77"):
         engines.activation("int77/row")

@@ -137,10 +137,12 @@ std::vector<double> oracle(const Weight& w, const std::vector<float>& x, int64_t
         float top = spec.whole ? whole : 0;
         const int64_t end = g + group < w.k ? g + group : w.k;
         for (int64_t k = g; k < end; ++k) top = std::fmax(top, std::fabs(x[i * w.k + k]));
-        const float scale = top / static_cast<float>(spec.levels);
+        const auto levels = static_cast<float>(spec.levels);
+        const float scale = spec.given > 0 ? spec.given : top / levels;
         for (int64_t k = g; k < end; ++k) {
           const float value = x[i * w.k + k];
-          const double used = spec.act == Act::int8 || spec.act == Act::int16 ? double{scale} * std::nearbyint(value / scale) : double{value};
+          const float code = std::fmin(std::fmax(std::nearbyint(value / scale), -levels), levels);
+          const double used = spec.act == Act::int8 || spec.act == Act::int16 ? double{scale} * code : double{value};
           sum += used * row[k];
           size += std::fabs(used * row[k]);
         }
@@ -191,7 +193,8 @@ int main() {
       for (int64_t m : {1, 2, 3, 7, 13, 41}) {
         std::vector<float> x(static_cast<size_t>(m * c.k));
         for (float& value : x) value = normal();
-        for (int act = 0; act < 5; ++act) {  // exact, integer rows, integer groups, exact in a tree, integers with one scale
+        // exact, integer rows, integer groups, exact in a tree, integers with one scale, and with one that is given and clips
+        for (int act = 0; act < 6; ++act) {
           const bool tree = act == 3, exact = act == 0 || tree;
           if (tree && !has_tree(*c.weight)) continue;
           ActSpec spec;
@@ -200,6 +203,7 @@ int main() {
           if (!exact && c.weight->kind == ElementKind::int16) spec.act = Act::int16, spec.levels = m % 2 ? 32767 : 2047;
           else if (!exact && !has_integer_form(*c.weight)) spec.group = 0;
           spec.whole = act == 4;
+          if (act == 5) spec.given = 1.7f / static_cast<float>(spec.levels);
           set_isa("scalar");
           const auto expected = run(pool, *c.weight, x, m, spec, tree);
           set_isa(isa.name);

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from anybit.errors import FormatError
 from anybit.formats import TensorFormat
 from anybit.nn import QLinear
+from anybit.ops import StaticFormat, matmul
 from anybit.tensors import quantize
 
 
@@ -68,6 +70,33 @@ def test_quantized_activations_are_near_exact_ones():
     # 8 bits with absmax about 3.2 standard deviations: steps of 0.025, rms error 0.0073, against rms 1
     assert (q(x) - exact).norm() / exact.norm() < 0.015
     assert not torch.equal(q(x), exact)
+
+
+def test_a_static_scale_is_part_of_the_state():
+    fmt, spec = StaticFormat.parse("int8/static"), TensorFormat.parse("int8/row")
+    weight = quantize(torch.randn(16, 64), spec)
+    made = QLinear(weight, act=fmt, input_scale=0.03)
+    assert set(made.state_dict()) == {"codes", "scale", "input_scale"}
+    x = torch.randn(5, 64) * 3
+    wanted = matmul(x, weight, act=fmt.at(0.03))
+    assert torch.equal(made(x), wanted)
+    assert torch.equal(made(x[2:3])[0], wanted[2])
+    fresh = QLinear.empty(16, 64, spec, act=fmt)
+    with pytest.raises(FormatError, match=r"finite and above 0; got 0\.0"):
+        fresh(x)
+    fresh.load_state_dict(made.state_dict())
+    assert torch.equal(fresh(x), wanted)
+    fresh.to(torch.bfloat16)
+    assert fresh.input_scale.dtype == torch.float32 and torch.equal(copy.deepcopy(fresh)(x), wanted)
+    fresh.load_state_dict(made.state_dict() | {"input_scale": torch.tensor(0.5)})
+    assert torch.equal(fresh(x), matmul(x, weight, act=fmt.at(0.5)))
+
+
+def test_a_static_format_and_its_scale_come_together():
+    weight = quantize(torch.randn(16, 64), TensorFormat.parse("int8/row"))
+    for act, scale in ((StaticFormat.parse("int8/static"), None), (TensorFormat.parse("int8/row"), 0.1), (None, 0.1)):
+        with pytest.raises(FormatError, match="come together"):
+            QLinear(weight, act=act, input_scale=scale)
 
 
 def test_int8_levels_are_asked_for_by_the_layer():

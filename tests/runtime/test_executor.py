@@ -7,6 +7,7 @@ thousand ulp, far below what any wrong operator would give (order 1).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ _native = pytest.importorskip("anybit._native", reason="the native module is not
 
 from anybit.errors import AnybitError, UnsupportedModelError  # noqa: E402
 from anybit.formats import TensorFormat  # noqa: E402
+from anybit.models import TorchExecutor  # noqa: E402
 from anybit.models.plan import Op, Plan  # noqa: E402
+from anybit.ops import StaticFormat  # noqa: E402
 from anybit.runtime.executor import NativeExecutor  # noqa: E402
 from anybit.runtime.sampling import Sampling, sample  # noqa: E402
 from anybit.tensors import quantize  # noqa: E402
@@ -104,6 +107,56 @@ def test_int8_activations_stay_close_and_prefill_equals_decode(
     steps = torch.cat([other.forward([i]) for i in IDS[:80]]).numpy()
     # The integer sums are the same; a last-bit difference of an input may move one code by one step.
     assert np.sqrt(((got - steps) ** 2).mean()) / want.std() < 0.02
+
+
+def _static(plan: Plan, scale: float) -> Plan:
+    """The plan with int8/static scales, one and a half times as large at every second operator."""
+    ops = list(plan.ops)
+    for number, op in enumerate(ops):
+        if op.kind == "linear":
+            attrs = {**op.attrs, "act": "int8/static", "input_scale": scale * (1 + number % 2 / 2)}
+            ops[number] = replace(op, attrs=attrs)
+    return replace(plan, ops=tuple(ops))
+
+
+@pytest.mark.parametrize("spec", ["int4/g32", "int8/row", "nf4/g64", "e4m3fn/row"])
+def test_static_activations_are_those_of_the_reference(tiny_plan: MakePlan, isa: str, spec: str) -> None:
+    """One scale a layer, which most inputs keep below and some do not: codes are the same, sums of the layers between them nearly."""
+    plan, weights = tiny_plan("llama")
+    _quantize(weights, spec)
+    plan = _static(plan, 1.5 / 127)
+    got = exact(plan, weights, act="auto").forward(IDS[:60], logits="all")
+    if spec == "e4m3fn/row":  # without an integer form: the kernels multiply it with x as it is
+        assert torch.equal(got, exact(plan, weights).forward(IDS[:60], logits="all"))
+        return
+    want = TorchExecutor(plan, weights, act=StaticFormat.parse("int8/static")).forward(IDS[:60], "all")
+    # an input at the middle of two codes may take either, a step of a hundredth of it; nf4's levels are of 16 bits
+    assert (got - want).std() < 0.02 * want.std()
+    dynamic = exact(plan, weights, act="int8/row").forward(IDS[:60], logits="all")
+    assert (got - want).std() < 0.3 * (dynamic - want).std()
+
+
+def test_static_activations_do_not_depend_on_threads_or_chunks(tiny_plan: MakePlan) -> None:
+    plan, weights = tiny_plan("llama")
+    _quantize(weights, "int8/row")
+    plan = _static(plan, 1.5 / 127)
+    first = exact(plan, weights, 1, act="int8/static").forward(IDS[:60], logits="all")
+    for threads, chunk in ((2, 256), (3, 7), (1, 16)):
+        run = exact(plan, weights, threads, act="int8/static", chunk=chunk)
+        again = run.forward(IDS[:60], logits="all")
+        assert torch.equal(again, first) if chunk == 256 else (again - first).std() < 0.02 * first.std()
+
+
+def test_static_activations_need_a_scale_everywhere(tiny_plan: MakePlan) -> None:
+    plan, weights = tiny_plan("llama")
+    _quantize(weights, "int8/row")
+    with pytest.raises(AnybitError, match=r"has no scale for int8/static activations \(none\)"):
+        exact(plan, weights, act="int8/static")
+    plan = _static(plan, 0.01)
+    last = len(plan.ops) - 1 - next(i for i, op in enumerate(reversed(plan.ops)) if op.kind == "linear")
+    bare = replace(plan, ops=(*plan.ops[:last], replace(plan.ops[last], attrs={}), *plan.ops[last + 1 :]))
+    with pytest.raises(AnybitError, match=f"{plan.ops[last].weights[0].name} has no scale"):
+        exact(bare, weights, act="int8/static")
 
 
 def test_levels_of_codebooks(tiny_plan: MakePlan) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from anybit.formats import TensorFormat
     from anybit.models import Model, Plan
 
+AUTO = "auto"
 DEFAULT_ACTIVATION = "int8/g128"
 ENGINES = ("native", "torch", "transformers")
 CACHES = ("fp32", "fp16", "int8")
@@ -22,6 +23,14 @@ ActOption = Annotated[
     str,
     typer.Option(
         "--act", help="How inputs of quantized layers are rounded: int8/g128, int8/row, or none for exact ones."
+    ),
+]
+ModelActOption = Annotated[
+    str,
+    typer.Option(
+        "--act",
+        help="How inputs of quantized layers are rounded: int8/g128, int8/row, int8/static (one scale a layer, of a checkpoint made with "
+        "--activations int8/static), or none for exact ones; auto is static where the checkpoint has the scales, else int8/g128.",
     ),
 ]
 LevelsOption = Annotated[
@@ -53,9 +62,19 @@ def activation(text: str) -> str | None:
     """The spec of rounded activations, None for exact ones; FormatError where it is no format."""
     if text == "none":
         return None
-    from anybit.formats import TensorFormat
+    from anybit.ops.static import activations
 
-    return str(TensorFormat.parse(text))
+    return str(activations(text))
+
+
+def settled(model: Model, engine: str, act: str) -> str:
+    """What `--act auto` stands for; transformers takes the activations of the checkpoint whatever `act` says, exact ones without."""
+    from anybit.models.static import format_of
+
+    held = format_of(model.plan)
+    if engine == "transformers":
+        return str(held or "none")
+    return str(held or DEFAULT_ACTIVATION) if act == AUTO else act
 
 
 def cache(engine: str, wanted: str | None) -> str:
@@ -97,7 +116,8 @@ def check(executor: str, act: str, kv: str, threads: int | None, levels: str = "
         raise AnybitError(f"--levels is {' or '.join(LEVELS)}; got {levels!r}")
     if levels != "exact" and executor != "native":
         raise AnybitError(f"--levels {levels} is for the native executor; {executor} computes with exact values")
-    activation(act)
+    if act != AUTO:
+        activation(act)
 
 
 def executor(
@@ -130,19 +150,20 @@ def executor(
 def build(
     model: Model,
     engine: str = "native",
-    act: str = DEFAULT_ACTIVATION,
+    act: str = AUTO,
     kv: str = "fp16",
     threads: int | None = None,
     job: Progress = silent,
     levels: str = "exact",
 ) -> Any:
-    """The executor of a model that was asked for; `transformers` takes exact activations whatever `act` says."""
+    """The executor of a model that was asked for, its activations as `settled`."""
+    act = settled(model, engine, act)
     if engine == "native":
         return executor(model.plan, model.weights, act, kv, threads, job, levels)
     import torch
 
-    from anybit.formats import TensorFormat
     from anybit.models import TorchExecutor
+    from anybit.ops.static import activations
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -152,7 +173,7 @@ def build(
         return TransformersExecutor(model.path)
     rounded = activation(act)
     keys, values = cache_formats("fp32" if kv == "fp16" else kv)
-    act_format = TensorFormat.parse(rounded) if rounded else None
+    act_format = activations(rounded) if rounded else None
     return TorchExecutor(model.plan, model.weights, act=act_format, keys=keys, values=values)
 
 

@@ -22,6 +22,7 @@ def recipe(
     length: int | None,
     scale_rule: str | None = None,
     transforms: str | None = None,
+    activations: str | None = None,
 ) -> Recipe:
     """The recipe of a file, or the one the options spell out; the calibration options hold for both.
 
@@ -32,7 +33,7 @@ def recipe(
 
     if file is not None:
         given = {"--weights": weights, "--bits": bits, "--method": method, "--embeddings": embeddings}
-        given |= {"--scale-rule": scale_rule, "--transforms": transforms}
+        given |= {"--scale-rule": scale_rule, "--transforms": transforms, "--activations": activations}
         clash = [option for option, value in given.items() if value is not None]
         if clash:
             raise RecipeError(f"{clash[0]} and --recipe cannot stand together; write it into {file}")
@@ -45,6 +46,7 @@ def recipe(
         if weights is not None and bits is not None:
             raise RecipeError("--weights (one format) and --bits (a budget) cannot stand together; give one of them")
         document = {"weights": weights, "bits": bits, "method": method, "embeddings": embeddings}
+        document["activations"] = activations
         document = {key: value for key, value in document.items() if value is not None}
         if transforms is not None:
             names = [name.strip() for name in transforms.split(",") if name.strip()]

@@ -1,7 +1,8 @@
 """Writing and verifying checkpoints: safetensors shards, `anybit.json`, and the model's own config and tokenizer files.
 
     OUT/config.json          the source's, with a quantization_config that transformers reads:
-                             {"quant_method": "anybit", "version": 1, "formats": {name: format}}, and "online" (`models.online`)
+                             {"quant_method": "anybit", "version": 1, "formats": {name: format}}, "online" (`models.online`) and
+                             "act" (`models.static`)
     OUT/model*.safetensors   tensors in the order they were put; a quantized X.weight as X.codes, X.scale, X.zero, X.tensor_scale
     OUT/anybit.json          {"version": 1, "anybit": version of the package, "tensors": {name: {"format", "shape", …}},
                              "sha256": {stored name: hex}, "recipe": {…}, "provenance": {…}}
@@ -31,7 +32,9 @@ from anybit.errors import CheckpointError
 from anybit.models.config import read_json
 from anybit.models.online import KEY, AtRunTime
 from anybit.models.safetensors_file import write_file
+from anybit.models.static import ACT, scale_name
 from anybit.models.weights import INDEX, MANIFEST, SINGLE, Weight, open_store
+from anybit.ops import StaticFormat
 from anybit.tensors import QTensor
 
 VERSION = 1
@@ -71,10 +74,12 @@ class CheckpointWriter:
         shard_bytes: int = SHARD_BYTES,
         config: Mapping[str, Any] | None = None,
         online: Sequence[AtRunTime] = (),
+        act: StaticFormat | None = None,
     ) -> None:
         """source: the directory whose config.json and tokenizer files go along; it may not be `out` itself.
 
         config: what config.json shall hold in place of the source's.  online: transforms the quantized model needs at run time.
+        act: format of activations whose scales are put beside the weights (`put(input_scale=)`).
         """
         self.out, self.source = Path(out), Path(source)
         self.overwrite, self.shard_bytes, self.config = overwrite, shard_bytes, config
@@ -83,6 +88,7 @@ class CheckpointWriter:
             raise CheckpointError(f"{self.out} is the source itself; choose another output")
         self.folder = self.out.with_name(self.out.name + ".writing")
         self.online = tuple(online)
+        self.act = act
         self._formats: dict[str, dict[str, Any]] = {}
         self._hashes: dict[str, str] = {}
         self._shards: list[list[str]] = []
@@ -103,15 +109,20 @@ class CheckpointWriter:
             if left.name != ".lock":
                 left.unlink()
 
-    def put(self, name: str, value: Weight, note: Mapping[str, Any] | None = None) -> None:
+    def put(
+        self, name: str, value: Weight, note: Mapping[str, Any] | None = None, input_scale: float | None = None
+    ) -> None:
         """Add a tensor under its checkpoint name; it is on disk once its shard is full. CheckpointError for a name put twice.
 
-        note: what else anybit.json should say about a quantized tensor, as JSON values.
+        note: what else anybit.json should say about a quantized tensor, as JSON values.  input_scale: the static scale of the activations
+        that a quantized matrix multiplies.
         """
         if isinstance(value, QTensor):
             stem = name.removesuffix(".weight")
             self._formats[name] = {**(note or {}), "format": str(value.format), "shape": list(value.shape)}
             parts = {f"{stem}.{part}": tensor for part, tensor in value.tensors().items()}
+            if input_scale is not None:
+                parts[scale_name(name)] = torch.tensor(input_scale, dtype=torch.float32)
         else:
             parts = {name: value}
         size = sum(t.numel() * t.element_size() for t in parts.values())
@@ -195,6 +206,8 @@ class CheckpointWriter:
         if self._formats:
             formats = {name: value["format"] for name, value in self._formats.items()}
             config["quantization_config"] = {"quant_method": "anybit", "version": VERSION, "formats": formats}
+            if self.act is not None:
+                config["quantization_config"][ACT] = str(self.act)
             if self.online:
                 config["quantization_config"][KEY] = [each.to_json() for each in self.online]
         elif self.online:

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from anybit.errors import AnybitError
 from anybit.formats import TensorFormat
+from anybit.models import static
 from anybit.models.interpreter import Hook, Multiply, Setting, as_float, run
 from anybit.models.plan import Plan, WeightRef
 from anybit.models.weights import Weight, Weights
+from anybit.ops import StaticFormat
 from anybit.tensors import QTensor, quantize
 
 Ids = Sequence[int] | Tensor
@@ -43,12 +45,13 @@ class Executor(Protocol):
 class TorchExecutor:
     """Runs a plan with plain torch in float32 buffers.
 
-    compute_dtype: what linears multiply in.  act: format the inputs of quantized linears are rounded to; None is exact.
+    compute_dtype: what linears multiply in.  act: format the inputs of quantized linears are rounded to, a static one with the scales of
+    the plan; None is exact.
     cache_dtype: what keys and values are kept in.  keep: hold the unpacked weights between calls (as much memory as the model in
     `compute_dtype`) instead of reading them again for every call.
     multiply: computes every matrix product in arithmetic of its own (`interpreter.Multiply`).  keys, values: formats in which the
     cache holds them, packed, every head of a token a row; queries: format that queries are rounded to behind RoPE.
-    AnybitError where the blocks of a format do not divide the channels of a head.
+    AnybitError where the blocks of a format do not divide the channels of a head, and for a static format that the plan has no scales of.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class TorchExecutor:
         plan: Plan,
         weights: Weights,
         compute_dtype: torch.dtype = torch.float32,
-        act: TensorFormat | None = None,
+        act: TensorFormat | StaticFormat | None = None,
         cache_dtype: torch.dtype = torch.float32,
         keep: bool = True,
         on_linear: Hook | None = None,
@@ -66,6 +69,8 @@ class TorchExecutor:
         queries: TensorFormat | None = None,
     ) -> None:
         self.plan = plan
+        if isinstance(act, StaticFormat):
+            static.check(plan, act)
         for fmt in (keys, values, queries):
             if fmt is not None and (fmt.block[0] != 1 or fmt.tensor_scale or plan.head_dim % (fmt.block[1] or 1)):
                 raise AnybitError(

@@ -20,7 +20,10 @@ from anybit.formats import TensorFormat
 from anybit.models.module import replace_layer
 from anybit.models.online import AFFINE, KEY, Affine, KeyOrder, Online, Split
 from anybit.models.online import read as read_online
+from anybit.models.weights import INPUT_SCALE
 from anybit.nn import Holder, QEmbedding, QLinear
+from anybit.ops import StaticFormat
+from anybit.ops.static import activations
 from anybit.transforms.block_affine import BlockAffine
 
 METHOD = "anybit"
@@ -32,7 +35,8 @@ Turn = Callable[[torch.Tensor], torch.Tensor]
 class AnybitConfig(QuantizationConfigMixin):
     """The object under `quantization_config` in config.json: the spec of each quantized tensor by its logical name.
 
-    act: format of the activations while multiplying, such as "int8/g128"; None (the default) multiplies with exact activations.
+    act: format of the activations while multiplying, such as "int8/g128", or int8/static with scales beside the weights; None (the
+    default) multiplies with exact activations.
     online: transforms left to run time, as `models.online` writes them.
     """
 
@@ -79,7 +83,7 @@ class AnybitQuantizer(HfQuantizer):
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config
-        act = TensorFormat.parse(config.act) if config.act else None
+        act = activations(config.act) if config.act else None
         for weight, spec in config.formats.items():
             name = weight.removesuffix(".weight")
             fmt = TensorFormat.parse(spec)
@@ -92,11 +96,13 @@ class AnybitQuantizer(HfQuantizer):
             # transformers ties parameters, of which a quantized table has none; the head shares the buffers instead
             model._tied_weights_keys = None
             model.all_tied_weights_keys = {}
-            head = QLinear(embedding.weight, None, act)
+            if isinstance(act, StaticFormat):  # stored beside the table, which only looks rows up
+                embedding.register_buffer(INPUT_SCALE, torch.zeros(()))
+            head = QLinear(embedding.weight, None, act, input_scale=getattr(embedding, INPUT_SCALE, None))
             model.set_output_embeddings(head)
             model._keys_to_ignore_on_load_missing = [
                 *(model._keys_to_ignore_on_load_missing or []),
-                r"lm_head\.(codes|scale|zero|tensor_scale)",
+                r"lm_head\.(codes|scale|zero|tensor_scale|input_scale)",
             ]
         return model
 
@@ -104,7 +110,8 @@ class AnybitQuantizer(HfQuantizer):
         embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
         tied = model.config.get_text_config().tie_word_embeddings
         if tied and isinstance(embedding, QEmbedding) and isinstance(head, QLinear):
-            model.set_output_embeddings(QLinear(embedding.weight, None, head.act))
+            scale = getattr(embedding, INPUT_SCALE, None)
+            model.set_output_embeddings(QLinear(embedding.weight, None, head.act, input_scale=scale))
         for each in read_online({KEY: self.quantization_config.online}):
             if isinstance(each, Affine):
                 holder = _submodule(model, each.before[0].removesuffix(".weight"))
@@ -178,13 +185,10 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
         ) from None
 
 
-def _empty_twin(layer: nn.Module, name: str, fmt: TensorFormat, act: TensorFormat | None) -> Holder:
+def _empty_twin(layer: nn.Module, name: str, fmt: TensorFormat, act: TensorFormat | StaticFormat | None) -> Holder:
     if isinstance(layer, nn.Linear):
-        new = QLinear.empty(
-            layer.out_features, layer.in_features, fmt, layer.bias is not None, layer.weight.dtype, layer.weight.device
-        )
-        new.act = act
-        return new
+        bias, dtype, device = layer.bias is not None, layer.weight.dtype, layer.weight.device
+        return QLinear.empty(layer.out_features, layer.in_features, fmt, bias, dtype, device, act)
     if isinstance(layer, nn.Embedding):
         # a subclass may scale its rows (Gemma)
         scale = getattr(layer, "embed_scale", None)

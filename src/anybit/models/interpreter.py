@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from anybit.errors import AnybitError
 from anybit.formats import TensorFormat
+from anybit.models import static
 from anybit.models.plan import Op, Plan, WeightRef
 from anybit.models.weights import Weights
+from anybit.ops import StaticFormat
 from anybit.tensors import QTensor, quantize
 from anybit.transforms.block_affine import BlockAffine
 from anybit.transforms.hadamard import Rotation
@@ -45,7 +47,8 @@ class Setting:
     """How operators run.
 
     compute_dtype: what a linear multiplies in; buffers stay float32.
-    act: format the inputs of linears with quantized weights are rounded to first; None keeps them exact.
+    act: format the inputs of linears with quantized weights are rounded to first, a static one with the scales of the plan; None keeps
+    them exact.
     on_linear: called with the input of each linear, before `act`.  on_output: with its result, before any accumulation.
     multiply: computes every matrix product, those of attention included, in arithmetic of its own; None is torch's.
     attention: whether it does; where not, attention is torch's, which computes all heads of all windows at once.
@@ -53,7 +56,7 @@ class Setting:
     """
 
     compute_dtype: torch.dtype = torch.float32
-    act: TensorFormat | None = None
+    act: TensorFormat | StaticFormat | None = None
     on_linear: Hook | None = None
     on_output: Hook | None = None
     multiply: Multiply | None = None
@@ -112,7 +115,8 @@ def run(
         elif op.kind == "gather":
             buffers[op.output] = inputs[0][..., plan.constants[str(op.attrs["table"])].long()]
         elif op.kind == "residual":
-            left = torch.zeros_like(inputs[0]) if setting.act is None else inputs[0] - rounded(inputs[0], setting.act)
+            act, x = setting.act, inputs[0]  # a plan with residuals has no static scales
+            left = x - rounded(x, act) if isinstance(act, TensorFormat) else torch.zeros_like(x)
             buffers[op.output] = left[..., plan.constants[str(op.attrs["table"])].long()]
         elif op.kind == "scatter":
             places = plan.constants[str(op.attrs["table"])].long()
@@ -183,7 +187,8 @@ def linear(x: Tensor, op: Op, weights: Weights, setting: Setting) -> Tensor:
         setting.on_linear(ref, x)
     stored = weights.resolve(ref)
     if setting.act is not None and isinstance(stored, QTensor):
-        x = rounded(x, setting.act)
+        act = setting.act
+        x = static.of(op, act).round(x) if isinstance(act, StaticFormat) else rounded(x, act)
     dtype = setting.compute_dtype
     bias = as_float(weights.resolve(op.weights[1]), dtype) if len(op.weights) > 1 else None
     if setting.multiply is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from anybit.errors import CheckpointError, UnsupportedModelError
+from anybit.models import static
 from anybit.models.checkpoint import verify as check_sums
 from anybit.models.config import read_json
 from anybit.models.families import lower
@@ -104,6 +105,9 @@ def load(name_or_path: str | Path, context: int | None = None, verify: bool = Fa
     _alias_head(plan, store)
     store.copies |= copies(at_run_time)
     check_shapes(store, plan.weight_shapes(), directory)
+    act = static.asked_for(config)
+    if act is not None:
+        plan = static.insert(plan, store, act, directory)
     return Model(directory, config, plan, store)
 
 

@@ -9,7 +9,7 @@ The operators (`kind`; inputs -> output; weights; attributes):
 |-------------|-----------|----------|------------|---------|
 | embedding   | ids       | table    | factor | row of the table times factor |
 | rms_norm    | x         | gain     | eps, offset, heads | x / rms(x) * (gain + offset), per head of width/heads columns |
-| linear      | x         | w[, b]   | accumulate | x W^T + b; with accumulate=1 added to the output buffer |
+| linear      | x         | w[, b]   | accumulate, act, input_scale | x W^T + b; with accumulate=1 added to the output buffer |
 | rope        | x         |          | heads, table, factor, order | turn each head's first 2*len(table) columns, half-split; in place |
 | attention   | q, k, v   |          | layer, heads, kv_heads, scale, window, softcap | causal attention; appends k, v to the cache |
 | glu         | gate, up  |          | activation | activation(gate) * up; activation: silu, gelu_tanh, gelu |
@@ -25,6 +25,7 @@ The operators (`kind`; inputs -> output; weights; attributes):
 `rope.table` names a float32 constant of the plan: the inverse frequencies (radians a position), already scaled by whatever RoPE
 scaling the model uses; `factor` multiplies both cosine and sine; `order` names a constant that lists, head by head, which entry of
 the table each pair has (each its own where it is left out).  `attention.window` 0 means all earlier positions, w the last w.
+`linear.act` and `input_scale` are a static format of activations and its scale (`models.static`), for executors that are asked for it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from anybit.errors import AnybitError
 from anybit.models.loading import Model
-from anybit.models.weights import PARTS, MemoryEntry, Stored, WeightStore
+from anybit.models.weights import INPUT_SCALE, PARTS, MemoryEntry, Stored, WeightStore
 from anybit.quantize import matgptq
 from anybit.tensors import QTensor
 
@@ -45,6 +45,7 @@ def at_bits(model: Model, bits: int | Mapping[str, int]) -> Model:
         formats[name] = part.format, part.shape
         stem = name.removesuffix(".weight")
         for each in PARTS:
-            entries.pop(f"{stem}.{each}", None)
+            if each != INPUT_SCALE:  # what it multiplies stays as it is
+                entries.pop(f"{stem}.{each}", None)
         entries |= {f"{stem}.{each}": MemoryEntry(tensor) for each, tensor in part.tensors().items()}
     return replace(model, weights=WeightStore(entries, formats, store.aliases, store.copies))

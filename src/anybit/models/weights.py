@@ -22,8 +22,10 @@ Weight = Tensor | QTensor
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 MANIFEST = "anybit.json"
-PARTS = ("codes", "scale", "zero", "tensor_scale")
-"""A quantized X.weight is stored as X.codes, X.scale, X.zero, X.tensor_scale."""
+INPUT_SCALE = "input_scale"
+PARTS = ("codes", "scale", "zero", "tensor_scale", INPUT_SCALE)
+"""A quantized X.weight is stored as X.codes, X.scale, X.zero, X.tensor_scale; X.input_scale is a static one of what it multiplies
+(`models.static`)."""
 
 
 class Weights(Protocol):

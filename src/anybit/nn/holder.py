@@ -45,6 +45,8 @@ class Holder(nn.Module):
     tensor_scale: Tensor | None
     levels: Levels = "exact"
     """Of a codebook, as `ops.prepack` has them."""
+    kept: tuple[str, ...] = PARTS
+    """Buffers whose dtype means something: they follow the device of the module, never its dtype."""
 
     def __init__(self, weight: QTensor, bias: Tensor | None = None) -> None:
         super().__init__()
@@ -71,18 +73,22 @@ class Holder(nn.Module):
         return self._packed
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # `.half()`, `.to(bfloat16)` must not change what the buffers mean: they follow the device, never the dtype
-        kept = {part: getattr(self, part) for part in PARTS}
+        # `.half()`, `.to(bfloat16)` must not change what the buffers mean
+        kept = {part: getattr(self, part) for part in self.kept}
         super()._apply(fn, recurse)
         for part, before in kept.items():
             after = getattr(self, part)
             if before is not None and after.dtype != before.dtype:
                 setattr(self, part, before.to(after.device) if after.device.type != "meta" else before.to("meta"))
-        self._packed = None
+        self._forget()
         return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what was made from the buffers."""
         self._packed = None
 
     def __getstate__(self) -> dict[str, Any]:

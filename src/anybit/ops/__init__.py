@@ -11,6 +11,7 @@ from anybit.ops.lookup import lookup_linear
 from anybit.ops.matmul import explain, matmul, plane_matmul
 from anybit.ops.packed import LEVELS, Levels, Packed, keep_columns, prepack
 from anybit.ops.product import Product, calibrated_gain
+from anybit.ops.static import StaticActivations, StaticFormat
 
 __all__ = [
     "LEVELS",
@@ -22,6 +23,8 @@ __all__ = [
     "Packed",
     "Problem",
     "Product",
+    "StaticActivations",
+    "StaticFormat",
     "TreeWeight",
     "bitserial_linear",
     "bitserial_matmul",

@@ -21,9 +21,11 @@ from anybit.ops.emulated import Accumulator, emulated_matmul
 from anybit.ops.invariant import DETERMINISM, Determinism, invariant_matmul, layercast_matmul
 from anybit.ops.packed import DENSE, Packed, element, prepack
 from anybit.ops.product import Product, named
+from anybit.ops.static import StaticActivations, StaticFormat, activations
 from anybit.tensors import QTensor
 
 Weight = QTensor | Tensor | Packed
+Act = TensorFormat | StaticActivations | None
 _BF16 = TensorFormat.parse("bf16")
 
 
@@ -31,7 +33,7 @@ def matmul(
     x: Tensor,
     w: Weight,
     bias: Tensor | None = None,
-    act: TensorFormat | None = None,
+    act: Act = None,
     out_dtype: torch.dtype | None = None,
     *,
     multiply: str | Product = "exact",
@@ -41,8 +43,9 @@ def matmul(
     """x [..., k] floating, w [n, k], bias [n] -> [..., n] in `out_dtype` (default: x's).
 
     act: None multiplies with x as it is, sums in float32.  int8/row and int8/gN (N a multiple of 32) round x to 8 bits (intM/…: M) and
-    multiply integers, with float32 sums over groups; int8/tensor has one scale for all rows, int8/tensor:e8m0 a power of two.  Weights of
-    int16 take int16/… too (`ops.dfp`).  Other formats round x to their values and multiply those.
+    multiply integers, with float32 sums over groups; int8/tensor has one scale for all rows, int8/tensor:e8m0 a power of two, and
+    `StaticActivations` (`ops.static`) one that is known beforehand.  Weights of int16 take int16/… too (`ops.dfp`).  Other formats round
+    x to their values and multiply those.
     A `Packed` weight costs its bytes only; a QTensor is packed at every call, so pack what is used again.
     Results do not depend on the number of threads. Inference only: no gradient flows through kernels.
 
@@ -99,7 +102,7 @@ def _emulates(multiply: str | Product, accumulate: Accumulator | None, determini
     return emulate
 
 
-def _runner(x: Tensor, w: Weight, act: TensorFormat | None) -> Callable[..., Tensor]:
+def _runner(x: Tensor, w: Weight, act: Act) -> Callable[..., Tensor]:
     """The choice for a problem, called with x, w and bias; kept with a packed weight, for one product of a model takes as long as a few
     choices."""
     if not isinstance(w, Packed) or w.handle is None:
@@ -136,12 +139,12 @@ def exchanges() -> bool:
 _FLOAT = torch.float32
 
 
-def _bound(kernel: Kernel, act: TensorFormat | None) -> Callable[..., Tensor]:
+def _bound(kernel: Kernel, act: Act) -> Callable[..., Tensor]:
     """The kernel with its activations."""
     if kernel.run is run_native:
         of = reference.integer_act(act, tiles=True)
         assert of is not None, "the kernel accepted the activations"
-        return partial(run_native, group=of.group, levels=of.levels, whole=of.whole)
+        return partial(run_native, group=of.group, levels=of.levels, whole=of.whole, scale=of.scale)
     if kernel.run is _run_exact and (act is None or act == _BF16):
         return partial(run_native, group=-1 if act is None else -2)
     if kernel.run is run_planes:
@@ -164,11 +167,11 @@ def _values(w: Weight) -> Tensor:
     return reference.dense(_whole(w), torch.float32)
 
 
-def problem_of(x: Tensor, w: Weight, act: TensorFormat | None) -> Problem:
+def problem_of(x: Tensor, w: Weight, act: Act) -> Problem:
     """The problem of a call."""
     m = x.numel() // max(1, x.shape[-1])
     device = x.device.type
-    spec = None if act is None else str(act)
+    spec = None if act is None else act.format.dynamic if isinstance(act, StaticActivations) else str(act)
     if isinstance(w, Packed):
         native_ok = w.handle is not None
         padded = native_ok and bool(w.handle.padded_groups)
@@ -184,7 +187,8 @@ def described(problem: tuple[int, int, int, str, str | None]) -> Problem:
     """The problem of (m, n, k, weight spec, activation spec or None) with a packed weight."""
     m, n, k, weights, act = problem
     fmt = TensorFormat.parse(weights)
-    activation = None if act is None else str(TensorFormat.parse(act))
+    given = None if act is None else activations(act)
+    activation = None if given is None else given.dynamic if isinstance(given, StaticFormat) else str(given)
     dense_bits = {"fp32": 32, "bf16": 16, "fp16": 16}.get(weights)
     wide = fmt.block[1] or k
     scales = 0 if fmt.scale is None else -(-k // wide) * fmt.scale.bits // 8
@@ -331,16 +335,24 @@ def _seconds_reference(p: Problem, table: Costs) -> float:
 
 
 def run_native(
-    x: Tensor, w: Packed, bias: Tensor | None, group: int, levels: int = 127, wide: int = 0, whole: str = ""
+    x: Tensor,
+    w: Packed,
+    bias: Tensor | None,
+    group: int,
+    levels: int = 127,
+    wide: int = 0,
+    whole: str = "",
+    scale: float = 0.0,
 ) -> Tensor:
     """The compiled product -> float32 [..., n]; group -2 and -1 exact (x rounded to bf16, as it is), 0 a scale a row, else a scale a group.
 
-    wide: of how many first groups the codes are of 8 bits whatever `levels`.  whole: as `reference.IntegerActivations` has it.
+    wide: of how many first groups the codes are of 8 bits whatever `levels`.  whole, scale: as `reference.IntegerActivations` has
+    them.
     """
     rows = as_rows(x)
     m = rows.shape[0]
     y = empty(m * w.n, np.float32).reshape(m, w.n)  # half the time of an empty tensor and its view
-    native.loaded().matmul(w.handle, rows.numpy(), group, y, as_bias(bias), False, False, levels, wide, whole)
+    native.loaded().matmul(w.handle, rows.numpy(), group, y, as_bias(bias), False, False, levels, wide, whole, scale)
     out = torch.from_numpy(y)
     return out if rows is x else out.reshape(*x.shape[:-1], w.n)
 
@@ -364,7 +376,7 @@ def run_planes(x: Tensor, w: Packed, bias: Tensor | None, group: int, bits: int)
 
 
 _QUICK: dict[Any, dict[str, str]] = {
-    run_native: {"group": "act_group", "levels": "levels", "whole": "whole"},
+    run_native: {"group": "act_group", "levels": "levels", "whole": "whole", "scale": "scale"},
     run_planes: {"group": "act_group", "bits": "act_bits"},
 }
 """What `Quick` calls the arguments of the compiled products."""
@@ -391,26 +403,26 @@ def _planes(x: Tensor, weights: Sequence[Packed], group: int, bits: int, bias: T
     return tuple(y.reshape(*x.shape[:-1], y.shape[1]) for y in outs)
 
 
-def _run_exact(x: Tensor, w: Packed, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
+def _run_exact(x: Tensor, w: Packed, bias: Tensor | None, act: Act) -> Tensor:
     rounded = (
         reference.round_activations(x, act) if w.kept is None else _rounded_apart(x, w.kept[0], act, put_back=True)
     )
     return run_native(rounded, w, bias, -1)
 
 
-def _rounded_apart(x: Tensor, columns: Tensor, act: TensorFormat | None, put_back: bool) -> Tensor:
+def _rounded_apart(x: Tensor, columns: Tensor, act: Act, put_back: bool) -> Tensor:
     """x rounded as if it were zero in `columns`, which are put back as they are or not."""
     rounded = reference.round_activations(x.index_fill(-1, columns, 0.0), act).float()
     return rounded.index_copy(-1, columns, x.index_select(-1, columns).float()) if put_back else rounded
 
 
-def _run_torch(x: Tensor, w: Tensor, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
+def _run_torch(x: Tensor, w: Tensor, bias: Tensor | None, act: Act) -> Tensor:
     dtype = torch.promote_types(x.dtype, w.dtype)
     b = None if bias is None else bias.to(dtype)
     return torch.nn.functional.linear(reference.round_activations(x, act).to(dtype), w.to(dtype), b)
 
 
-def _run_reference(x: Tensor, w: Weight, bias: Tensor | None, act: TensorFormat | None) -> Tensor:
+def _run_reference(x: Tensor, w: Weight, bias: Tensor | None, act: Act) -> Tensor:
     source = w.source if isinstance(w, Packed) else w
     assert source is not None, "a weight without a kernel handle keeps its source"
     if not isinstance(w, Packed) or w.kept is None:

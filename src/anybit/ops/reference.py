@@ -10,6 +10,7 @@ from torch import Tensor
 
 from anybit import formats
 from anybit.formats import Exponent, Int, TensorFormat
+from anybit.ops.static import StaticActivations
 from anybit.tensors import QTensor, quantize
 from anybit.tensors.scales import PowerRounding
 
@@ -18,12 +19,14 @@ from anybit.tensors.scales import PowerRounding
 class IntegerActivations:
     """Activations that integer kernels round themselves: two's complement of `bits` bits, `group` columns a scale (0: the row).
 
-    whole: "any" or "power" (of two, the smallest that clips nothing) where there is one scale for all rows.
+    whole: "any" or "power" (of two, the smallest that clips nothing) where there is one scale for all rows, found in them.
+    scale: one for all rows that is known beforehand, else 0.
     """
 
     bits: int
     group: int
     whole: Literal["", "any", "power"] = ""
+    scale: float = 0.0
 
     @property
     def levels(self) -> int:
@@ -31,13 +34,16 @@ class IntegerActivations:
         return (1 << (self.bits - 1)) - 1
 
 
-def integer_act(act: str | TensorFormat | None, tiles: bool = False) -> IntegerActivations | None:
+def integer_act(act: str | TensorFormat | StaticActivations | None, tiles: bool = False) -> IntegerActivations | None:
     """What the integer kernels are told of activations of 2 to 8 bits with a scale a row or group; None for formats they do not take.
 
-    tiles: what weights in tiles take besides, activations of 16 bits (for weights of as many) and one scale for all rows.
+    tiles: what weights in tiles take besides, activations of 16 bits (for weights of as many) and one scale for all rows, static or not.
     """
     if act is None:
         return None
+    if isinstance(act, StaticActivations):
+        whole = isinstance(act.format.element, Int) and tiles
+        return IntegerActivations(act.format.element.bits, 0, scale=act.scale) if whole else None
     fmt = TensorFormat.parse(act) if isinstance(act, str) else act
     rows, cols = fmt.block
     element = fmt.element
@@ -51,14 +57,17 @@ def integer_act(act: str | TensorFormat | None, tiles: bool = False) -> IntegerA
     return None if rows != 1 or cols % 32 else IntegerActivations(element.bits, cols)
 
 
-def round_activations(x: Tensor, act: TensorFormat | None) -> Tensor:
-    """x [..., k] as the values its quantized form stands for; itself where act is None. Rows have scales of their own but for …/tensor.
+def round_activations(x: Tensor, act: TensorFormat | StaticActivations | None) -> Tensor:
+    """x [..., k] as the values its quantized form stands for; itself where act is None. Rows have scales of their own but for …/tensor
+    and static ones.
 
     Scales of integer activations are never stored, so they stay in float32 whatever the spec would store them in; but one for all rows
     that is e8m0 is the smallest power of two that clips nothing.
     """
     if act is None or not x.numel():
         return x
+    if isinstance(act, StaticActivations):
+        return act.round(x)
     integers = integer_act(act, tiles=True)
     if integers is not None and integers.whole != "power":
         act = replace(act, scale=formats.get("fp32"))
@@ -80,7 +89,7 @@ def matmul(
     x: Tensor,
     w: QTensor | Tensor,
     bias: Tensor | None = None,
-    act: TensorFormat | None = None,
+    act: TensorFormat | StaticActivations | None = None,
     compute: torch.dtype = torch.float32,
 ) -> Tensor:
     """x [..., k] times w [n, k] transposed, plus bias [n]; `compute` is the dtype of products, sums and result."""

@@ -29,8 +29,8 @@ class Windows:
 
 
 def needed(recipe: Recipe) -> bool:
-    """Whether the recipe's method, its budget or one of its transforms has to see inputs."""
-    if not recipe.uniform or table.get(recipe.method).needs != "weights":
+    """Whether the recipe's method, its budget, static activations or one of its transforms has to see inputs."""
+    if not recipe.uniform or recipe.static is not None or table.get(recipe.method).needs != "weights":
         return True
     return any(transforms.get(step.name).needs == "inputs" for step in recipe.steps)
 

@@ -104,9 +104,9 @@ def seconds(job: Job) -> float:
 
 
 def _transforms(job: Job, parameters: int) -> float:
-    """Operations of transforms that look at inputs: a walk each, and the errors of every scale tried."""
-    flops = 0.0
+    """Operations of transforms that look at inputs, and of static scales: a walk each, and the errors of every scale tried."""
     assert job.windows is not None
+    flops = 0.0 if job.recipe.static is None else 2.0 * parameters * job.windows.tokens * 2
     for step in job.recipe.steps:
         if transforms.get(step.name).needs != "inputs":
             continue

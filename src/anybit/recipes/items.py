@@ -91,6 +91,8 @@ class Accounting:
     source_bytes: int
     stored: Mapping[str, int]
     """Bytes of each item as the source stores it."""
+    scale_bytes: int = 0
+    """Of the static scale beside every quantized matrix that is multiplied with."""
 
     def bits_per_weight(self, item_bytes: float) -> float:
         """Bits a weight of the whole model when its items take `item_bytes`."""
@@ -101,8 +103,13 @@ class Accounting:
         return float(int(bits * self.parameters / 8) - self.other_bytes)
 
 
-def account(model: Model, items: Sequence[Item]) -> Accounting:
-    """Count parameters and bytes of every tensor the model's plan reads; a tied matrix once."""
+def multiplied(item: Item) -> bool:
+    """Whether something is multiplied with the matrix, not only looked up in it."""
+    return item.role != "embedding"
+
+
+def account(model: Model, items: Sequence[Item], static: bool = False) -> Accounting:
+    """Count parameters and bytes of every tensor the model's plan reads; a tied matrix once. static: whether activations will be."""
     names = {item.name for item in items}
     parameters = other = 0
     stored: dict[str, int] = {}
@@ -114,12 +121,14 @@ def account(model: Model, items: Sequence[Item]) -> Accounting:
             stored[name] = nbytes
         else:
             other += nbytes
-    return Accounting(parameters, other, other + sum(stored.values()), stored)
+    return Accounting(parameters, other, other + sum(stored.values()), stored, 4 if static else 0)
 
 
 def size(item: Item, spec: str, accounting: Accounting) -> int:
-    """Bytes of the item in that format, or as the source stores it for "keep"."""
-    return accounting.stored[item.name] if spec == KEEP else TensorFormat.parse(spec).nbytes(item.shape)
+    """Bytes of the item in that format with a static scale where there is one, or as the source stores it for "keep"."""
+    if spec == KEEP:
+        return accounting.stored[item.name]
+    return TensorFormat.parse(spec).nbytes(item.shape) + (accounting.scale_bytes if multiplied(item) else 0)
 
 
 def short_groups(item: Item, spec: str) -> str | None:

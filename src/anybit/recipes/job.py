@@ -74,7 +74,7 @@ def check(model_path: Path | str, recipe: Recipe, out: Path | str, *, overwrite:
         if not stored.is_floating_point:
             raise RecipeError(f"{model.path}: {item.name} is stored as {stored}, not as floating numbers")
     _check_transforms(model, recipe)
-    accounting = items.account(model, found)
+    accounting = items.account(model, found, recipe.static is not None)
     formats = items.fixed_formats(recipe, found)
     _check_rules(recipe, found, formats)
     _check_stored(recipe, found, formats)

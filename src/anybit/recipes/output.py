@@ -19,15 +19,17 @@ def write(
     job: Job,
     formats: Mapping[str, str],
     expected_loss: float | None,
+    scales: Mapping[str, float],
     pages: Journal,
     mark: Mapping[str, str],
     overwrite: bool,
 ) -> int:
-    """Write the checkpoint to `job.out`, a tensor at a time; bytes of its tensors.
+    """Write the checkpoint to `job.out`, a tensor at a time; bytes of its tensors. scales: static ones of activations, by weight.
 
     Raises CheckpointError for a kept tensor that holds NaN or infinite values, or where it cannot be written.
     """
-    with CheckpointWriter(job.out, job.model.path, overwrite=overwrite, online=job.online) as writer:
+    act = job.recipe.static
+    with CheckpointWriter(job.out, job.model.path, overwrite=overwrite, online=job.online, act=act) as writer:
         for name in job.model.plan.weight_names():
             if name in job.model.weights.copies:
                 continue
@@ -37,7 +39,7 @@ def write(
                 writer.put(name, kept)
             else:
                 q, report = pages.get_weight(name)
-                writer.put(name, q, {"report": report})
+                writer.put(name, q, {"report": report}, scales.get(name))
         provenance = {**mark, "expected_loss": expected_loss}
         return writer.finish(json.loads(job.recipe.to_json()), provenance)
 

@@ -22,7 +22,7 @@ from anybit.models.weights import Weight
 from anybit.quantize import check as sound
 from anybit.quantize.result import Quantized
 from anybit.quantize.statistics import Statistics
-from anybit.recipes import estimates, items, journal, output
+from anybit.recipes import estimates, items, journal, output, static
 from anybit.recipes.inputs import Inputs
 from anybit.recipes.items import Item
 from anybit.recipes.job import Job, check
@@ -36,9 +36,9 @@ from anybit.recipes.transforming import transformed
 from anybit.recipes.walk import Held, Walk, segments
 from anybit.tensors import QTensor
 
-_TRANSFORM, _MEASURE, _FINISH, _WRITE = 0.02, 0.6, 0.75, 0.96
-"""Shares of the whole job after which transforms, measuring for a budget, the blocks, where the whole is learned after them, and
-quantizing are done."""
+_TRANSFORM, _MEASURE, _FINISH, _SCALE, _WRITE = 0.02, 0.6, 0.75, 0.94, 0.96
+"""Shares of the whole job after which transforms, measuring for a budget, the blocks, where the whole is learned after them, quantizing
+and measuring static activations are done."""
 _WHOLE = "whole"
 """The piece of the journal with what was learned of all blocks together."""
 
@@ -102,9 +102,10 @@ def run(
                 reports = _calibrated(job, formats, pages, say)
             else:
                 reports = _streamed(job, formats, pages, say)
+            scales = static.input_scales(job, formats, pages, say.stage(_SCALE, _WRITE))
             say(_WRITE, "writing the checkpoint")
             if not job.out.exists() or overwrite:
-                output.write(job, formats, expected, pages, mark, overwrite)
+                output.write(job, formats, expected, scales, pages, mark, overwrite)
         except journal.Unwritable:
             raise
         except AnybitError:
@@ -178,7 +179,7 @@ def _measure(job: Job, pages: Journal, say: _Scaled) -> np.ndarray:
 
 def _streamed(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scaled) -> dict[str, Mapping[str, Any]]:
     """Matrix by matrix from the file, one on each thread; nothing else is in memory."""
-    say = say.stage(_TRANSFORM if job.recipe.uniform else _MEASURE, _WRITE)
+    say = say.stage(_TRANSFORM if job.recipe.uniform else _MEASURE, _SCALE)
     quantizer = Quantizer(job.recipe.method, job.recipe.options)
     todo = [item for item in job.items if formats[item.name] != KEEP]
     waiting = [item for item in todo if not pages.has_weight(item.name)]
@@ -203,8 +204,8 @@ def _calibrated(job: Job, formats: Mapping[str, str], pages: Journal, say: _Scal
     assert job.windows is not None, "the method needs calibration"
     quantizer = Quantizer(job.recipe.method, job.recipe.options)
     whole = quantizer.method.finish
-    after = say.stage(_FINISH, _WRITE)
-    say = say.stage(_TRANSFORM if job.recipe.uniform else _MEASURE, _WRITE if whole is None else _FINISH)
+    after = say.stage(_FINISH, _SCALE)
+    say = say.stage(_TRANSFORM if job.recipe.uniform else _MEASURE, _SCALE if whole is None else _FINISH)
     plan = job.model.plan
     replaced: dict[str, Weight] = {}
     held = Held(Overlay(job.model.weights, replaced))

@@ -33,14 +33,15 @@ class Preflight:
     counts it; for a budget the upper limit. memory: the peak of this process, and seconds, are estimates.
     disk_needed: free space the job must find at the output, half of it only until it ends. finished: pieces an
     interrupted run of this job has done already. choices: formats a budget chooses among; empty for a uniform
-    recipe. calibration: the text used, None where none is needed. notes: sentences a person should read before
-    saying yes.
+    recipe. activations: their static format, None where there is none. calibration: the text used, None where none is
+    needed. notes: sentences a person should read before saying yes.
     """
 
     model: Path
     out: Path
     method: str
     transforms: tuple[str, ...]
+    activations: str | None
     tensors: tuple[TensorPlan, ...]
     choices: tuple[str, ...]
     parameters: int
@@ -77,6 +78,7 @@ def preflight(model_path: Path | str, recipe: Recipe, out: Path | str, *, overwr
         out=job.out,
         method=recipe.method,
         transforms=tuple(step.name for step in recipe.steps),
+        activations=None if recipe.static is None else recipe.activations,
         tensors=tuple(plans),
         choices=() if recipe.uniform else recipe.choices,
         parameters=job.accounting.parameters,

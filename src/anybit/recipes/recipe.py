@@ -16,7 +16,10 @@ from anybit.errors import FormatError, RecipeError
 from anybit.formats import TensorFormat
 from anybit.formats.codebook import Codebook
 from anybit.formats.integer import Int
+from anybit.ops import StaticFormat
+from anybit.ops.static import activations
 from anybit.quantize import table
+from anybit.quantize.magnitudes import StaticRule
 from anybit.transforms import table as transforms
 
 KEEP = "keep"
@@ -125,7 +128,9 @@ class Recipe(_Strict):
     none.  method, options: the quantizer and its options (`quantize.table`).  embeddings, lm_head: their format in a
     uniform recipe (int8/row where None); with a budget, a format here fixes them instead of letting the budget decide.
     cost: what an allocation measures its candidates with; "rtn" is much quicker for large models. None: the method
-    itself. activations, kv: hints a runtime reads from the checkpoint (formats of activations and of the KV cache).
+    itself. activations: a static format such as int8/static gives every quantized matrix a scale of its inputs, measured on the
+    calibration text and kept beside the weight, by which the checkpoint is run; other formats, and kv (of the KV cache), are hints on how.
+    activation_rule: how such a scale is found (`quantize.magnitudes`).
     tried: what `--method auto` compared, for the record.
     """
 
@@ -141,6 +146,7 @@ class Recipe(_Strict):
     embeddings: str | None = None
     lm_head: str | None = None
     activations: str | None = None
+    activation_rule: StaticRule = "absmax"
     kv: str | None = None
     tried: tuple[Tried, ...] = ()
 
@@ -149,7 +155,12 @@ class Recipe(_Strict):
     def _known(cls, spec: str | None) -> str | None:
         return None if spec is None else check_spec(spec)
 
-    @field_validator("activations", "kv")
+    @field_validator("activations")
+    @classmethod
+    def _known_activations(cls, spec: str | None) -> str | None:
+        return None if spec is None else str(activations(spec))
+
+    @field_validator("kv")
     @classmethod
     def _known_hint(cls, spec: str | None) -> str | None:
         return None if spec is None else str(TensorFormat.parse(spec))
@@ -192,7 +203,22 @@ class Recipe(_Strict):
                 f"bits must be between {SMALLEST_BITS:g} and {LARGEST_BITS:g} a weight, got {self.bits:g}"
             )
         table.get(self.method).parse(self.options)
+        if self.static is not None and any(step.name == "residual" for step in self.steps):
+            raise RecipeError(
+                f"activations {self.activations} leave no residual that the transform residual could add; take a format of few bits "
+                "with dynamic scales, or other transforms"
+            )
+        if self.static is None and self.activation_rule != "absmax":
+            raise RecipeError(
+                f"activation_rule {self.activation_rule} is for static activations; write activations: int8/static, or leave it out"
+            )
         return self
+
+    @property
+    def static(self) -> StaticFormat | None:
+        """The format of static activations; None for dynamic or exact ones."""
+        fmt = None if self.activations is None else activations(self.activations)
+        return fmt if isinstance(fmt, StaticFormat) else None
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -117,7 +117,8 @@ def _applied(job: Job, name: str, options: Any, found: Numbers) -> Job:
     changed = replace(model, weights=rewrite.store(), plan=online.insert(model.plan, left))
     changed.weights.copies |= online.copies(left)
     now = tuple(items.quantizable(changed))
-    return replace(job, model=changed, items=now, accounting=items.account(changed, now), online=(*job.online, *left))
+    accounting = items.account(changed, now, job.recipe.static is not None)
+    return replace(job, model=changed, items=now, accounting=accounting, online=(*job.online, *left))
 
 
 def _hadamard(model: Model, rewrite: Rewrite, options: hadamard.Options) -> list[Online]:

@@ -8,7 +8,6 @@ thread: a product of 2048 x 2048 with 16 outlier channels, fixed or found in eve
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -17,18 +16,14 @@ import torch
 from torch import Tensor
 
 from anybit.formats import TensorFormat
-from anybit.models import TorchExecutor
-from anybit.models.evaluation import Remembering
-from anybit.models.plan import WeightRef
 from anybit.ops import keep_columns, matmul, prepack
 from anybit.quantize import llm_int8
 from anybit.reproduce.clock import medians, one_thread
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import Subject
-from anybit.tensors import QTensor
 from anybit.transforms.split import Options, outlier_columns
 
-ROW = "int8/row"
+ROW, STATIC = "int8/row", "int8/static"
 EIGHT = TensorFormat.parse(ROW)
 OUTLIERS, LARGER, THRESHOLD = 16, 50.0, 6.0
 """Of the timed product: outlier channels, how much larger they are, and the magnitude from which a batch finds them."""
@@ -60,7 +55,9 @@ def run(context: Context, quick: bool) -> Mapping[str, Any]:
         if label == "outliers":
             ways = ("tensor", "smoothquant", "smooth_everywhere")
             context.progress(f"{name} with scales found beforehand", 0, 1)
-            figures["fixed"] = {key: _fixed(context, subject, ROWS[key][0]) for key in ways}
+            figures["fixed"] = {
+                key: subject.tried({**ROWS[key][0], "activations": STATIC}, context.work, STATIC) for key in ways
+            }
     figures["tensor_to_ours"] = figures["outliers"]["tensor"]["kl"] / figures["outliers"]["llm_int8"]["kl"]
     figures["row_to_ours"] = figures["outliers"]["row"]["kl"] / figures["outliers"]["llm_int8"]["kl"]
     speeds = {f"rows{rows}": _speed(context, rows, 2048, 15 if quick else 31) for rows in (32, 128)}
@@ -69,30 +66,6 @@ def run(context: Context, quick: bool) -> Mapping[str, Any]:
         **figures,
         "speed": {**speeds, **{key: pick(at[key] for at in speeds.values()) for key, pick in worst.items()}},
     }
-
-
-def _fixed(context: Context, subject: Subject, recipe: Mapping[str, Any]) -> dict[str, float]:
-    """The score with one scale for all inputs of a linear step, the largest magnitude on calibration text; what is larger is clipped."""
-    made = subject.quantized(recipe, context.work)
-    largest: dict[str, Tensor] = {}
-
-    def watch(ref: WeightRef, x: Tensor) -> None:
-        if isinstance(made.weights.resolve(ref), QTensor):
-            largest[ref.site] = torch.maximum(largest.get(ref.site, x.new_zeros(())), x.abs().amax())
-
-    def rounded(site: str, x: Tensor, w: Tensor) -> Tensor:
-        if site in largest:
-            scale = largest[site] / 127
-            x = (x / scale).round().clamp(-127, 127) * scale
-        return x @ w.T
-
-    executor = TorchExecutor(made.plan, made.weights, on_linear=watch)
-    for window in subject.calibration_windows():
-        executor.reset()
-        executor.forward(window)
-    found = subject.judged(Remembering(TorchExecutor(made.plan, made.weights, multiply=rounded)))
-    shutil.rmtree(made.path)
-    return found
 
 
 class Timed:

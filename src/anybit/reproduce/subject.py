@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from anybit import models, recipes
-from anybit.formats import TensorFormat
 from anybit.models import Model, TorchExecutor
 from anybit.models.evaluation import Executor, Remembering, cut, divergence, perplexity
 from anybit.models.plan import Plan
 from anybit.models.weights import Weights
+from anybit.ops.static import activations
 from anybit.recipes import calibration, journal
 from anybit.recipes.recipe import Calibration
 from anybit.reproduce.experiment import Context
@@ -74,7 +74,7 @@ class Subject:
 
     def score(self, plan: Plan, weights: Weights, act: str | None = None) -> dict[str, float]:
         """As `judged`, of a model that the torch executor runs."""
-        return self.judged(Remembering(TorchExecutor(plan, weights, act=TensorFormat.parse(act) if act else None)))
+        return self.judged(Remembering(TorchExecutor(plan, weights, act=activations(act) if act else None)))
 
     def judged(self, executor: Executor) -> dict[str, float]:
         """perplexity, kl (nats a token, to the unquantized model) and its stderr, agreement (share of equal first choices)."""

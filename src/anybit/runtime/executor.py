@@ -13,9 +13,13 @@ from torch import Tensor
 from anybit import ops
 from anybit.errors import AnybitError, UnsupportedModelError
 from anybit.formats import TensorFormat
+from anybit.models import static
 from anybit.models.interpreter import block_affine, rotation
 from anybit.models.online import unsorted
 from anybit.models.plan import Op, Plan, Value, WeightRef
+from anybit.models.weights import INPUT_SCALE
+from anybit.ops import StaticFormat
+from anybit.ops.static import activations
 from anybit.runtime import native
 from anybit.runtime.apart import joined
 from anybit.runtime.sampling import Sampling
@@ -27,6 +31,7 @@ CacheKind = Literal["fp32", "fp16", "int8"]
 Progress = Callable[[int, int, str], None]
 """Called with (weights packed so far, weights in all, name of the one just packed)."""
 
+AUTO = "auto"
 DEFAULT_ACTIVATION = "int8/g128"
 _MOST_THREADS = 1024
 _WORTH_SHARING = 4 << 20
@@ -43,24 +48,30 @@ def _vector(w: Tensor | QTensor) -> NDArray[np.float32]:
     return np.ascontiguousarray(dense.to(torch.float32).numpy().reshape(-1))
 
 
-def _activation(act: str | TensorFormat | None) -> tuple[bool, int]:
-    """(quantized to int8?, k's that share a scale; 0 = the row)."""
+def _activation(act: str | TensorFormat | StaticFormat | None) -> tuple[bool, int, StaticFormat | None]:
+    """(quantized to int8?, k's that share a scale; 0 = the row, the format of static ones)."""
     if act is None:
-        return False, 0
-    fmt = TensorFormat.parse(act) if isinstance(act, str) else act
+        return False, 0, None
+    fmt = activations(act) if isinstance(act, str) else act
+    if isinstance(fmt, StaticFormat):
+        if str(fmt) != "int8/static":
+            raise AnybitError(f"the native executor takes int8/static; run {fmt} on the torch executor")
+        return True, 0, fmt
     rows, cols = fmt.block
     if str(fmt).split("/")[0] != "int8" or fmt.zero is not None or rows != 1 or cols % 32 != 0:
         raise AnybitError(
-            f"activations can be exact (None), 'int8/row' or 'int8/gN' with N a multiple of 32; got {str(fmt)!r}"
+            "activations can be exact (None), 'int8/row', 'int8/gN' with N a multiple of 32 or, where the checkpoint has scales, "
+            f"'int8/static'; got {str(fmt)!r}"
         )
-    return True, cols
+    return True, cols, None
 
 
 class NativeExecutor:
     """The C++ executor of a plan; the interface is that of `models.executor.TorchExecutor`.
 
-    act: how inputs of quantized linear layers are rounded at run time: int8 a group of 128 (the default), int8 a row, or None
-    for exact float32 compute.  Dense weights always meet exact activations.
+    act: how inputs of quantized linear layers are rounded at run time: int8 a group of 128, int8 a row, int8/static with the scales of
+    the plan, or None for exact float32 compute; "auto" is static where the plan has scales, else a group of 128.  Dense weights
+    always meet exact activations.
     kv: what the KV cache holds; int8 has one scale a token and head.
     threads: a number makes a pool of that many; None shares anybit's own pool ($ANYBIT_THREADS or all cores), but takes one thread
     where the packed weights are below 4 MiB: meeting at barriers would cost more than the second thread saves.
@@ -74,7 +85,7 @@ class NativeExecutor:
         self,
         plan: Plan,
         weights: Weights,
-        act: str | TensorFormat | None = DEFAULT_ACTIVATION,
+        act: str | TensorFormat | StaticFormat | None = AUTO,
         kv: CacheKind = "fp16",
         threads: int | None = None,
         progress: Progress | None = None,
@@ -90,7 +101,11 @@ class NativeExecutor:
         if levels not in ops.LEVELS:
             raise AnybitError(f"levels of codebooks are {' or '.join(ops.LEVELS)}; got {levels!r}")
         self._levels: ops.Levels = levels
-        int8, group = _activation(act)
+        if act == AUTO:
+            act = static.format_of(plan) or DEFAULT_ACTIVATION
+        int8, group, self._static = _activation(act)
+        if self._static is not None:
+            static.check(plan, self._static)
         plan = unsorted(plan)
         self.plan = plan
         names = list(plan.buffers)
@@ -122,13 +137,17 @@ class NativeExecutor:
             return self._moving(op)
         if op.kind == "block_affine":
             return self._dense(op, weights)
-        attrs: dict[str, Value] = dict(op.attrs)
+        attrs: dict[str, Value] = {
+            key: value for key, value in op.attrs.items() if key not in (static.ACT, INPUT_SCALE)
+        }
         matrix: ops.Packed | None = None
         vector: NDArray[np.float32] | None = None
         if op.kind in ("embedding", "linear"):
             matrix = self._pack(op.weights[0], weights, progress)
             if op.kind == "linear":
                 attrs["exact"] = int(not matrix.integer)
+                if self._static is not None and matrix.integer:
+                    attrs[INPUT_SCALE] = static.of(op, self._static).scale
         if op.kind == "rms_norm" or len(op.weights) > 1:
             vector = _vector(weights.resolve(op.weights[-1]))
             self._report(op.weights[-1], progress)

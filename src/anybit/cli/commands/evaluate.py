@@ -28,7 +28,7 @@ def evaluate(
     ] = None,
     threads: engines.ThreadsOption = None,
     executor: engines.EngineOption = "native",
-    act: engines.ActOption = engines.DEFAULT_ACTIVATION,
+    act: engines.ModelActOption = engines.AUTO,
     levels: engines.LevelsOption = "exact",
     kv: engines.CacheOption = None,
     json: engines.JsonOption = False,
@@ -36,8 +36,6 @@ def evaluate(
     """Perplexity of a model on a text."""
     cache = engines.cache(executor, kv)
     engines.check(executor, act, cache, threads, levels)
-    if executor == "transformers":
-        act = "none"
     positive(tokens, "--tokens")
     folder = model_folder(model)
     source = text or default_text(folder)
@@ -53,6 +51,7 @@ def evaluate(
         if executor == "transformers":
             raise AnybitError("--at-bits is for the native and the torch executor; transformers reads the whole file")
         loaded = slices.at_bits(loaded, at_bits)
+    act = engines.settled(loaded, executor, act)
     cut = scoring.windows(loaded, content, window, tokens)
     with console.progress("loading") as job:
         runner = engines.build(loaded, executor, act, cache, threads, job, levels)

@@ -33,7 +33,7 @@ def generate(
     seed: Annotated[int, typer.Option("--seed", help="The same seed writes the same text.")] = 0,
     threads: engines.ThreadsOption = None,
     executor: engines.EngineOption = "native",
-    act: engines.ActOption = engines.DEFAULT_ACTIVATION,
+    act: engines.ModelActOption = engines.AUTO,
     levels: engines.LevelsOption = "exact",
     kv: engines.CacheOption = None,
     json: engines.JsonOption = False,

@@ -79,6 +79,14 @@ def quantize(
             "--embeddings", help="Format of embedding and output matrix; int8/row or the budget's by default."
         ),
     ] = None,
+    activations: Annotated[
+        str | None,
+        typer.Option(
+            "--activations",
+            help="int8/static keeps a scale of each layer's inputs, measured on the calibration text, by which the model is then run; "
+            "left out, scales are found while it runs.",
+        ),
+    ] = None,
     recipe: Annotated[
         Path | None, typer.Option("--recipe", help="A recipe file (YAML or JSON) instead of these options.")
     ] = None,
@@ -104,6 +112,7 @@ def quantize(
             "--bits": bits,
             "--size": size,
             "--embeddings": embeddings,
+            "--activations": activations,
             "--recipe": recipe,
             "--calibration": calibration,
         }
@@ -118,7 +127,9 @@ def quantize(
     folder = model_folder(model) if size is not None else None
     bits = bits if size is None or folder is None else bits_of(folder, size, bits, weights, recipe)
     named = None if method == AUTO else method
-    wanted = to_recipe(recipe, weights, bits, named, embeddings, calibration, samples, length, scale_rule, transforms)
+    wanted = to_recipe(
+        recipe, weights, bits, named, embeddings, calibration, samples, length, scale_rule, transforms, activations
+    )
     folder = folder or model_folder(model)
     from anybit import recipes
 
@@ -201,6 +212,7 @@ def announce(console: Console, plan: Preflight) -> None:
         console.say(f"the budget chooses among {', '.join(plan.choices)}")
     limit = "at most " if plan.choices else ""
     text = f"{plan.calibration}, {plan.calibration_tokens:,} tokens" if plan.calibration else "not needed"
+    static = [["activations", f"{plan.activations}, scales from the calibration text"]] if plan.activations else []
     console.table(
         ["", ""],
         [
@@ -208,6 +220,7 @@ def announce(console: Console, plan: Preflight) -> None:
             ["size", f"{numbers.size(plan.source_bytes)} → {limit}{numbers.size(plan.predicted_bytes)}"],
             ["bits a weight", f"{limit}{plan.bits_per_weight:.3f}, everything stored counted"],
             ["transforms", ", ".join(plan.transforms) or "none"],
+            *static,
             ["calibration", text],
             ["memory", f"about {numbers.size(plan.memory)}"],
             ["time", f"about {numbers.seconds(plan.seconds)}"],
@@ -226,6 +239,7 @@ def planned(plan: Preflight) -> dict[str, Any]:
         "out": str(plan.out),
         "method": plan.method,
         "transforms": list(plan.transforms),
+        "activations": plan.activations,
         "tensors": [
             {"name": t.name, "shape": list(t.shape), "role": t.role, "format": t.format, "bytes": t.bytes}
             for t in plan.tensors
