@@ -23,7 +23,6 @@ namespace {
 constexpr const char* kName = "avx2";
 constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 4, kMostFused = 8;  // 8 of 16 registers are accumulators
-constexpr int kRowLines = 0;  // vectors of weights in registers while one row of x is multiplied
 constexpr int kTileRows = 4, kShortRows = 4, kTilePanels = 1;
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
 constexpr int kExactRows = 6;

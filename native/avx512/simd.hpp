@@ -27,7 +27,6 @@ namespace {
 constexpr const char* kName = "avx512";
 constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 8, kMostFused = 8;
-constexpr int kRowLines = 16;  // vectors of weights in registers while one row of x is multiplied
 constexpr int kTileRows = 4, kTilePanels = 3;  // 12 sums of integers and 12 of blocks in registers: 7 loads for 12 instructions
 constexpr int kShortRows = 8;                   // of integers of 16 bits: 24 sums
 constexpr int64_t kMostRows = 256, kPassBytes = 512 << 10;  // of x a pass over the weights: half of an L2

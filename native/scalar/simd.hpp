@@ -20,7 +20,6 @@ namespace {
 constexpr const char* kName = "scalar";
 constexpr int kPrefetch = 0;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 2, kMostFused = 4;  // rows of x that share one unpacking, and up to which rows are unpacked for again
-constexpr int kRowLines = 0;  // vectors of weights in registers while one row of x is multiplied
 constexpr int kTileRows = 2, kShortRows = 2, kTilePanels = 1;  // rows and panels of the micro-kernel over unpacked weights
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // rows, and bytes of x, a pass over the weights
 constexpr int kExactRows = 2;

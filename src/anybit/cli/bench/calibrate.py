@@ -53,8 +53,8 @@ CHECK_FORMATS = (
 )  # fmt: skip
 FIT = tuple((m, 2560, 3072) for m in (1, 3, 8, 20, 100))
 FIT_FORMATS = (
-    ("int2/g64", "int8/g128"), ("int4/g128", "int8/g128"), ("int8/row", "int8/row"), ("nf4/g64", None), ("bf16", None),
-    ("int4/g128", "bf16"),
+    ("int2/g64", "int8/g128"), ("int4/g128", "int8/g128"), ("nf4/g64", "int8/g128"), ("int8/row", "int8/row"),
+    ("nf4/g64", None), ("bf16", None), ("int4/g128", "bf16"),
 )  # fmt: skip
 """What overlap is fitted to, with weights from memory."""
 OVERLAPS = (0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 8.0)
