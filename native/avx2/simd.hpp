@@ -23,6 +23,7 @@ namespace {
 constexpr const char* kName = "avx2";
 constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 4, kMostFused = 8;  // 8 of 16 registers are accumulators
+constexpr int kCountSide = 2;  // rows of bits that are counted against as many
 constexpr int kTileRows = 4, kShortRows = 4, kTilePanels = 1;
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
 constexpr int kExactRows = 6;
@@ -53,6 +54,7 @@ ANYBIT_INLINE void store(uint8_t* p, B b) {
 }
 ANYBIT_INLINE B held(B b) { return b; }
 ANYBIT_INLINE B splat_b(uint8_t x) { ANYBIT_BOTH(B, _mm256_set1_epi8(static_cast<char>(x))) }
+ANYBIT_INLINE B xor_b(B a, B b) { ANYBIT_BOTH(B, _mm256_xor_si256(a.v[h], b.v[h])) }
 ANYBIT_INLINE B and_b(B a, B b) { ANYBIT_BOTH(B, _mm256_and_si256(a.v[h], b.v[h])) }
 ANYBIT_INLINE B or_b(B a, B b) { ANYBIT_BOTH(B, _mm256_or_si256(a.v[h], b.v[h])) }
 template <int N> ANYBIT_INLINE B shr_b(B a) { ANYBIT_BOTH(B, _mm256_srli_epi16(a.v[h], N)) }

@@ -27,6 +27,7 @@ namespace {
 constexpr const char* kName = "avx512";
 constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 8, kMostFused = 8;
+constexpr int kCountSide = 4;  // rows of bits that are counted against as many: 16 counts and 8 lines in registers
 constexpr int kTileRows = 4, kTilePanels = 3;  // 12 sums of integers and 12 of blocks in registers: 7 loads for 12 instructions
 constexpr int kShortRows = 8;                   // of integers of 16 bits: 24 sums
 constexpr int64_t kMostRows = 256, kPassBytes = 512 << 10;  // of x a pass over the weights: half of an L2
@@ -49,6 +50,7 @@ ANYBIT_INLINE B held(B b) {
   return b;
 }
 ANYBIT_INLINE B splat_b(uint8_t x) { return {_mm512_set1_epi8(static_cast<char>(x))}; }
+ANYBIT_INLINE B xor_b(B a, B b) { return {_mm512_xor_si512(a.v, b.v)}; }
 ANYBIT_INLINE B and_b(B a, B b) { return {_mm512_and_si512(a.v, b.v)}; }
 ANYBIT_INLINE B or_b(B a, B b) { return {_mm512_or_si512(a.v, b.v)}; }
 template <int N> ANYBIT_INLINE B shr_b(B a) { return {_mm512_srli_epi16(a.v, N)}; }

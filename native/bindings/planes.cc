@@ -11,6 +11,7 @@
 
 #include "bindings/module.hpp"
 #include "bindings/product.hpp"
+#include "generic/dispatch.hpp"
 #include "generic/planes.hpp"
 
 namespace nb = nanobind;
@@ -76,6 +77,31 @@ std::vector<double> time_planes(const std::vector<PlaneWeightPtr>& weights, In<f
   return seconds;
 }
 
+// Bits that pairs of rows have in common, or not: a [A, G, words], b [B, G, words] and out [G, A, B].
+void count_pairs(In<uint64_t, 3> a, In<uint64_t, 3> b, bool exclusive, Out<int32_t, 3> out) {
+  const size_t groups = a.shape(1), words = a.shape(2);
+  require(b.shape(1) == groups && b.shape(2) == words, "both sides have the same words in the same groups");
+  require(words % 8 == 0, "a group of a row is whole lines of 512 bits; got ", words, " words");
+  require(words < size_t{1} << 25, "counts are numbers of 32 bits; got ", words, " words");
+  require(out.shape(0) == groups && out.shape(1) == a.shape(0) && out.shape(2) == b.shape(0), "the output has the wrong shape");
+  const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 64 == 0; };
+  require(aligned(a.data()) && aligned(b.data()), "rows of bits are aligned to 64 bytes");
+  if (out.size() == 0) return;
+  nb::gil_scoped_release release;
+  const auto rows = [&](const auto& side, size_t group) {
+    return BitRows{reinterpret_cast<const uint8_t*>(side.data() + group * words), static_cast<int64_t>(side.shape(0)),
+                   static_cast<int64_t>(8 * groups * words)};
+  };
+  default_pool()->run([&](Team& team) {
+    for (size_t group = 0; group < groups; ++group) {
+      const BitRows left = rows(a, group), right = rows(b, group);
+      const Share some = share(team, right.rows, 4);
+      kernels().count_pairs(left, right, some.begin, some.end, static_cast<int64_t>(words / 8), exclusive,
+                            out.data() + static_cast<int64_t>(group) * left.rows * right.rows, right.rows);
+    }
+  });
+}
+
 }  // namespace
 
 void bind_planes(nb::module_& m) {
@@ -90,5 +116,6 @@ void bind_planes(nb::module_& m) {
   m.def("planes", planes_of, nb::arg("weight"), nb::arg("order"));
   m.def("plane_matmul", multiply, nb::arg("weights"), nb::arg("x"), nb::arg("act_group"), nb::arg("act_bits"), nb::arg("outs"),
         nb::arg("bias").none());
+  m.def("count_pairs", count_pairs, nb::arg("a"), nb::arg("b"), nb::arg("exclusive"), nb::arg("out"));
   m.def("time_planes", time_planes, nb::arg("weights"), nb::arg("x"), nb::arg("act_group"), nb::arg("act_bits"), nb::arg("rounds"));
 }

@@ -87,6 +87,13 @@ struct RowRounding {
 // Computes panels [first, last).
 using PanelFn = void (*)(const Problem&, int64_t first, int64_t last);
 
+// Rows of bits, `apart` bytes from one to the next, aligned to 64.
+struct BitRows {
+  const uint8_t* data;
+  int64_t rows, apart;
+  const uint8_t* of(int64_t row) const { return data + row * apart; }
+};
+
 struct Kernels {
   const char* name;
   PanelFn int8_integer[9];        // [bits], 1..8
@@ -102,6 +109,8 @@ struct Kernels {
   PanelFn bf16_bf16;
   void (*to_bf16)(const float* x, int64_t slots, uint16_t* halves);  // of numbers that are bf16; every four as 0, 2, 1, 3
   PanelFn bit_serial, look_up;  // weights in planes (planes.hpp)
+  // out[i][j] = bits set in a_i & b_j (exclusive: ^), for rows [first, last) of b; `lines` of 64 bytes of each row
+  void (*count_pairs)(const BitRows& a, const BitRows& b, int64_t first, int64_t last, int64_t lines, bool exclusive, int32_t* out, int64_t ldo);
   PanelFn exact_int16, int16;
   // one row of x: codes (zeros beyond k up to slots), one scale a group, running sums
   void (*quantize_row)(const float* x, int64_t slots, const RowRounding&, int8_t* codes, float* scales, int32_t* sums, int64_t lds);

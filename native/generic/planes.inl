@@ -144,3 +144,62 @@ void look_up(const Problem& p, int64_t first, int64_t last) {
     for (; row < p.m; ++row) look_up_rows<1>(p, panel, row);
   }
 }
+
+// out[i][j] = bits set in a_i & b_j, or in a_i ^ b_j, of TA rows and TB: `lines` lines of 64 bytes each.
+template <bool Exclusive, int TA, int TB>
+ANYBIT_INLINE void count_tile(const BitRows& a, int64_t i, const BitRows& b, int64_t j, int64_t lines, int32_t* out, int64_t ldo) {
+  const B ones = splat_b(1);
+  I sums[TA * TB];
+#pragma GCC unroll 16
+  for (int t = 0; t < TA * TB; ++t) sums[t] = zero_i();
+  for (int64_t from = 0; from < lines; from += kCountedTiles) {
+    const int64_t to = from + kCountedTiles < lines ? from + kCountedTiles : lines;
+    B counts[TA * TB];
+#pragma GCC unroll 16
+    for (int t = 0; t < TA * TB; ++t) counts[t] = splat_b(0);
+    for (int64_t line = from; line < to; ++line) {
+      B left[TA];
+#pragma GCC unroll 4
+      for (int t = 0; t < TA; ++t) left[t] = held(load(a.of(i + t) + 64 * line));
+#pragma GCC unroll 4
+      for (int u = 0; u < TB; ++u) {
+        const uint8_t* at = b.of(j + u) + 64 * line;
+        if (i == 0) prefetch(at + TB * b.apart);  // the rows that come next
+        const B right = held(load(at));
+#pragma GCC unroll 4
+        for (int t = 0; t < TA; ++t) {
+          B& count = counts[t * TB + u];
+          count = add_b(count, count_b(Exclusive ? xor_b(left[t], right) : and_b(left[t], right)));
+        }
+      }
+    }
+#pragma GCC unroll 16
+    for (int t = 0; t < TA * TB; ++t) {
+      Acc<255> sum;
+      sum.start(splat_i(4 * kByteOffset));
+      sum.add(counts[t], ones);
+      sum.flush();
+      sums[t] = add_i(sums[t], sum.result());
+    }
+  }
+#pragma GCC unroll 16
+  for (int t = 0; t < TA * TB; ++t) out[(i + t / TB) * ldo + j + t % TB] = reduce_add(sums[t]);
+}
+
+template <bool Exclusive> void count_rows(const BitRows& a, const BitRows& b, int64_t first, int64_t last, int64_t lines, int32_t* out, int64_t ldo) {
+  constexpr int kSide = kCountSide;
+  int64_t j = first;
+  for (; j + kSide <= last; j += kSide) {
+    int64_t i = 0;
+    for (; i + kSide <= a.rows; i += kSide) count_tile<Exclusive, kSide, kSide>(a, i, b, j, lines, out, ldo);
+    for (; i < a.rows; ++i) count_tile<Exclusive, 1, kSide>(a, i, b, j, lines, out, ldo);
+  }
+  for (; j < last; ++j) {
+    for (int64_t i = 0; i < a.rows; ++i) count_tile<Exclusive, 1, 1>(a, i, b, j, lines, out, ldo);
+  }
+}
+
+void count_pairs(const BitRows& a, const BitRows& b, int64_t first, int64_t last, int64_t lines, bool exclusive, int32_t* out, int64_t ldo) {
+  if (exclusive) count_rows<true>(a, b, first, last, lines, out, ldo);
+  else count_rows<false>(a, b, first, last, lines, out, ldo);
+}

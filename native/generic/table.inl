@@ -158,6 +158,7 @@ constexpr Kernels kTable = with_int8<Int8>({
     nullptr,
     bit_serial,
     look_up,
+    count_pairs,
     exact_panels<Int16Numbers>,
     int16_panels,
     quantize_row,

@@ -19,6 +19,7 @@ namespace {
 constexpr const char* kName = "neon";
 constexpr int kPrefetch = 1024;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 4, kMostFused = 8;  // 16 of 32 registers are accumulators
+constexpr int kCountSide = 1;  // rows of bits that are counted against as many
 constexpr int kTileRows = 4, kShortRows = 4, kTilePanels = 1;
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
 constexpr int kExactRows = 4;
@@ -37,6 +38,7 @@ ANYBIT_INLINE B load(const uint8_t* p) { ANYBIT_FOUR(B, vld1q_u8(p + 16 * h)) }
 ANYBIT_INLINE void store(uint8_t* p, B b) { for (int h = 0; h < 4; ++h) vst1q_u8(p + 16 * h, b.v[h]); }
 ANYBIT_INLINE B held(B b) { return b; }
 ANYBIT_INLINE B splat_b(uint8_t x) { ANYBIT_FOUR(B, (void(h), vdupq_n_u8(x))) }
+ANYBIT_INLINE B xor_b(B a, B b) { ANYBIT_FOUR(B, veorq_u8(a.v[h], b.v[h])) }
 ANYBIT_INLINE B and_b(B a, B b) { ANYBIT_FOUR(B, vandq_u8(a.v[h], b.v[h])) }
 ANYBIT_INLINE B or_b(B a, B b) { ANYBIT_FOUR(B, vorrq_u8(a.v[h], b.v[h])) }
 template <int N> ANYBIT_INLINE B shr_b(B a) { ANYBIT_FOUR(B, vshrq_n_u8(a.v[h], N)) }

@@ -20,6 +20,7 @@ namespace {
 constexpr const char* kName = "scalar";
 constexpr int kPrefetch = 0;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 2, kMostFused = 4;  // rows of x that share one unpacking, and up to which rows are unpacked for again
+constexpr int kCountSide = 1;  // rows of bits that are counted against as many
 constexpr int kTileRows = 2, kShortRows = 2, kTilePanels = 1;  // rows and panels of the micro-kernel over unpacked weights
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // rows, and bytes of x, a pass over the weights
 constexpr int kExactRows = 2;
@@ -46,6 +47,7 @@ ANYBIT_INLINE B load(const uint8_t* p) { B b; std::memcpy(b.v, p, 64); return b;
 ANYBIT_INLINE void store(uint8_t* p, B b) { std::memcpy(p, b.v, 64); }
 ANYBIT_INLINE B held(B b) { return b; }
 ANYBIT_INLINE B splat_b(uint8_t x) { return lanes64([&](int) { return x; }); }
+ANYBIT_INLINE B xor_b(B a, B b) { return lanes64([&](int i) { return a.v[i] ^ b.v[i]; }); }
 ANYBIT_INLINE B and_b(B a, B b) { return lanes64([&](int i) { return a.v[i] & b.v[i]; }); }
 ANYBIT_INLINE B or_b(B a, B b) { return lanes64([&](int i) { return a.v[i] | b.v[i]; }); }
 // shifts may move bits in from a neighbouring byte; callers mask

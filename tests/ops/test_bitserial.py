@@ -16,6 +16,7 @@ from anybit.ops.bitserial import (
     bitserial_linear,
     bitserial_matmul,
     grouped_product,
+    pair_counts,
     plane_products,
     reason,
     sums,
@@ -156,3 +157,20 @@ def test_the_entry_for_dispatch() -> None:
         Problem(2, 8, 64, "int2/row", 128, "int2/row", True, True, 0, False),
     ):
         assert BITSERIAL.accepts(bad)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_compiled_counts_are_those_of_numpy(isa: str, exclusive: bool) -> None:
+    """Odd numbers of rows on both sides, groups of one line, and rows so long that counts in bytes are emptied on the way."""
+    rng = np.random.default_rng(5)
+    for planes, rows, columns, groups, words in (
+        (1, 1, 1, 1, 8),
+        (2, 5, 7, 3, 8),
+        (1, 4, 19, 2, 16),
+        (1, 3, 6, 1, 8 * 67),
+    ):
+        a = rng.integers(0, 2**64, (planes, rows, groups, words), np.uint64)
+        b = rng.integers(0, 2**64, (3 - planes, columns, groups, words), np.uint64)
+        a[:, 0] = b[:, 0] = 2**64 - 1
+        found = pair_counts(a, b, exclusive)
+        assert np.array_equal(found, pair_counts(a, b, exclusive, compiled=False))

@@ -8,8 +8,9 @@ Of rows of digits x and w (bits 0 and 1, or signs -1 and 1), stored as bits, ove
 
     sum over columns of X W = sum over planes i, j of weight_i weight_j sum x_i w_j, and the offsets times sums of rows
 
-so n x m planes cost n m such products whatever the rule of signs, and every one is exact. This is the readable reference in numpy, one
-row of x at a time; `ops.prepack(w, "bits")` is the compiled one for integers with signed activations, tested against it.
+so n x m planes cost n m such products whatever the rule of signs, and every one is exact. Bits are counted by compiled code where the
+groups are whole lines of 512 columns, else in numpy, one row of x at a time (which is what the compiled code is tested against).
+`ops.prepack(w, "bits")` is a whole product of its own, for integers with signed activations of 2 bits and more.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ from torch import Tensor
 from anybit import formats
 from anybit.errors import FormatError
 from anybit.formats import TensorFormat
+from anybit.ops import native
 from anybit.ops.dispatch import Kernel, Problem, costs
 from anybit.ops.reference import integer_act
 from anybit.tensors import QTensor, quantize
 from anybit.tensors.bitplanes import BitPlanes, from_qtensor, planes_of
 
+_LINE = 8
+"""Words of 64 bits that compiled code takes at once."""
 Words = NDArray[np.uint64]
 Counts = NDArray[np.int64]
 
@@ -41,20 +45,41 @@ def plane_products(x: BitPlanes, w: BitPlanes) -> Tensor:
     """
     _check(x, w)
     a, b = _words(x), _words(w)
-    out = np.empty((x.bits, w.bits, x.groups, x.rows, w.rows), np.int64)
     signs = (x.rule == "bipolar", w.rule == "bipolar")
-    lengths = _lengths(x)
-    for i, j, m in np.ndindex(x.bits, w.bits, x.rows):
+    counts = pair_counts(a, b, exclusive=all(signs))
+    if any(signs):  # in place: many rows of one-bit products are little more than these passes
+        counts *= -2 if all(signs) else 2
         if all(signs):
-            out[i, j, :, m] = lengths[:, None] - 2 * _count(a[i, m] ^ b[j])
-            continue
-        common = _count(a[i, m] & b[j])
-        if signs[0]:
-            common = 2 * common - _count(b[j])
-        elif signs[1]:
-            common = 2 * common - _count(a[i, m])[:, None]
-        out[i, j, :, m] = common
-    return torch.from_numpy(out)
+            counts += _lengths(x)[:, None, None]
+        else:
+            counts -= _count(b)[None, :, :, None, :] if signs[0] else _count(a)[:, None, :, :, None]
+    return torch.from_numpy(counts)
+
+
+def pair_counts(a: Words, b: Words, exclusive: bool, compiled: bool = True) -> Counts:
+    """How many bits rows have in common, or (exclusive) only one of them has.
+
+    a [planes of x, rows of x, groups, words], b [planes of w, rows of w, groups, words] -> int64 [planes of x, planes of w, groups,
+    rows of x, rows of w]. compiled: in native code where it takes such groups, with the same counts.
+    """
+    (n, rows, groups, words), (m, columns) = a.shape, b.shape[:2]
+    if compiled and words % _LINE == 0 and native.load() is not None:
+        found = np.empty((groups, n * rows, m * columns), np.int32)
+        left, right = (_aligned(side.reshape(-1, groups, words)) for side in (a, b))
+        native.loaded().count_pairs(left, right, exclusive, found)
+        apart = found.reshape(groups, n, rows, m, columns).transpose(1, 3, 0, 2, 4)
+        return np.ascontiguousarray(apart, np.int64)
+    out = np.empty((n, m, groups, rows, columns), np.int64)
+    for i, j, row in np.ndindex(n, m, rows):
+        out[i, j, :, row] = _count(a[i, row] ^ b[j] if exclusive else a[i, row] & b[j])
+    return out
+
+
+def _aligned(words: Words) -> Words:
+    """The same words where a line of them does not straddle two of the cache."""
+    if words.ctypes.data % 64 == 0:
+        return words
+    return torch.from_numpy(words.view(np.int64)).clone().numpy().view(np.uint64)
 
 
 def grouped_product(x: BitPlanes, w: BitPlanes) -> Tensor:
@@ -67,8 +92,9 @@ def grouped_product(x: BitPlanes, w: BitPlanes) -> Tensor:
         if side.scale is not None and side.offset:
             raise FormatError(f"planes with scales of their own cannot have an offset as well; got {side.offset}")
     if x.scale is None and w.scale is None:
-        weight = torch.tensor(x.weights)[:, None] * torch.tensor(w.weights)
-        total = torch.einsum("ij,ijgmn->gmn", weight, products)
+        total = torch.zeros_like(products[0, 0])
+        for i, j in np.ndindex(x.bits, w.bits):
+            total.add_(products[i, j], alpha=int(x.weights[i] * w.weights[j]))
         if x.offset or w.offset:
             lengths = torch.from_numpy(_lengths(x))[:, None, None]
             inner = replace(x, offset=0), replace(w, offset=0)
@@ -81,7 +107,8 @@ def grouped_product(x: BitPlanes, w: BitPlanes) -> Tensor:
 
 def bitserial_matmul(x: BitPlanes, w: BitPlanes) -> Tensor:
     """The product of the values, [rows of x, rows of w]: exact int64; float64 where planes have scales."""
-    return grouped_product(x, w).sum(0)
+    product = grouped_product(x, w)
+    return product[0] if len(product) == 1 else product.sum(0)
 
 
 def bitserial_linear(x: Tensor, w: QTensor, act: TensorFormat, bias: Tensor | None = None) -> Tensor:
