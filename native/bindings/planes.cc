@@ -85,8 +85,8 @@ void count_pairs(In<uint64_t, 3> a, In<uint64_t, 3> b, bool exclusive, Out<int32
   require(words < size_t{1} << 25, "counts are numbers of 32 bits; got ", words, " words");
   require(out.shape(0) == groups && out.shape(1) == a.shape(0) && out.shape(2) == b.shape(0), "the output has the wrong shape");
   const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 64 == 0; };
-  require(aligned(a.data()) && aligned(b.data()), "rows of bits are aligned to 64 bytes");
   if (out.size() == 0) return;
+  require(aligned(a.data()) && aligned(b.data()), "rows of bits are aligned to 64 bytes");
   nb::gil_scoped_release release;
   const auto rows = [&](const auto& side, size_t group) {
     return BitRows{reinterpret_cast<const uint8_t*>(side.data() + group * words), static_cast<int64_t>(side.shape(0)),

@@ -83,25 +83,27 @@ bool has_amx() {
 bool has_dotprod() { return (getauxval(AT_HWCAP) & (1ul << 20)) != 0; }  // HWCAP_ASIMDDP
 #endif
 
-// Best first.
-const IsaInfo kIsas[] = {
+template <const Kernels& table> const Kernels& constant() { return table; }
+
+// Best first.  Nothing runs to make it: whoever loads this may lack any of them.
+constinit const IsaInfo kIsas[] = {
 #if ANYBIT_HAVE_AMX
-    {"amx", "amx", "AVX-512 and AMX with int8 and bf16", has_amx, &amx::matmul_kernels()},
+    {"amx", "amx", "AVX-512 and AMX with int8 and bf16", has_amx, amx::matmul_kernels},
 #endif
 #if ANYBIT_HAVE_AVX512
 #ifndef ANYBIT_SIMDE  // which lacks the instruction
     {"avx512bf16", "avx512", "what avx512 needs; chosen where products of bf16 are faster than those of float32 (AMD)", has_avx512,
-     &avx512::amd_kernels(), is_amd},
+     avx512::amd_kernels, is_amd},
 #endif
-    {"avx512", "avx512", "AVX-512 F, BW, DQ, VL, VNNI, VBMI, VBMI2, BITALG, BF16, and GFNI", has_avx512, &avx512::kMatmulKernels},
+    {"avx512", "avx512", "AVX-512 F, BW, DQ, VL, VNNI, VBMI, VBMI2, BITALG, BF16, and GFNI", has_avx512, constant<avx512::kMatmulKernels>},
 #endif
 #if ANYBIT_HAVE_AVX2
-    {"avx2", "avx2", "AVX2, FMA, F16C, BMI2", has_avx2, &avx2::kMatmulKernels},
+    {"avx2", "avx2", "AVX2, FMA, F16C, BMI2", has_avx2, constant<avx2::kMatmulKernels>},
 #endif
 #if ANYBIT_HAVE_NEON
-    {"neon", "neon", "NEON with dot products (Armv8.2)", has_dotprod, &neon::kMatmulKernels},
+    {"neon", "neon", "NEON with dot products (Armv8.2)", has_dotprod, constant<neon::kMatmulKernels>},
 #endif
-    {"scalar", "scalar", "nothing", always, &scalar::kMatmulKernels},
+    {"scalar", "scalar", "nothing", always, constant<scalar::kMatmulKernels>},
 };
 
 std::atomic<const IsaInfo*> active{nullptr};

@@ -14,7 +14,7 @@ struct IsaInfo {
   const char* vectors;       // the instruction set of everything that is not a matrix product: `name` or one that it includes
   const char* needs;         // for people
   bool (*supported)();       // by this machine and its operating system
-  const Kernels* kernels;    // null where this build lacks it (another architecture)
+  const Kernels& (*kernels)();  // called where it is supported: making a table may take its instructions
   bool (*preferred)() = nullptr;  // where it is the faster choice, if not everywhere
 };
 
@@ -22,6 +22,6 @@ std::span<const IsaInfo> isa_list();  // best first; scalar, always supported, l
 const IsaInfo& active_isa();          // detected on first use
 void set_isa(std::string_view name);  // "auto" = detect again; throws std::invalid_argument where unknown or unsupported
 
-inline const Kernels& kernels() { return *active_isa().kernels; }
+inline const Kernels& kernels() { return active_isa().kernels(); }
 
 }  // namespace anybit

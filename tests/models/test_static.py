@@ -134,6 +134,8 @@ def test_fewer_bits_keep_them(tiny_model, tmp_path):
     cut = slices.at_bits(model, 6)
     assert static.format_of(cut.plan) == INT8
     assert model.nbytes > cut.nbytes
+    scales = [name for name in model.weights.entries if name.endswith(".input_scale")]
+    assert scales and all(name in cut.weights.entries for name in scales)
     NativeExecutor(cut.plan, cut.weights).forward(IDS)
 
 

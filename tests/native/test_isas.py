@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -112,3 +119,27 @@ def test_peaks_are_what_the_machine_has(module):
         module.probe_peak("fp4", 1)
     with pytest.raises(ValueError, match="at least one thread"):
         module.probe_peak("fp32", 0)
+
+
+LOAD = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("anybit._native", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+print(module.isa())
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs x86-64")
+@pytest.mark.parametrize(("processor", "isa"), [("Haswell", "avx2"), ("Nehalem", "scalar")])
+def test_old_processors_can_load_the_module(processor, isa):
+    """Under an emulator of them: nothing that loading runs may be made of instructions that they lack."""
+    emulator = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
+    if emulator is None:
+        pytest.skip("needs qemu-x86_64 (Debian: qemu-user)")
+    python = str(Path(sys.executable).resolve())
+    environment = {name: value for name, value in os.environ.items() if name != "ANYBIT_ISA"}
+    command = [emulator, "-cpu", processor, python, "-c", LOAD, MODULE.__file__]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert done.stdout.strip() == isa

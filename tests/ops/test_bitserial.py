@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from anybit.errors import FormatError
 from anybit.formats import TensorFormat
-from anybit.ops import reference
+from anybit.ops import native, reference
 from anybit.ops.bitserial import (
     BITSERIAL,
     bitserial_linear,
@@ -162,6 +162,7 @@ def test_the_entry_for_dispatch() -> None:
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_compiled_counts_are_those_of_numpy(isa: str, exclusive: bool) -> None:
     """Odd numbers of rows on both sides, groups of one line, and rows so long that counts in bytes are emptied on the way."""
+    assert native.load() is not None
     rng = np.random.default_rng(5)
     for planes, rows, columns, groups, words in (
         (1, 1, 1, 1, 8),
@@ -174,3 +175,29 @@ def test_compiled_counts_are_those_of_numpy(isa: str, exclusive: bool) -> None:
         a[:, 0] = b[:, 0] = 2**64 - 1
         found = pair_counts(a, b, exclusive)
         assert np.array_equal(found, pair_counts(a, b, exclusive, compiled=False))
+
+
+@pytest.mark.parametrize("x_rule", RULES)
+@pytest.mark.parametrize("w_rule", RULES)
+def test_groups_of_whole_lines_are_exact(x_rule: str, w_rule: str) -> None:
+    """Every mixture of rules of signs on compiled counts, two groups of 512 columns, with two threads."""
+    x, w = planes(3, 1024, 2, x_rule, 512, seed=1), planes(21, 1024, 3, w_rule, 512, seed=2)
+    true = x.values().long().numpy() @ w.values().long().numpy().T
+    assert np.array_equal(bitserial_matmul(x, w).numpy(), true)
+
+
+@pytest.mark.parametrize(("m", "k"), [(0, 512), (2, 0)])
+def test_nothing_to_count(m: int, k: int) -> None:
+    x, w = planes(m, k, 2, "twos"), planes(5, k, 2, "twos")
+    assert bitserial_matmul(x, w).shape == (m, 5) and not bitserial_matmul(x, w).any()
+
+
+def test_native_counts_refuse_what_does_not_fit() -> None:
+    count = native.loaded().count_pairs
+    a, b = np.zeros((2, 1, 8), np.uint64), np.zeros((3, 1, 16), np.uint64)
+    with pytest.raises(ValueError, match="the same words in the same groups"):
+        count(a, b, False, np.empty((1, 2, 3), np.int32))
+    with pytest.raises(ValueError, match="whole lines of 512 bits; got 7 words"):
+        count(np.zeros((2, 1, 7), np.uint64), np.zeros((3, 1, 7), np.uint64), False, np.empty((1, 2, 3), np.int32))
+    with pytest.raises(ValueError, match="the output has the wrong shape"):
+        count(a, a, False, np.empty((1, 2, 3), np.int32))

@@ -65,12 +65,12 @@ def test_learning_and_searching_are_counted(model: Path, text: Path, tmp_path: P
     assert estimates._learning(long, long.items) == 10 * estimates._learning(short, short.items)
     assert estimates.memory(long) >= estimates.memory(plain)
     tokens = plain.windows.tokens  # type: ignore[union-attr]
-    smoothed, scaled = (estimates._transforms(job(transforms=[name]), 1000) for name in ("smooth", "awq"))
+    smoothed, scaled = (estimates._walks(job(transforms=[name]), 1000) for name in ("smooth", "awq"))
     assert smoothed == 4 * 1000 * tokens < scaled
-    assert estimates._transforms(plain, 1000) == 0
+    assert estimates._walks(plain, 1000) == 0
 
 
-def test_transforms_that_are_learned_are_counted_once_for_every_start(model: Path, text: Path, tmp_path: Path) -> None:
+def test_walks_that_are_learned_are_counted_once_for_every_start(model: Path, text: Path, tmp_path: Path) -> None:
     def work(**options: object) -> float:
         step = {"name": "block_affine", "options": {"block": 4, "shared": 2, "act": "int4/g4", **options}}
         given = {

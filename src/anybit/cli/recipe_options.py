@@ -28,9 +28,15 @@ def recipe(
 
     Raises RecipeError where options and file contradict, and where neither says what the weights become.
     """
+    from anybit.ops.static import BLOCK
     from anybit.quantize.table import get
     from anybit.recipes import Recipe
 
+    if activations is not None and not activations.endswith(f"/{BLOCK}"):
+        raise RecipeError(
+            f"--activations keeps scales in the checkpoint, as int8/{BLOCK} does; got {activations!r}, whose scales are found while "
+            "the model runs: give it to eval and generate as --act"
+        )
     if file is not None:
         given = {"--weights": weights, "--bits": bits, "--method": method, "--embeddings": embeddings}
         given |= {"--scale-rule": scale_rule, "--transforms": transforms, "--activations": activations}

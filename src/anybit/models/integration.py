@@ -112,6 +112,8 @@ class AnybitQuantizer(HfQuantizer):
         if tied and isinstance(embedding, QEmbedding) and isinstance(head, QLinear):
             scale = getattr(embedding, INPUT_SCALE, None)
             model.set_output_embeddings(QLinear(embedding.weight, None, head.act, input_scale=scale))
+            if scale is not None:
+                delattr(embedding, INPUT_SCALE)  # the head has it; here it would follow the model's dtype
         for each in read_online({KEY: self.quantization_config.online}):
             if isinstance(each, Affine):
                 holder = _submodule(model, each.before[0].removesuffix(".weight"))

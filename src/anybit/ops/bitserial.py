@@ -63,9 +63,9 @@ def pair_counts(a: Words, b: Words, exclusive: bool, compiled: bool = True) -> C
     rows of x, rows of w]. compiled: in native code where it takes such groups, with the same counts.
     """
     (n, rows, groups, words), (m, columns) = a.shape, b.shape[:2]
-    if compiled and words % _LINE == 0 and native.load() is not None:
+    if compiled and words and words % _LINE == 0 and native.load() is not None:
         found = np.empty((groups, n * rows, m * columns), np.int32)
-        left, right = (_aligned(side.reshape(-1, groups, words)) for side in (a, b))
+        left, right = (_aligned(side.reshape(len(side) * side.shape[1], groups, words)) for side in (a, b))
         native.loaded().count_pairs(left, right, exclusive, found)
         apart = found.reshape(groups, n, rows, m, columns).transpose(1, 3, 0, 2, 4)
         return np.ascontiguousarray(apart, np.int64)
@@ -208,9 +208,8 @@ def _words(planes: BitPlanes) -> Words:
 
 
 def _count(words: Words) -> Counts:
-    """Bits set in the words of a group, [..., rows, groups, words] -> [..., groups, rows] (a single row: [groups])."""
-    total = np.bitwise_count(words).sum(-1, dtype=np.int64)
-    return total if total.ndim == 1 else np.ascontiguousarray(np.swapaxes(total, -1, -2))
+    """Bits set in the words of a group, [..., rows, groups, words] -> [..., groups, rows]."""
+    return np.ascontiguousarray(np.swapaxes(np.bitwise_count(words).sum(-1, dtype=np.int64), -1, -2))
 
 
 def _lengths(planes: BitPlanes) -> Counts:
@@ -240,7 +239,7 @@ def _accepts(p: Problem) -> str | None:
 def _cost(p: Problem) -> float:
     assert p.act is not None, "accepted"
     planes = TensorFormat.parse(p.act).bits * TensorFormat.parse(p.weights).bits
-    # numpy reads and writes the words of a row several times
+    # of counts in numpy, which reads and writes the words of a row several times; compiled ones take less
     return 8 * planes * p.m * p.n * p.k / 8 / costs().bandwidth + 1e-4
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anybit.errors import FormatError
 from anybit.formats import TensorFormat
 from anybit.formats.native import empty
 from anybit.ops import costs as known
@@ -168,7 +169,11 @@ def _values(w: Weight) -> Tensor:
 
 
 def problem_of(x: Tensor, w: Weight, act: Act) -> Problem:
-    """The problem of a call."""
+    """The problem of a call. FormatError for a static format without a scale."""
+    if isinstance(act, StaticFormat):
+        raise FormatError(
+            f"activations as {act} need their scale: {act.element.name}/static is used as StaticFormat.at(scale)"
+        )
     m = x.numel() // max(1, x.shape[-1])
     device = x.device.type
     spec = None if act is None else act.format.dynamic if isinstance(act, StaticActivations) else str(act)

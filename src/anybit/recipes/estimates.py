@@ -91,19 +91,20 @@ def seconds(job: Job) -> float:
         square = torch.randn(384, 384)
         speed = 2 * 384**3 / _cpu_seconds(lambda: square @ square)
         # Forward twice to quantize; to measure for a budget, forward, again, and backward for as much as two.
-        flops = 2.0 * parameters * job.windows.tokens * 2
+        looks = table.get(job.recipe.method).needs != "weights"
+        flops = 2.0 * parameters * job.windows.tokens * 2 if looks else 0.0
         if not job.recipe.uniform:
             flops += 2.0 * parameters * min(job.windows.tokens, TOKENS) * 4
-        flops += _transforms(job, parameters) + _learning(job, todo)
+        flops += _walks(job, parameters) + _learning(job, todo)
         for item in todo:
-            if item.role in ("linear", "lm_head"):
+            if looks and item.role in ("linear", "lm_head"):
                 n, k = item.shape
                 flops += rounds * 1.0 * n * k * k + 2.0 * k**3 + job.windows.tokens * 2.0 * k * k
         total += flops / speed
     return reading + total / torch.get_num_threads()
 
 
-def _transforms(job: Job, parameters: int) -> float:
+def _walks(job: Job, parameters: int) -> float:
     """Operations of transforms that look at inputs, and of static scales: a walk each, and the errors of every scale tried."""
     assert job.windows is not None
     flops = 0.0 if job.recipe.static is None else 2.0 * parameters * job.windows.tokens * 2

@@ -253,8 +253,13 @@ class Recipe(_Strict):
         return hashlib.sha256(settled.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Canonical JSON: every field but an empty `tried`, sorted keys."""
-        document = self.model_dump(mode="json", exclude=None if self.tried else {"tried"})
+        """Canonical JSON: every field but an empty `tried` and the default rule of static activations, sorted keys."""
+        left_out = {
+            name
+            for name in ("tried", "activation_rule")
+            if getattr(self, name) == type(self).model_fields[name].default
+        }
+        document = self.model_dump(mode="json", exclude=left_out)
         return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
     @classmethod

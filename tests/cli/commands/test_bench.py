@@ -103,6 +103,11 @@ def test_real_model(tiny_folder, anybit):
     [
         (["matmul", "--shapes", "1x2"], "MxNxK"),
         (["matmul", "--formats", "int99/row"], "int99"),
+        (["matmul", "--formats", "int8/static"], "static"),
+        (["matmul", "--formats", "none"], "none"),
+        (["matmul", "--formats", "int8/row@int8/static"], "scales that are found in x"),
+        (["matmul", "--formats", "int8/row@int99/row"], "int99"),
+        (["matmul", "--act", "int8/static"], "scales that are found in x"),
         (["matmul", "--threads", "0"], "--threads"),
         (["matmul", "--threads", "two"], "'two' is not a number"),
         (["matmul", "--rounds", "0"], "--rounds"),

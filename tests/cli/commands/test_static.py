@@ -64,6 +64,8 @@ def test_refusals(tiny, made, tmp_path, anybit):
     assert "signed integers" in refused(
         anybit("quantize", tiny, tmp_path / "other", *STATIC[:4], "--activations", "nf4/static")
     )
+    found_later = anybit("quantize", tiny, tmp_path / "other", *STATIC[:4], "--activations", "int8/row")
+    assert "give it to eval and generate as --act" in refused(found_later)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("weights: int8/row\n")
     clash = anybit("quantize", tiny, tmp_path / "other", "--recipe", recipe, "--activations", "int8/static")

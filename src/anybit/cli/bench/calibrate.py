@@ -229,7 +229,7 @@ def empty(threads: int, evict: Callable[[], object]) -> float:
         return lambda: ops.matmul(x, packed, act=act)
 
     calls = [product(ops.prepack(weight)) for _ in range(limits.MOST_COPIES)]
-    return interleave({"empty": Cold(calls)}, 7, before=evict)["empty"].median
+    return interleave({"empty": Cold(calls)}, 7, before=evict)["empty"].least
 
 
 def short(
@@ -288,7 +288,8 @@ def cold(
     evict: Callable[[], object],
     rounds: int,
 ) -> Iterator[tuple[Problem, float]]:
-    """Problems and the seconds of `ops.matmul` on them with weights from memory: the least of the rounds, for others only add to it."""
+    """Problems and the seconds of `ops.matmul` on them with weights from memory: the least of the rounds, for other work on the
+    machine only adds to it."""
     import torch
 
     from anybit import ops

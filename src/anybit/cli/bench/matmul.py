@@ -203,7 +203,8 @@ def ours(shape: Shape, specs: Sequence[str], setting: Setting) -> list[Entrant]:
             packed = [ops.prepack(w, levels=levels) for _ in range(copies(size, setting.copies, setting.cold))]
             integer = rounded is not None and rounded.element.name == "int8" and packed[0].integer
             arithmetic = "int8" if integer else "bf16" if str(rounded) == "bf16" else "fp32"
-            name = f"{fmt}{'' if levels == 'exact' else ' int8 levels'}{f' by {own}' if own else ''}"
+            named = f" by {own}" if own and (rounded is not None or act is None) else ""
+            name = f"{fmt}{'' if levels == 'exact' else ' int8 levels'}{named}"
             sample = Cold([product(one, rounded) for one in packed])
             found.append(Entrant(OURS, name, size, arithmetic, sample, str(rounded) if rounded else None))
             if not packed[0].element.startswith("word"):

@@ -51,6 +51,14 @@ def thread_counts(text: str | None) -> list[int]:
     return counts
 
 
+def dynamic(act: str) -> str | None:
+    """The spec of activations whose scales are found in x, None for exact ones; AnybitError for static ones, FormatError for no format."""
+    rounded = engines.activation(act)
+    if rounded is not None and rounded.endswith("/static"):
+        raise AnybitError(f"products are measured with scales that are found in x, such as int8/row; got {act!r}")
+    return rounded
+
+
 @app.command("matmul")
 def matmul(
     shapes: Annotated[str | None, typer.Option("--shapes", help=f"MxNxK, several with commas; {SHAPES}.")] = None,
@@ -87,16 +95,19 @@ def matmul(
     """
     from anybit.cli.bench import libraries, limits, roofline_picture
     from anybit.cli.bench import matmul as bench
+    from anybit.formats import TensorFormat
     from anybit.reproduce.runner import checkout
 
     wanted = listed(shapes or (QUICK_SHAPES if quick else SHAPES), "--shapes", bench.Shape.parse)
     specs = listed(formats, "--formats", str)
     counts = thread_counts(threads)
     positive(rounds, "--rounds")
-    rounded = engines.activation(act)
-    for spec in specs:
-        for one in spec.split("@", 1):
-            engines.activation(one)  # an unknown format is refused before anything is measured
+    rounded = dynamic(act)
+    for spec in specs:  # an unknown format is refused before anything is measured
+        of_weights, _, own = spec.partition("@")
+        TensorFormat.parse(of_weights)
+        if own:
+            dynamic(own)
     chosen = libraries.MATMUL.wanted(peers)
     if picture is not None:
         roofline_picture.check(picture)
@@ -127,7 +138,7 @@ def matmul(
                     others, lacks, hopeless[shape.n, shape.k] = bench.theirs(shape, found.running, slow, evict)
                     measured = bench.measure(shape, [*entrants, *others], setting, tell)
                 lines += measured
-                title = f"{shape} (m x n x k), {count} thread{'s' * (count > 1)}, activations {act}"
+                title = f"{shape} (m x n x k), {count} thread{'s' * (count > 1)}, activations {act} where no others are named"
                 console.table(MATMUL_COLUMNS, [matmul_row(line) for line in measured], title=title)
                 for label, reason in lacks.items():
                     if "form of" not in reason:
