@@ -8,10 +8,18 @@ constexpr int64_t kCountedTiles = 31; // whose counts of up to 8 a byte still fi
 constexpr int kTableRows = 4;
 constexpr int64_t kTableTiles = 8;    // 64 lookups of up to 4 * 127 stay below 2^15
 
+// The 16 sums of four counts of a byte each.
+ANYBIT_INLINE I summed(const B& counts) {
+  Acc<255> sum;
+  sum.start(splat_i(4 * kByteOffset));
+  sum.add(counts, splat_b(1));
+  sum.flush();
+  return sum.result();
+}
+
 // out[t] += (sum over tiles of popcount(plane & x_t)) << shift for T planes of x, `ldp` words apart; lines of the plane `stride` apart.
 template <int T>
 ANYBIT_INLINE void count_plane(const uint8_t* plane, int64_t stride, int64_t tiles, const uint32_t* x, int64_t ldp, int shift, I* out) {
-  const B ones = splat_b(1);
   for (int64_t from = 0; from < tiles; from += kCountedTiles) {
     const int64_t to = from + kCountedTiles < tiles ? from + kCountedTiles : tiles;
     B counts[T];
@@ -28,13 +36,7 @@ ANYBIT_INLINE void count_plane(const uint8_t* plane, int64_t stride, int64_t til
       }
     }
 #pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) {
-      Acc<255> sum;
-      sum.start(splat_i(4 * kByteOffset));
-      sum.add(counts[t], ones);
-      sum.flush();
-      out[t] = add_i(out[t], shl_i(sum.result(), shift));
-    }
+    for (int t = 0; t < T; ++t) out[t] = add_i(out[t], shl_i(summed(counts[t]), shift));
   }
 }
 
@@ -148,7 +150,6 @@ void look_up(const Problem& p, int64_t first, int64_t last) {
 // out[i][j] = bits set in a_i & b_j, or in a_i ^ b_j, of TA rows and TB: `lines` lines of 64 bytes each.
 template <bool Exclusive, int TA, int TB>
 ANYBIT_INLINE void count_tile(const BitRows& a, int64_t i, const BitRows& b, int64_t j, int64_t lines, int32_t* out, int64_t ldo) {
-  const B ones = splat_b(1);
   I sums[TA * TB];
 #pragma GCC unroll 16
   for (int t = 0; t < TA * TB; ++t) sums[t] = zero_i();
@@ -174,13 +175,7 @@ ANYBIT_INLINE void count_tile(const BitRows& a, int64_t i, const BitRows& b, int
       }
     }
 #pragma GCC unroll 16
-    for (int t = 0; t < TA * TB; ++t) {
-      Acc<255> sum;
-      sum.start(splat_i(4 * kByteOffset));
-      sum.add(counts[t], ones);
-      sum.flush();
-      sums[t] = add_i(sums[t], sum.result());
-    }
+    for (int t = 0; t < TA * TB; ++t) sums[t] = add_i(sums[t], summed(counts[t]));
   }
 #pragma GCC unroll 16
   for (int t = 0; t < TA * TB; ++t) out[(i + t / TB) * ldo + j + t % TB] = reduce_add(sums[t]);

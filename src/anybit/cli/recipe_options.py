@@ -28,13 +28,13 @@ def recipe(
 
     Raises RecipeError where options and file contradict, and where neither says what the weights become.
     """
-    from anybit.ops.static import BLOCK
+    from anybit.ops.static import is_static
     from anybit.quantize.table import get
     from anybit.recipes import Recipe
 
-    if activations is not None and not activations.endswith(f"/{BLOCK}"):
+    if activations is not None and not is_static(activations):
         raise RecipeError(
-            f"--activations keeps scales in the checkpoint, as int8/{BLOCK} does; got {activations!r}, whose scales are found while "
+            f"--activations keeps scales in the checkpoint, as int8/static does; got {activations!r}, whose scales are found while "
             "the model runs: give it to eval and generate as --act"
         )
     if file is not None:

@@ -19,7 +19,7 @@ from anybit.errors import AnybitError, CheckpointError, FormatError
 from anybit.models.plan import Op, Plan, Value
 from anybit.models.weights import INPUT_SCALE, WeightStore
 from anybit.ops import StaticActivations, StaticFormat
-from anybit.ops.static import BLOCK
+from anybit.ops.static import is_static
 
 ACT = "act"
 """Key of the format in quantization_config, and attribute of linear operators."""
@@ -34,7 +34,7 @@ def asked_for(config: Mapping[str, Any]) -> StaticFormat | None:
     """The static format that config.json names, None where it names none or another kind; CheckpointError where it is malformed."""
     settings = config.get("quantization_config")
     spec = settings.get(ACT) if isinstance(settings, Mapping) else None
-    if not isinstance(spec, str) or not spec.endswith(f"/{BLOCK}"):
+    if not isinstance(spec, str) or not is_static(spec):
         return None
     try:
         return StaticFormat.parse(spec)

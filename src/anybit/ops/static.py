@@ -116,6 +116,11 @@ class StaticActivations:
         return torch.where(finite, steps * self.scale, torch.nan)
 
 
+def is_static(spec: str) -> bool:
+    """Whether a spec of activations is spelled as a static one."""
+    return spec.endswith(f"/{BLOCK}")
+
+
 def activations(spec: str) -> StaticFormat | formats.TensorFormat:
     """The format of a spec of activations, static or not. FormatError where it is neither."""
-    return StaticFormat.parse(spec) if spec.endswith(f"/{BLOCK}") else formats.TensorFormat.parse(spec)
+    return StaticFormat.parse(spec) if is_static(spec) else formats.TensorFormat.parse(spec)

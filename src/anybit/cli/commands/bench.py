@@ -53,8 +53,10 @@ def thread_counts(text: str | None) -> list[int]:
 
 def dynamic(act: str) -> str | None:
     """The spec of activations whose scales are found in x, None for exact ones; AnybitError for static ones, FormatError for no format."""
+    from anybit.ops.static import is_static
+
     rounded = engines.activation(act)
-    if rounded is not None and rounded.endswith("/static"):
+    if rounded is not None and is_static(rounded):
         raise AnybitError(f"products are measured with scales that are found in x, such as int8/row; got {act!r}")
     return rounded
 
