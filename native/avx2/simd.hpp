@@ -26,7 +26,7 @@ constexpr int kFusedRows = 4, kMostFused = 8;  // 8 of 16 registers are accumula
 constexpr int kCountSide = 2;  // rows of bits that are counted against as many
 constexpr int kTileRows = 4, kShortRows = 4, kTilePanels = 1;
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
-constexpr int kExactRows = 6;
+constexpr int kExactRows = 6, kExactPanels = 1, kExactFused = 4;  // sums of float32 in registers; rows that unpack on the way
 constexpr int kChains = 1;
 constexpr int kWordBias = 0;
 constexpr int kByteOffset = 0;
@@ -208,8 +208,11 @@ ANYBIT_INLINE F bf16_odd(B b) {
   ANYBIT_BOTH(F, _mm256_castsi256_ps(_mm256_and_si256(b.v[h], _mm256_set1_epi32(static_cast<int>(0xffff0000u)))))
 }
 struct T { __m256 low, high; };
-constexpr bool kRawLookup = false;
+constexpr bool kRawLookup = false, kRawFields = false;
 template <int Shift> F lookup_raw(T, B);
+template <int N> B shr_d(B);
+template <int N> B shl_d(B);
+template <int P, int Bits> F field_f(B);
 ANYBIT_INLINE T table_f(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 ANYBIT_INLINE F lookup_f(T t, I i) {  // bit 3 of the index, moved to the sign, picks the half
   ANYBIT_BOTH(F, _mm256_blendv_ps(_mm256_permutevar8x32_ps(t.low, i.v[h]), _mm256_permutevar8x32_ps(t.high, i.v[h]),

@@ -31,7 +31,7 @@ constexpr int kCountSide = 4;  // rows of bits that are counted against as many:
 constexpr int kTileRows = 4, kTilePanels = 3;  // 12 sums of integers and 12 of blocks in registers: 7 loads for 12 instructions
 constexpr int kShortRows = 8;                   // of integers of 16 bits: 24 sums
 constexpr int64_t kMostRows = 256, kPassBytes = 512 << 10;  // of x a pass over the weights: half of an L2
-constexpr int kExactRows = 12;
+constexpr int kExactRows = 8, kExactPanels = 3, kExactFused = 8;  // sums of float32 in registers; rows that unpack on the way
 constexpr int kChains = 8;  // that hide the latency of vpdpbusd where a tile has fewer sums
 constexpr int kWordBias = 16384;
 constexpr int kByteOffset = 0;
@@ -178,6 +178,14 @@ struct T { __m512 v; };
 ANYBIT_INLINE T table_f(const float* p) { return {_mm512_loadu_ps(p)}; }
 ANYBIT_INLINE F lookup_f(T t, I i) { return {_mm512_permutexvar_ps(i.v, t.v)}; }
 constexpr bool kRawLookup = true;  // vpermps takes four bits of an index
+constexpr bool kRawFields = true;
+template <int N> ANYBIT_INLINE B shr_d(B a) { return {_mm512_srli_epi32(a.v, N)}; }
+template <int N> ANYBIT_INLINE B shl_d(B a) { return {_mm512_slli_epi32(a.v, N)}; }
+// 2^(23 - P) + the field of so many bits at bit P of each dword, whatever lies beside it.
+template <int P, int Bits> ANYBIT_INLINE F field_f(B raw) {
+  const __m512i mask = _mm512_set1_epi32(((1 << Bits) - 1) << P), exponent = _mm512_set1_epi32((150 - P) << 23);
+  return {_mm512_castsi512_ps(_mm512_ternarylogic_epi32(raw.v, mask, exponent, 0xea))};  // (raw & mask) | exponent
+}
 template <int Shift> ANYBIT_INLINE F lookup_raw(T t, B b) { return {_mm512_permutexvar_ps(_mm512_srli_epi32(b.v, Shift), t.v)}; }
 
 ANYBIT_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }

@@ -4,7 +4,8 @@
 // acc = fma(part, scale, acc).  Several rows: one chain over the block, then the same.  The two differ in the last bits,
 // unless the problem asks for one order.  A tree has that order within a leaf, whose sum starts anew, and adds leaves pairwise.
 
-constexpr int64_t kExactChunk = 256;  // slots made fp32 at a time: 16 KiB
+constexpr int64_t kExactChunk = 256;  // most slots of a panel that are made fp32 at a time, 16 KiB: any block, a leaf of a tree
+constexpr int64_t kStripSlots = 128;  // that many where blocks are no longer, so that those of several panels stay in the nearest cache
 constexpr int64_t kExactMostRows = 96;
 constexpr int kTreeLevels = 32;  // more than any row has
 
@@ -75,11 +76,32 @@ template <int Bits> struct CodebookNumbers : TableNumbers<Bits> {
   static float factor(const Problem& p) { return p.factor; }
 };
 
-// Integers without zero points: code - zero is exact, so a table of them gives the bits that subtraction gives.
+// Integers of up to 4 bits without zero points: code - zero is exact, so a table of them gives the bits that subtraction gives.
 template <int Bits> struct IntegerTable : TableNumbers<Bits> {
   explicit IntegerTable(const Problem& p)
       : TableNumbers<Bits>([&](int c) { return static_cast<float>(c) - static_cast<float>(-p.lowest) / static_cast<float>(1 << p.step_shift); }) {}
   static float factor(const Problem& p) { return IntegerNumbers<Bits>::factor(p); }
+};
+
+// More bits without zero points: or-ed below the exponent of 2^(23 - P), the field at bit P is 2^(23 - P) + code, from which taking
+// 2^(23 - P) + zero is exact and gives the same bits.  P is not 0, because a zero point may be half of an odd number.  Fewer bits lie at
+// more places, whose constants cost more than the look-ups.
+template <int Bits> struct IntegerFields {
+  static constexpr int kTileBytes = 64 * Bits, kExponent = 23;
+  float less[kExponent];  // by P
+  explicit IntegerFields(const Problem& p) {
+    for (int at = 0; at < kExponent; ++at) {
+      less[at] = static_cast<float>(1 << (kExponent - at)) + static_cast<float>(-p.lowest) / static_cast<float>(1 << p.step_shift);
+    }
+  }
+  static float factor(const Problem& p) { return IntegerNumbers<Bits>::factor(p); }
+  template <int P> ANYBIT_INLINE F at(const B& codes) const { return sub_f(field_f<P, Bits>(codes), splat_f(less[P])); }
+  template <int Q> ANYBIT_INLINE void quad(const uint8_t* tile, const F&, F* v) const {
+    const B codes = codes_quad<Bits, Q>(tile), upper = shr_d<15>(codes);
+    v[0] = at<1>(shl_d<1>(codes)), v[1] = at<8>(codes), v[3] = at<9>(upper);
+    if constexpr (Bits < 8) v[2] = at<16>(codes);
+    else v[2] = at<1>(upper);
+  }
 };
 
 // bf16, int16: vectors of 16 rows x 2 k, a dword a row; of bf16 k and k + 2.  fp16, fp32: 16 rows of one k after the other.
@@ -150,33 +172,85 @@ template <class E> __attribute__((noinline)) void exact_row(const Problem& p, co
   write_row(p, panel, 0, acc, E::factor(p));
 }
 
-template <int MR>
-__attribute__((noinline)) void exact_micro(const Problem& p, const float* chunk, int64_t panel, int64_t k0, int64_t k1, int64_t row,
-                                           float* acc) {
+// acc[MR][NP][16] += slots [k0, k1) of NP panels times MR rows of x: within a block body(k, end, group, part) adds to part[MR][NP].
+template <int MR, int NP, class Body>
+ANYBIT_INLINE void exact_blocks(const Problem& p, int64_t panel, int64_t k0, int64_t k1, float* acc, Body&& body) {
   int64_t group = k0 / p.group, group_end = (group + 1) * p.group;
-  const float* x = p.x + row * p.ldx;
   for (int64_t k = k0; k < k1;) {
     const int64_t end = k + p.block < k1 ? k + p.block : k1;
     if (k >= group_end) ++group, group_end += p.group;
-    F part[MR];
-#pragma GCC unroll 16
-    for (int m = 0; m < MR; ++m) part[m] = zero_f();
-    for (; k < end; ++k, chunk += 16) {
-      const F w = load_f(chunk);
-#pragma GCC unroll 16
-      for (int m = 0; m < MR; ++m) part[m] = fma_f(w, splat_f(x[m * p.ldx + k]), part[m]);
-    }
-    const F scale = load_scales(p, panel, group);
-#pragma GCC unroll 16
-    for (int m = 0; m < MR; ++m) store_f(acc + 16 * m, fma_f(part[m], scale, load_f(acc + 16 * m)));
+    F part[MR * NP];
+#pragma GCC unroll 32
+    for (int i = 0; i < MR * NP; ++i) part[i] = zero_f();
+    body(k, end, group, part);
+    F scale[NP];
+#pragma GCC unroll 4
+    for (int i = 0; i < NP; ++i) scale[i] = load_scales(p, panel + i, group);
+#pragma GCC unroll 32
+    for (int i = 0; i < MR * NP; ++i) store_f(acc + 16 * i, fma_f(part[i], scale[i % NP], load_f(acc + 16 * i)));
+    k = end;
   }
 }
 
-template <int MR>
+// The same from slots made fp32 before, of panel i at chunk + 16 * kExactChunk * i.
+template <int NP, int MR>
+__attribute__((noinline)) void exact_micro(const Problem& p, const float* chunk, int64_t panel, int64_t k0, int64_t k1, int64_t row, float* acc) {
+  const float* x = p.x + row * p.ldx;
+  exact_blocks<MR, NP>(p, panel, k0, k1, acc, [&](int64_t k, int64_t end, int64_t, F* part) ANYBIT_UNROLLED {
+    for (; k < end; ++k, chunk += 16) {
+      F w[NP];
+#pragma GCC unroll 4
+      for (int i = 0; i < NP; ++i) w[i] = load_f(chunk + 16 * kExactChunk * i);
+#pragma GCC unroll 16
+      for (int m = 0; m < MR; ++m) {
+        const F number = splat_f(x[m * p.ldx + k]);
+#pragma GCC unroll 4
+        for (int i = 0; i < NP; ++i) part[m * NP + i] = fma_f(w[i], number, part[m * NP + i]);
+      }
+    }
+  });
+}
+
+template <int NP, int MR>
 ANYBIT_INLINE void exact_micro_rows(const Problem& p, const float* chunk, int64_t panel, int64_t k0, int64_t k1, int64_t row, int64_t rows,
                                     float* acc) {
-  for (; rows >= MR; rows -= MR, row += MR, acc += 16 * MR) exact_micro<MR>(p, chunk, panel, k0, k1, row, acc);
-  if constexpr (MR > 1) exact_micro_rows<smaller_tile(MR)>(p, chunk, panel, k0, k1, row, rows, acc);
+  for (; rows >= MR; rows -= MR, row += MR, acc += 16 * NP * MR) exact_micro<NP, MR>(p, chunk, panel, k0, k1, row, acc);
+  if constexpr (MR > 1) exact_micro_rows<NP, smaller_tile(MR)>(p, chunk, panel, k0, k1, row, rows, acc);
+}
+
+// The same from packed tiles, a panel's numbers after the other's: the processor finds the products of the next while one waits.  Where
+// there are further rows (kKeep), the chunk is made on the way.
+template <class E, int NP, int MR, bool kKeep>
+__attribute__((noinline)) void exact_fused(const Problem& p, const E& e, int64_t panel, int64_t k0, int64_t k1, int64_t row, float* chunk,
+                                           float* acc) {
+  const float* x = p.x + row * p.ldx;
+  const uint8_t *tile = p.codes + panel * p.panel_bytes + k0 / 32 * E::kTileBytes, *last = p.codes + (panel + 1) * p.panel_bytes;
+  exact_blocks<MR, NP>(p, panel, k0, k1, acc, [&](int64_t k, int64_t end, int64_t group, F* part) ANYBIT_UNROLLED {
+    F zero[NP];
+#pragma GCC unroll 4
+    for (int i = 0; i < NP; ++i) zero[i] = load_zeros(p, panel + i, group);
+    for (; k < end; k += 32, tile += E::kTileBytes, chunk += 512) {
+      const uint8_t* ahead = tile + kPrefetch;
+      if (ahead >= last) ahead += (NP - 1) * p.panel_bytes;
+#pragma GCC unroll 4
+      for (int i = 0; i < NP; ++i) {
+        for (int line = 0; line < E::kTileBytes; line += 64) prefetch(ahead + i * p.panel_bytes + line);
+      }
+      each_quad([&]<int Q>() ANYBIT_UNROLLED {
+#pragma GCC unroll 4
+        for (int i = 0; i < NP; ++i) {
+          F v[4];
+          e.template quad<Q>(tile + i * p.panel_bytes, zero[i], v);
+#pragma GCC unroll 4
+          for (int j = 0; j < 4; ++j) {
+            if constexpr (kKeep) store_f(chunk + 16 * (kExactChunk * i + 4 * Q + j), v[j]);
+#pragma GCC unroll 16
+            for (int m = 0; m < MR; ++m) part[m * NP + i] = fma_f(v[j], splat_f(x[m * p.ldx + k + 4 * Q + j]), part[m * NP + i]);
+          }
+        }
+      });
+    }
+  });
 }
 
 // Slots [k0, k1) of a panel as fp32 without scales, k by k.
@@ -260,21 +334,65 @@ template <class E> __attribute__((noinline)) void exact_tree_rows(const Problem&
     float* leaf = waiting[tree.place()];
     for (int64_t i = 0; i < rows; ++i) store_f(leaf + 16 * i, zero_f());
     exact_unpack(p, e, panel, k, end, chunk);
-    exact_micro_rows<kExactRows>(p, chunk, panel, k, end, row, rows, leaf);
+    exact_micro_rows<1, kExactRows>(p, chunk, panel, k, end, row, rows, leaf);
     tree.join(add);
   }
   const float* sum = waiting[tree.finish(add)];
   for (int64_t i = 0; i < rows; ++i) write_row(p, panel, row + i, load_f(sum + 16 * i), E::factor(p));
 }
 
-template <class E> struct TableOf { using Type = void; };
+// How many of so many rows are multiplied with numbers on their way to the chunk; 0 where that takes more registers than there are.
+constexpr int64_t fused_rows(int64_t rows) {
+  const int64_t most = rows >= kExactRows ? kExactRows : rows >= 4 ? 4 : rows;
+  return most > 1 && most <= kExactFused ? most : 0;
+}
+
+// Rows [row, row + rows) times NP panels from `panel` on.
+template <class E, int NP>
+__attribute__((noinline)) void exact_strip(const Problem& p, const E& e, int64_t panel, int64_t row, int64_t rows, float* acc) {
+  alignas(64) float chunk[NP * kExactChunk * 16];
+  const int64_t step = chunk_step(p, kStripSlots), done = fused_rows(rows);
+  for (int64_t i = 0; i < rows * NP; ++i) store_f(acc + 16 * i, zero_f());
+  for (int64_t k = 0; k < p.slots; k += step) {
+    const int64_t end = k + step < p.slots ? k + step : p.slots;
+    if constexpr (kExactFused >= 3) {
+      if (done == 2) exact_fused<E, NP, 2, false>(p, e, panel, k, end, row, chunk, acc);
+      if (done == 3) exact_fused<E, NP, 3, false>(p, e, panel, k, end, row, chunk, acc);
+    }
+    if constexpr (kExactFused >= 4) {
+      if (done == 4) exact_fused<E, NP, 4, true>(p, e, panel, k, end, row, chunk, acc);
+    }
+    if constexpr (kExactFused >= 8) {
+      if (done == 8) exact_fused<E, NP, 8, true>(p, e, panel, k, end, row, chunk, acc);
+    }
+    if (!done) {
+      for (int i = 0; i < NP; ++i) exact_unpack(p, e, panel + i, k, end, chunk + 16 * kExactChunk * i);
+    }
+    exact_micro_rows<NP, kExactRows>(p, chunk, panel, k, end, row + done, rows - done, acc + 16 * NP * done);
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int j = 0; j < NP; ++j) write_row(p, panel + j, row + i, load_f(acc + 16 * (i * NP + j)), E::factor(p));
+  }
+}
+
+// What reads integers without zero points faster, where there is such, and for how many rows: with more of them registers run out.
+template <class E> struct WithoutZeros { using Type = void; };
 template <int Bits>
   requires(kRawLookup && Bits <= 4)
-struct TableOf<IntegerNumbers<Bits>> { using Type = IntegerTable<Bits>; };
+struct WithoutZeros<IntegerNumbers<Bits>> {
+  using Type = IntegerTable<Bits>;
+  static constexpr int64_t kMostRows = INT64_MAX;
+};
+template <int Bits>
+  requires(kRawFields && Bits > 4)
+struct WithoutZeros<IntegerNumbers<Bits>> {
+  using Type = IntegerFields<Bits>;
+  static constexpr int64_t kMostRows = 3;
+};
 
 template <class E> void exact_panels(const Problem& p, int64_t first, int64_t last) {
-  if constexpr (!std::is_void_v<typename TableOf<E>::Type>) {
-    if (!p.zeros) return exact_panels<typename TableOf<E>::Type>(p, first, last);
+  if constexpr (!std::is_void_v<typename WithoutZeros<E>::Type>) {
+    if (!p.zeros && p.m <= WithoutZeros<E>::kMostRows) return exact_panels<typename WithoutZeros<E>::Type>(p, first, last);
   }
   const E e(p);
   if (p.m == 1 && p.one_order) {
@@ -293,19 +411,13 @@ template <class E> void exact_panels(const Problem& p, int64_t first, int64_t la
     }
     return;
   }
-  alignas(64) float chunk[kExactChunk * 16];
-  alignas(64) float acc[kExactMostRows * 16];
-  const int64_t step = p.block * (kExactChunk / p.block);
+  alignas(64) float acc[kExactMostRows * kExactPanels * 16];
   for (int64_t row = 0; row < p.m; row += kExactMostRows) {
     const int64_t rows = row + kExactMostRows < p.m ? kExactMostRows : p.m - row;
-    for (int64_t panel = first; panel < last; ++panel) {
-      for (int64_t i = 0; i < rows; ++i) store_f(acc + 16 * i, zero_f());
-      for (int64_t k = 0; k < p.slots; k += step) {
-        const int64_t end = k + step < p.slots ? k + step : p.slots;
-        exact_unpack(p, e, panel, k, end, chunk);
-        exact_micro_rows<kExactRows>(p, chunk, panel, k, end, row, rows, acc);
-      }
-      for (int64_t i = 0; i < rows; ++i) write_row(p, panel, row + i, load_f(acc + 16 * i), E::factor(p));
+    int64_t panel = first;
+    for (; panel + kExactPanels <= last; panel += kExactPanels) exact_strip<E, kExactPanels>(p, e, panel, row, rows, acc);
+    if constexpr (kExactPanels > 1) {
+      for (; panel < last; ++panel) exact_strip<E, 1>(p, e, panel, row, rows, acc);
     }
   }
 }

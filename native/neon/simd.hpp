@@ -22,7 +22,7 @@ constexpr int kFusedRows = 4, kMostFused = 8;  // 16 of 32 registers are accumul
 constexpr int kCountSide = 1;  // rows of bits that are counted against as many
 constexpr int kTileRows = 4, kShortRows = 4, kTilePanels = 1;
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
-constexpr int kExactRows = 4;
+constexpr int kExactRows = 4, kExactPanels = 1, kExactFused = 3;  // sums of float32 in registers; rows that unpack on the way
 constexpr int kChains = 1;
 constexpr int kWordBias = 0;
 constexpr int kByteOffset = 128;  // vdot is signed: u - 128
@@ -178,8 +178,11 @@ ANYBIT_INLINE F bf16_odd(B b) {
   ANYBIT_FOUR(F, vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_u8(b.v[h]), vdupq_n_u32(0xffff0000u))))
 }
 struct T { uint8x16x4_t v; };
-constexpr bool kRawLookup = false;
+constexpr bool kRawLookup = false, kRawFields = false;
 template <int Shift> F lookup_raw(T, B);
+template <int N> B shr_d(B);
+template <int N> B shl_d(B);
+template <int P, int Bits> F field_f(B);
 ANYBIT_INLINE T table_f(const float* p) {
   T t;
   for (int i = 0; i < 4; ++i) t.v.val[i] = vreinterpretq_u8_f32(vld1q_f32(p + 4 * i));

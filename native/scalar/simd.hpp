@@ -23,7 +23,7 @@ constexpr int kFusedRows = 2, kMostFused = 4;  // rows of x that share one unpac
 constexpr int kCountSide = 1;  // rows of bits that are counted against as many
 constexpr int kTileRows = 2, kShortRows = 2, kTilePanels = 1;  // rows and panels of the micro-kernel over unpacked weights
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // rows, and bytes of x, a pass over the weights
-constexpr int kExactRows = 2;
+constexpr int kExactRows = 2, kExactPanels = 1, kExactFused = 1;  // sums of float32 in registers; rows that unpack on the way
 constexpr int kChains = 1;
 constexpr int kWordBias = 0;   // Word accumulators return sum (level + kWordBias) * x
 constexpr int kByteOffset = 0; // Acc<255> returns sum (u - kByteOffset) * x
@@ -160,8 +160,11 @@ ANYBIT_INLINE F bf16_odd(B b) {
 }
 // 16-entry table of floats indexed by lanes 0..15
 struct T { float v[16]; };
-constexpr bool kRawLookup = false;
+constexpr bool kRawLookup = false, kRawFields = false;
 template <int Shift> F lookup_raw(T, B);
+template <int N> B shr_d(B);
+template <int N> B shl_d(B);
+template <int P, int Bits> F field_f(B);
 ANYBIT_INLINE T table_f(const float* p) { T t; std::memcpy(t.v, p, 64); return t; }
 ANYBIT_INLINE F lookup_f(T t, I index) { return lanes16<F>([&](int i) { return t.v[index.v[i] & 15]; }); }
 

@@ -1,11 +1,15 @@
-"""The native module, or why it is missing."""
+"""The native module, or why it is missing; and memory like that of its packed weights."""
 
 from __future__ import annotations
 
 import functools
+import mmap
 import warnings
 from types import ModuleType
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @functools.cache
@@ -30,3 +34,16 @@ def loaded() -> Any:
     module = load()
     assert module is not None, "packed weights come from the native module"
     return module
+
+
+def bytes_to_read(size: int) -> NDArray[np.uint8]:
+    """Bytes to measure reading with, on huge pages where there are any, as packed weights are. Not zeros, which would all be one page."""
+    aligned = 2 << 20
+    memory = mmap.mmap(-1, size + aligned)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(memory, np.uint8)  # which keeps the mapping
+    skipped = -whole.ctypes.data % aligned
+    found = whole[skipped : skipped + size]
+    found.fill(1)
+    return found

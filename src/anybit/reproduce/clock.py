@@ -44,6 +44,14 @@ def copies(make: Callable[[], W], call: Callable[[W], object], count: int = 5) -
     return [partial(call, make()) for _ in range(count)]
 
 
+def reading(size: int, count: int = 5) -> list[Case]:
+    """Cases that read `size` bytes of memory once: what products of as many bytes can reach while they are timed in turn with them."""
+    module = native.load()
+    if module:
+        return copies(partial(native.bytes_to_read, size), module.read_through, count)
+    return copies(partial(torch.ones, max(size // 4, 1)), torch.sum, count)
+
+
 def medians(
     cases: Mapping[str, Case | Sequence[Case]],
     rounds: int,

@@ -22,7 +22,7 @@ from anybit.formats import TensorFormat
 from anybit.ops.native import load
 from anybit.ops.partition import loads, output_tiles, stripes
 from anybit.reproduce.ascend_w4a16 import Halves
-from anybit.reproduce.clock import EVICT, Case, medians, one_thread
+from anybit.reproduce.clock import EVICT, Case, medians, one_thread, reading
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import Subject
 from anybit.reproduce.tilus import marlin_mismatches
@@ -117,22 +117,20 @@ def _speed(context: Context, rounds: int) -> dict[str, Any]:
     module = load()
     inputs = {m: torch.randn(m, 4096, generator=generator) for m in ROWS}
     packed, dense = [ops.prepack(q) for _ in range(5)], [weight.clone() for _ in range(2)]
-    cases: dict[str, list[Case]] = {}
+    cases: dict[str, list[Case]] = {"read": reading(stored)}
     for m, x in inputs.items():
         cases[f"fp32 {m}"] = [partial(torch.nn.functional.linear, x, w) for w in dense]
         cases[f"exact {m}"] = [partial(ops.matmul, x, w) for w in packed]
         cases[f"int8 {m}"] = [partial(ops.matmul, x, w, act=act) for w in packed]
     for m in (1, 4, 16):
         cases[f"widened {m}"] = [partial(halves.product, inputs[m], buffer)]
-    square = torch.randn(1024, 1024, generator=generator)
     with one_thread():
         seconds = medians(cases, rounds, EVICT, "products", context.progress)
-        bandwidth = float(module.probe_bandwidth(EVICT, 1, 3)) if module else math.nan
-        peak = 2 * 1024**3 / medians({"fp32": partial(torch.mm, square, square)}, 5)["fp32"]
+        peak = float(module.probe_peak("fp32", 1)) if module else math.nan
         int8_peak = float(module.probe_int8_peak(1)) if module else math.nan
-    found: dict[str, Any] = {"bandwidth": bandwidth, "fp32_peak": peak, "int8_peak": int8_peak}
+    found: dict[str, Any] = {"bandwidth": stored / seconds["read"], "fp32_peak": peak, "int8_peak": int8_peak}
     for m in ROWS:
-        by_bytes, operations = stored / bandwidth, 2 * m * 4096 * 4096
+        by_bytes, operations = seconds["read"], 2 * m * 4096 * 4096
         found[f"m{m}"] = {
             "us": {kind: 1e6 * seconds[f"{kind} {m}"] for kind in ("fp32", "exact", "int8")},
             "exact_share": max(by_bytes, operations / peak) / seconds[f"exact {m}"],

@@ -23,7 +23,7 @@ from anybit.models.evaluation import perplexity
 from anybit.models.weights import Overlay
 from anybit.ops import native
 from anybit.ops.lookup import lookup_linear
-from anybit.reproduce.clock import EVICT, copies, medians, one_thread
+from anybit.reproduce.clock import EVICT, copies, medians, one_thread, reading
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import windows
 from anybit.tensors import QTensor, quantize
@@ -125,13 +125,11 @@ def _model(context: Context, tokens: int) -> dict[str, float]:
 
 
 def _speed(context: Context, quick: bool) -> dict[str, Any]:
-    module = native.load()
     rounds = 9 if quick else 31
     found: dict[str, Any] = {}
     with one_thread():
-        bandwidth = float(module.probe_bandwidth(EVICT, 1, 3)) if module else math.nan
         for name, (n, k) in SHAPES.items() if not quick else [("4096x4096", SHAPES["4096x4096"])]:
-            found[name] = _shape(context, n, k, rounds, bandwidth)
+            found[name] = _shape(context, n, k, rounds)
         found["isa"] = _instruction_sets(context, rounds)
     shapes = [found[name] for name in SHAPES if name in found]
     for figure in ("w2_over_w1", "w4_over_w1"):
@@ -142,7 +140,7 @@ def _speed(context: Context, quick: bool) -> dict[str, Any]:
     return found
 
 
-def _shape(context: Context, n: int, k: int, rounds: int, bandwidth: float) -> dict[str, Any]:
+def _shape(context: Context, n: int, k: int, rounds: int) -> dict[str, Any]:
     """Seconds of one row of x by width and kernel, and the ratios that are asked for."""
     generator = torch.Generator().manual_seed(n)
     x, weight = torch.randn(1, k, generator=generator), torch.randn(n, k, generator=generator)
@@ -157,10 +155,12 @@ def _shape(context: Context, n: int, k: int, rounds: int, bandwidth: float) -> d
         cases[f"integers{bits}"] = copies(tiles, partial(ops.matmul, x, act=ACT))
         if bits <= 2:
             cases[f"exact{bits}"] = copies(tiles, partial(ops.matmul, x))
+    largest = max(sizes.values())
+    cases["read"] = reading(largest)
     seconds = medians(cases, rounds, EVICT, f"{n} x {k}", context.progress)
     return {
         "us": {name: 1e6 * value for name, value in seconds.items()},
-        "share": {f"w{bits}": sizes[bits] / bandwidth / seconds[f"lookup{bits}"] for bits in WIDTHS},
+        "share": {f"w{bits}": sizes[bits] / largest * seconds["read"] / seconds[f"lookup{bits}"] for bits in WIDTHS},
         "w2_over_w1": seconds["lookup2"] / seconds["lookup1"],
         "w4_over_w1": seconds["lookup4"] / seconds["lookup1"],
         "over_exact1": seconds["exact1"] / seconds["lookup1"],

@@ -20,8 +20,7 @@ import torch
 from anybit import models, ops
 from anybit.errors import LayoutError
 from anybit.formats import TensorFormat
-from anybit.ops import native
-from anybit.reproduce.clock import EVICT, copies, medians, one_thread
+from anybit.reproduce.clock import EVICT, Case, copies, medians, one_thread, reading
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.tensors import Packing, quantize
 from anybit.tensors.known_packings import FRAGMENTS, marlin, panels, tilus
@@ -175,19 +174,20 @@ def _speed(context: Context, rounds: int) -> dict[str, Any]:
 
     On one thread: what is asked is how time follows bytes, and a second thread adds the waiting of one for the other.
     """
-    module = native.load()
     n, k = 16384, 4096
     x = torch.randn(1, k, generator=torch.Generator().manual_seed(0))
     weight = torch.randn(n, k, generator=torch.Generator().manual_seed(1))
-    stored, cases = {}, {}
+    stored: dict[int, int] = {}
+    cases: dict[str, list[Case]] = {}
     for bits in WIDTHS:
         context.progress("packing", bits - 1, len(WIDTHS))
         q = quantize(weight, TensorFormat.parse(f"int{bits}/g128"))
         stored[bits] = ops.prepack(q).nbytes
         cases[str(bits)] = copies(partial(ops.prepack, q), partial(ops.matmul, x, act=ACT), 3)
+    cases["read"] = reading(stored[8], 3)
     with one_thread():
         seconds = medians(cases, rounds, EVICT, "product of one row", context.progress)
-        bandwidth = float(module.probe_bandwidth(EVICT, 1, 3)) if module else math.nan
+    bandwidth = stored[8] / seconds["read"]
     time = {bits: seconds[str(bits)] for bits in WIDTHS}
     line = {bits: time[4] + (time[8] - time[4]) * (bits - 4) / 4 for bits in WIDTHS}
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from anybit.cli.bench.rounds import Cold
 from anybit.cli.machine import last_level_cache
+from anybit.ops.native import bytes_to_read
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,21 +40,6 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(theirs)
 
 
-def ones(size: int) -> NDArray[np.uint8]:
-    """Bytes to read, on huge pages where there are any, as packed weights are. Not zeros, which would all be one page."""
-    import numpy as np
-
-    aligned = 2 << 20
-    memory = mmap.mmap(-1, size + aligned)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    whole = np.frombuffer(memory, np.uint8)  # which keeps the mapping
-    skipped = -whole.ctypes.data % aligned
-    found = whole[skipped : skipped + size]
-    found.fill(1)
-    return found
-
-
 def evictor() -> Callable[[], object]:
     """A function that reads twice as many bytes as the largest cache holds, so that nothing of before is left in it.
 
@@ -62,7 +47,7 @@ def evictor() -> Callable[[], object]:
     """
     from anybit import _native
 
-    buffer = ones(max(LEAST_READ, 2 * last_level_cache()))
+    buffer = bytes_to_read(max(LEAST_READ, 2 * last_level_cache()))
     return lambda: _native.read_through(buffer)
 
 
@@ -74,7 +59,7 @@ def reader() -> Callable[[], float]:
     def read(buffer: NDArray[np.uint8]) -> Callable[[], object]:
         return lambda: _native.read_through(buffer)
 
-    sample = Cold([read(ones(READ_BYTES)) for _ in range(MOST_COPIES)])
+    sample = Cold([read(bytes_to_read(READ_BYTES)) for _ in range(MOST_COPIES)])
     return lambda: READ_BYTES / sample()
 
 
