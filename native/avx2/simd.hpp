@@ -23,6 +23,7 @@ namespace {
 constexpr const char* kName = "avx2";
 constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 4, kMostFused = 8;  // 8 of 16 registers are accumulators
+constexpr int kTablePlanes = 1;  // looked up side by side for one row of x: three sums each
 constexpr int kCountSide = 2;  // rows of bits that are counted against as many
 constexpr int kTileRows = 4, kShortRows = 4, kTilePanels = 1;
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
@@ -73,10 +74,11 @@ ANYBIT_INLINE B count_b(B a) {  // bits set in each byte
 }
 // 16-bit lanes
 ANYBIT_INLINE B add_h(B a, B b) { ANYBIT_BOTH(B, _mm256_add_epi16(a.v[h], b.v[h])) }
+ANYBIT_INLINE B sub_h(B a, B b) { ANYBIT_BOTH(B, _mm256_sub_epi16(a.v[h], b.v[h])) }
 ANYBIT_INLINE B low_h(B a) { ANYBIT_BOTH(B, _mm256_and_si256(a.v[h], _mm256_set1_epi16(255))) }
 ANYBIT_INLINE B high_h(B a) { ANYBIT_BOTH(B, _mm256_srli_epi16(a.v[h], 8)) }
 ANYBIT_INLINE B low_up_h(B a) { ANYBIT_BOTH(B, _mm256_slli_epi16(a.v[h], 8)) }
-ANYBIT_INLINE B high_stay_h(B a) { ANYBIT_BOTH(B, _mm256_andnot_si256(_mm256_set1_epi16(255), a.v[h])) }
+ANYBIT_INLINE B times64_h(B a) { ANYBIT_BOTH(B, _mm256_slli_epi16(a.v[h], 6)) }
 // The same value, of which the compiler knows nothing.
 ANYBIT_INLINE B opaque(B b) {
   asm volatile("" : "+x"(b.v[0]), "+x"(b.v[1]));
@@ -144,23 +146,12 @@ ANYBIT_INLINE F joined(I high, I low) {
                                  four(_mm256_castsi256_si128(high.v[h]), _mm256_castsi256_si128(low.v[h]))))
 }
 
-// Signed 16-bit sums of the 16 rows in four parts of 16 bytes, row 4v + d at byte 4d + v: those of even bytes and those of odd ones.
+// Unsigned 16-bit sums of the 16 rows, of which four parts of 16 bytes have a share each, row 4v + d at byte 4d + v: those of even bytes
+// and those of odd ones.  All parts together fit 16 bits.
 ANYBIT_INLINE I rows_h(B even, B odd) {
-  __m256i part[4];  // rows 4v + d of vector v, added over two of the parts
-#pragma GCC unroll 2
-  for (int h = 0; h < 2; ++h) {
-    const __m256i v[4] = {_mm256_srai_epi32(_mm256_slli_epi32(even.v[h], 16), 16), _mm256_srai_epi32(_mm256_slli_epi32(odd.v[h], 16), 16),
-                          _mm256_srai_epi32(even.v[h], 16), _mm256_srai_epi32(odd.v[h], 16)};
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) part[i] = h ? _mm256_add_epi32(part[i], v[i]) : v[i];
-  }
-  I out;
-#pragma GCC unroll 2
-  for (int h = 0; h < 2; ++h) {
-    out.v[h] = _mm256_add_epi32(_mm256_permute2x128_si256(part[2 * h], part[2 * h + 1], 0x20),
-                                _mm256_permute2x128_si256(part[2 * h], part[2 * h + 1], 0x31));
-  }
-  return out;
+  const __m256i e = _mm256_add_epi16(even.v[0], even.v[1]), o = _mm256_add_epi16(odd.v[0], odd.v[1]);
+  const __m256i all = _mm256_add_epi16(_mm256_permute2x128_si256(e, o, 0x20), _mm256_permute2x128_si256(e, o, 0x31));
+  return {{_mm256_and_si256(all, _mm256_set1_epi32(0xffff)), _mm256_srli_epi32(all, 16)}};
 }
 
 ANYBIT_INLINE F zero_f() { return {{_mm256_setzero_ps(), _mm256_setzero_ps()}}; }

@@ -27,6 +27,7 @@ namespace {
 constexpr const char* kName = "avx512";
 constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 8, kMostFused = 8;
+constexpr int kTablePlanes = 4;  // looked up side by side for one row of x: three sums each
 constexpr int kCountSide = 4;  // rows of bits that are counted against as many: 16 counts and 8 lines in registers
 constexpr int kTileRows = 4, kTilePanels = 3;  // 12 sums of integers and 12 of blocks in registers: 7 loads for 12 instructions
 constexpr int kShortRows = 8;                   // of integers of 16 bits: 24 sums
@@ -75,10 +76,11 @@ ANYBIT_INLINE B add_b(B a, B b) { return {_mm512_add_epi8(a.v, b.v)}; }
 ANYBIT_INLINE B count_b(B a) { return {_mm512_popcnt_epi8(a.v)}; }  // bits set in each byte
 // 16-bit lanes
 ANYBIT_INLINE B add_h(B a, B b) { return {_mm512_add_epi16(a.v, b.v)}; }
+ANYBIT_INLINE B sub_h(B a, B b) { return {_mm512_sub_epi16(a.v, b.v)}; }
 ANYBIT_INLINE B low_h(B a) { return {_mm512_and_si512(a.v, _mm512_set1_epi16(255))}; }
 ANYBIT_INLINE B high_h(B a) { return {_mm512_srli_epi16(a.v, 8)}; }
 ANYBIT_INLINE B low_up_h(B a) { return {_mm512_slli_epi16(a.v, 8)}; }
-ANYBIT_INLINE B high_stay_h(B a) { return {_mm512_andnot_si512(_mm512_set1_epi16(255), a.v)}; }
+ANYBIT_INLINE B times64_h(B a) { return {_mm512_slli_epi16(a.v, 6)}; }
 // The same value, of which the compiler knows nothing.
 ANYBIT_INLINE B opaque(B b) {
 #ifndef ANYBIT_SIMDE
@@ -136,13 +138,12 @@ ANYBIT_INLINE F joined(I high, I low) {
 ANYBIT_INLINE I s16_even(B b) { return {_mm512_srai_epi32(_mm512_slli_epi32(b.v, 16), 16)}; }
 ANYBIT_INLINE I s16_odd(B b) { return {_mm512_srai_epi32(b.v, 16)}; }
 
-// Signed 16-bit sums of the 16 rows in four parts of 16 bytes, row 4v + d at byte 4d + v: those of even bytes and those of odd ones.
+// Unsigned 16-bit sums of the 16 rows, of which four parts of 16 bytes have a share each, row 4v + d at byte 4d + v: those of even bytes
+// and those of odd ones.  All parts together fit 16 bits.
 ANYBIT_INLINE I rows_h(B even, B odd) {
-  const __m512i a = _mm512_srai_epi32(_mm512_slli_epi32(even.v, 16), 16), c = _mm512_srai_epi32(even.v, 16);
-  const __m512i b = _mm512_srai_epi32(_mm512_slli_epi32(odd.v, 16), 16), d = _mm512_srai_epi32(odd.v, 16);
-  const __m512i ab = _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));  // a a b b
-  const __m512i cd = _mm512_add_epi32(_mm512_shuffle_i32x4(c, d, 0x88), _mm512_shuffle_i32x4(c, d, 0xdd));
-  return {_mm512_add_epi32(_mm512_shuffle_i32x4(ab, cd, 0x88), _mm512_shuffle_i32x4(ab, cd, 0xdd))};
+  const __m512i two = _mm512_add_epi16(_mm512_shuffle_i32x4(even.v, odd.v, 0x88), _mm512_shuffle_i32x4(even.v, odd.v, 0xdd));  // e e o o
+  const __m512i all = _mm512_add_epi16(_mm512_shuffle_i32x4(two, two, 0x88), _mm512_shuffle_i32x4(two, two, 0xdd));            // e o e o
+  return {_mm512_srli_epi32(_mm512_sllv_epi32(all, _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 16, 16, 16, 16, 16, 16, 16, 16)), 16)};
 }
 
 ANYBIT_INLINE F zero_f() { return {_mm512_setzero_ps()}; }

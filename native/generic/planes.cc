@@ -3,6 +3,10 @@
 #include <cstring>
 #include <stdexcept>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "generic/arena.hpp"
 #include "generic/dispatch.hpp"
 
@@ -20,27 +24,27 @@ Spot spot(PlaneOrder order, int64_t lane, int64_t in_tile) {
   return {quad % 4 * 16 + 4 * (lane % 4) + lane / 4, static_cast<int>(quad / 4 * 4 + in_tile % 4)};
 }
 
-// Byte i of the result holds bit i of the 8 bytes of x, lowest byte first.
-uint64_t transposed(uint64_t x) {
-  uint64_t t = (x ^ (x >> 7)) & 0x00aa00aa00aa00aaull;
-  x ^= t ^ (t << 7);
-  t = (x ^ (x >> 14)) & 0x0000cccc0000ccccull;
-  x ^= t ^ (t << 14);
-  t = (x ^ (x >> 28)) & 0x00000000f0f0f0f0ull;
-  return x ^ t ^ (t << 28);
+#ifdef __SSE2__
+// Bit b of 32 bytes: it becomes the highest of each, and those make a word.
+uint32_t plane_of(const int8_t* codes, int b) {
+  const auto half = [&](int i) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16 * i));
+    return static_cast<uint32_t>(_mm_movemask_epi8(_mm_sll_epi16(bytes, _mm_cvtsi32_si128(7 - b))));
+  };
+  return half(0) | half(1) << 16;
 }
+#else
+uint32_t plane_of(const int8_t* codes, int b) {
+  uint32_t word = 0;
+  for (int slot = 0; slot < 32; ++slot) word |= static_cast<uint32_t>(codes[slot] >> b & 1) << slot;
+  return word;
+}
+#endif
 
 // Words of the planes of one row: bit b of slots [32t, 32t + 32) at words[b * ldp + t].
 void split_row(const int8_t* codes, int64_t first, int64_t last, int bits, uint32_t* words, int64_t ldp) {
   for (int64_t tile = first; tile < last; ++tile) {
-    uint32_t of[8] = {};
-    for (int part = 0; part < 4; ++part) {
-      uint64_t eight;
-      std::memcpy(&eight, codes + 32 * tile + 8 * part, 8);
-      eight = transposed(eight);
-      for (int b = 0; b < bits; ++b) of[b] |= static_cast<uint32_t>(eight >> 8 * b & 255) << 8 * part;
-    }
-    for (int b = 0; b < bits; ++b) words[b * ldp + tile] = of[b];
+    for (int b = 0; b < bits; ++b) words[b * ldp + tile] = plane_of(codes + 32 * tile, b);
   }
 }
 
@@ -48,7 +52,7 @@ using Words = int16_t __attribute__((vector_size(16)));
 using Bytes = int8_t __attribute__((vector_size(8)));
 constexpr Words kChosen[3] = {{0, -1, 0, -1, 0, -1, 0, -1}, {0, 0, -1, -1, 0, 0, -1, -1}, {0, 0, 0, 0, -1, -1, -1, -1}};
 
-// Tables of one row: for a tile the low bytes of 8 quads, 16 each, then the high ones.
+// Tables of one row: for a tile the lower digits of 8 quads, 16 each, then the upper ones.
 void tabulate_row(const int8_t* codes, int64_t first, int64_t last, uint8_t* tables) {
   for (int64_t tile = first; tile < last; ++tile) {
     for (int quad = 0; quad < 8; ++quad) {
@@ -57,7 +61,7 @@ void tabulate_row(const int8_t* codes, int64_t first, int64_t last, uint8_t* tab
       for (int half = 0; half < 2; ++half) {  // of the 16 sums, those without and with the last number
         Words sums = half ? Words{} + x[3] : Words{};
         for (int t = 0; t < 3; ++t) sums += kChosen[t] & (Words{} + x[t]);
-        const Bytes low = __builtin_convertvector(sums, Bytes), high = __builtin_convertvector(sums >> 8, Bytes);
+        const Bytes low = __builtin_convertvector(sums & 63, Bytes), high = __builtin_convertvector((sums >> 6) + kUpperDigit, Bytes);
         std::memcpy(at + 8 * half, &low, 8);
         std::memcpy(at + 128 + 8 * half, &high, 8);
       }

@@ -6,7 +6,8 @@
 constexpr int kBitRows = 8;           // planes of x against which a line of weights is counted while it is in a register
 constexpr int64_t kCountedTiles = 31; // whose counts of up to 8 a byte still fit it
 constexpr int kTableRows = 4;
-constexpr int64_t kTableTiles = 8;    // 64 lookups of up to 4 * 127 stay below 2^15
+constexpr int64_t kTableTiles = 8;  // whose 16 upper digits of up to 15 in each part fit a byte, and 64 sums of up to 1020 fit 16 bits
+constexpr int64_t kLookedUp = 8 * 64 * kUpperDigit;  // a tile: eight lookups a row
 
 // The 16 sums of four counts of a byte each.
 ANYBIT_INLINE I summed(const B& counts) {
@@ -59,7 +60,9 @@ ANYBIT_INLINE void count_block(const Problem& p, const uint8_t* tile, int64_t ti
 
 // acc + the scaled integer sum of a block, which lacks its correction.
 ANYBIT_INLINE F scaled(const Problem& p, int64_t panel, const Block& block, int64_t row, I total, F acc) {
-  total = add_i(shl_i(total, p.step_shift), zero_term<0>(p, panel, block.group, block.sum(static_cast<int>(row))));
+  const int32_t sum = block.sum(static_cast<int>(row));
+  if (starts_corrected(p)) total = add_i(total, splat_i(p.lowest * sum));
+  else total = add_i(shl_i(total, p.step_shift), zero_term<0>(p, panel, block.group, sum));
   return fma_f(mul_f(to_f(total), splat_f(block.xscale[row * block.xscale_row])), load_scales(p, panel, block.group), acc);
 }
 
@@ -89,29 +92,74 @@ void bit_serial(const Problem& p, int64_t first, int64_t last) {
   }
 }
 
-// Sums of one plane over up to kTableTiles tiles for MR rows of x, by lookup of four bits at a time.
-template <int MR>
-ANYBIT_INLINE void look_up_plane(const Problem& p, const uint8_t* plane, int64_t stride, int64_t tiles, const uint8_t* tables, int shift, I* total) {
-  B even[MR], odd[MR], high[MR];
-#pragma GCC unroll 4
-  for (int m = 0; m < MR; ++m) even[m] = odd[m] = high[m] = splat_b(0);
+// What one plane and one row of x have come to: of lower digits even bytes plus 2^8 times odd ones modulo 2^16, and odd ones; upper digits.
+struct LookedUp {
+  B both, odd, high;
+  ANYBIT_INLINE void start() { both = odd = high = splat_b(0); }
+  // The lower digits that the two halves of a line choose; the upper ones are added.
+  ANYBIT_INLINE B line(const uint8_t* tables, const B& low, const B& up) {
+    high = add_b(add_b(high, lookup(load(tables + 128), low)), lookup(load(tables + 192), up));
+    return add_b(lookup(load(tables), low), lookup(load(tables + 64), up));
+  }
+  ANYBIT_INLINE void widen(const B& digits) { both = add_h(both, digits), odd = add_h(odd, high_h(digits)); }
+  ANYBIT_INLINE B evens() const { return add_h(sub_h(both, low_up_h(odd)), times64_h(low_h(high))); }
+  ANYBIT_INLINE B odds() const { return add_h(odd, times64_h(high_h(high))); }
+};
+
+// total[m] += sums of NB planes, which count 2^shift and on, over up to kTableTiles tiles for MR rows of x, by lookup of four bits at a time;
+// kLookedUp too large for every tile and unit.  A line's lower digits fit a byte twice over, so those of two tiles are added before they are
+// widened; the upper ones of all tiles fit one, and all of a row 16 bits.
+template <int MR, int NB>
+ANYBIT_INLINE void look_up_planes(const uint8_t* plane, int64_t stride, int64_t tiles, const uint8_t* tables, int64_t ldt, int shift, I* total) {
+  LookedUp sums[MR * NB];
+#pragma GCC unroll 8
+  for (int i = 0; i < MR * NB; ++i) sums[i].start();
   const B mask = splat_b(15);
-  for (int64_t tile = 0; tile < tiles; ++tile) {
-    prefetch(plane + tile * stride + kPrefetch);
-    const B line = load(plane + tile * stride), low = and_b(line, mask), up = and_b(shr_b<4>(line), mask);
+  for (; tiles >= 2; tiles -= 2, plane += 2 * stride, tables += 512) {
+#pragma GCC unroll 8
+    for (int b = 0; b < NB; ++b) {
+      const uint8_t *at = plane + 64 * b, *next = at + stride;
+      prefetch(at + kPrefetch), prefetch(next + kPrefetch);
+      const B one = load(at), low1 = and_b(one, mask), up1 = and_b(shr_b<4>(one), mask);
+      const B two = load(next), low2 = and_b(two, mask), up2 = and_b(shr_b<4>(two), mask);
 #pragma GCC unroll 4
-    for (int m = 0; m < MR; ++m) {
-      const uint8_t* of = tables + m * p.ldt + tile * 256;
-      const B one = lookup(load(of), low), two = lookup(load(of + 64), up);
-      even[m] = add_h(add_h(even[m], low_h(one)), low_h(two));
-      odd[m] = add_h(add_h(odd[m], high_h(one)), high_h(two));
-      high[m] = add_b(add_b(high[m], lookup(load(of + 128), low)), lookup(load(of + 192), up));
+      for (int m = 0; m < MR; ++m) {
+        LookedUp& sum = sums[m * NB + b];
+        const B first = sum.line(tables + m * ldt, low1, up1);
+        sum.widen(add_b(first, sum.line(tables + m * ldt + 256, low2, up2)));
+      }
+    }
+  }
+  if (tiles) {
+#pragma GCC unroll 8
+    for (int b = 0; b < NB; ++b) {
+      const B line = load(plane + 64 * b), low = and_b(line, mask), up = and_b(shr_b<4>(line), mask);
+#pragma GCC unroll 4
+      for (int m = 0; m < MR; ++m) sums[m * NB + b].widen(sums[m * NB + b].line(tables + m * ldt, low, up));
     }
   }
 #pragma GCC unroll 4
-  for (int m = 0; m < MR; ++m) {  // modulo 2^16, of which the sum is a signed number
-    const I sum = rows_h(add_h(even[m], low_up_h(high[m])), add_h(odd[m], high_stay_h(high[m])));
-    total[m] = add_i(total[m], shl_i(sum, shift));
+  for (int m = 0; m < MR; ++m) {
+#pragma GCC unroll 8
+    for (int b = 0; b < NB; ++b) {
+      const LookedUp& sum = sums[m * NB + b];
+      total[m] = add_i(total[m], shl_i(rows_h(sum.evens(), sum.odds()), shift + b));
+    }
+  }
+}
+
+// The same of all planes of a weight, as many at a time as registers hold.
+template <int MR>
+ANYBIT_INLINE void look_up_tiles(int bits, const uint8_t* plane, int64_t stride, int64_t tiles, const uint8_t* tables, int64_t ldt,
+                                 I* total) {
+  constexpr int kMost = MR == 1 ? kTablePlanes : 1;
+  int b = 0;
+  for (; b + kMost <= bits; b += kMost) look_up_planes<MR, kMost>(plane + 64 * b, stride, tiles, tables, ldt, b, total);
+  if constexpr (kMost > 2) {
+    for (; b + 2 <= bits; b += 2) look_up_planes<MR, 2>(plane + 64 * b, stride, tiles, tables, ldt, b, total);
+  }
+  if constexpr (kMost > 1) {
+    if (b < bits) look_up_planes<MR, 1>(plane + 64 * b, stride, tiles, tables, ldt, b, total);
   }
 }
 
@@ -122,14 +170,13 @@ template <int MR> __attribute__((noinline)) void look_up_rows(const Problem& p, 
   const int64_t stride = 64 * p.bits;
   const uint8_t* codes = p.codes + panel * p.panel_bytes;
   each_block(p, 0, p.slots, row, [&](const Block& block) ANYBIT_UNROLLED {
+    const auto too_much = static_cast<int32_t>((block.end - block.begin) / 32 * kLookedUp * ((1 << p.bits) - 1));
     I total[MR];
 #pragma GCC unroll 4
-    for (int m = 0; m < MR; ++m) total[m] = zero_i();
+    for (int m = 0; m < MR; ++m) total[m] = splat_i(-too_much);
     for (int64_t tile = block.begin / 32; tile < block.end / 32; tile += kTableTiles) {
       const int64_t tiles = tile + kTableTiles < block.end / 32 ? kTableTiles : block.end / 32 - tile;
-      for (int b = 0; b < p.bits; ++b) {
-        look_up_plane<MR>(p, codes + tile * stride + 64 * b, stride, tiles, p.tables + row * p.ldt + tile * 256, b, total);
-      }
+      look_up_tiles<MR>(p.bits, codes + tile * stride, stride, tiles, p.tables + row * p.ldt + tile * 256, p.ldt, total);
     }
 #pragma GCC unroll 4
     for (int m = 0; m < MR; ++m) acc[m] = scaled(p, panel, block, m, total[m], acc[m]);

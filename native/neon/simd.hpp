@@ -19,6 +19,7 @@ namespace {
 constexpr const char* kName = "neon";
 constexpr int kPrefetch = 1024;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 4, kMostFused = 8;  // 16 of 32 registers are accumulators
+constexpr int kTablePlanes = 2;  // looked up side by side for one row of x: three sums each
 constexpr int kCountSide = 1;  // rows of bits that are counted against as many
 constexpr int kTileRows = 4, kShortRows = 4, kTilePanels = 1;
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
@@ -51,10 +52,11 @@ ANYBIT_INLINE B count_b(B a) { ANYBIT_FOUR(B, vcntq_u8(a.v[h])) }  // bits set i
 ANYBIT_INLINE uint16x8_t halves(uint8x16_t v) { return vreinterpretq_u16_u8(v); }
 ANYBIT_INLINE uint8x16_t bytes_of(uint16x8_t v) { return vreinterpretq_u8_u16(v); }
 ANYBIT_INLINE B add_h(B a, B b) { ANYBIT_FOUR(B, bytes_of(vaddq_u16(halves(a.v[h]), halves(b.v[h])))) }
+ANYBIT_INLINE B sub_h(B a, B b) { ANYBIT_FOUR(B, bytes_of(vsubq_u16(halves(a.v[h]), halves(b.v[h])))) }
 ANYBIT_INLINE B low_h(B a) { ANYBIT_FOUR(B, bytes_of(vandq_u16(halves(a.v[h]), vdupq_n_u16(255)))) }
 ANYBIT_INLINE B high_h(B a) { ANYBIT_FOUR(B, bytes_of(vshrq_n_u16(halves(a.v[h]), 8))) }
 ANYBIT_INLINE B low_up_h(B a) { ANYBIT_FOUR(B, bytes_of(vshlq_n_u16(halves(a.v[h]), 8))) }
-ANYBIT_INLINE B high_stay_h(B a) { ANYBIT_FOUR(B, bytes_of(vandq_u16(halves(a.v[h]), vdupq_n_u16(0xff00)))) }
+ANYBIT_INLINE B times64_h(B a) { ANYBIT_FOUR(B, bytes_of(vshlq_n_u16(halves(a.v[h]), 6))) }
 // The same value, of which the compiler knows nothing.
 ANYBIT_INLINE B opaque(B b) {
   asm volatile("" : "+w"(b.v[0]), "+w"(b.v[1]), "+w"(b.v[2]), "+w"(b.v[3]));
@@ -127,17 +129,16 @@ ANYBIT_INLINE F joined(I high, I low) {
 ANYBIT_INLINE I s16_even(B b) { ANYBIT_FOUR(I, vshrq_n_s32(vshlq_n_s32(vreinterpretq_s32_u8(b.v[h]), 16), 16)) }
 ANYBIT_INLINE I s16_odd(B b) { ANYBIT_FOUR(I, vshrq_n_s32(vreinterpretq_s32_u8(b.v[h]), 16)) }
 
-// Signed 16-bit sums of the 16 rows in four parts of 16 bytes, row 4v + d at byte 4d + v: those of even bytes and those of odd ones.
+// Unsigned 16-bit sums of the 16 rows, of which four parts of 16 bytes have a share each, row 4v + d at byte 4d + v: those of even bytes
+// and those of odd ones.  All parts together fit 16 bits.
 ANYBIT_INLINE I rows_h(B even, B odd) {
-  I out = zero_i();
-  for (int part = 0; part < 4; ++part) {
-    const int32x4_t e = vreinterpretq_s32_u8(even.v[part]), o = vreinterpretq_s32_u8(odd.v[part]);
-    out.v[0] = vaddq_s32(out.v[0], vshrq_n_s32(vshlq_n_s32(e, 16), 16));
-    out.v[1] = vaddq_s32(out.v[1], vshrq_n_s32(vshlq_n_s32(o, 16), 16));
-    out.v[2] = vaddq_s32(out.v[2], vshrq_n_s32(e, 16));
-    out.v[3] = vaddq_s32(out.v[3], vshrq_n_s32(o, 16));
-  }
-  return out;
+  const auto all = [](const B& b) {
+    const uint16x8_t one = vaddq_u16(halves(b.v[0]), halves(b.v[1])), two = vaddq_u16(halves(b.v[2]), halves(b.v[3]));
+    return vreinterpretq_u32_u16(vaddq_u16(one, two));
+  };
+  const uint32x4_t e = all(even), o = all(odd), lower = vdupq_n_u32(0xffff);
+  return {{vreinterpretq_s32_u32(vandq_u32(e, lower)), vreinterpretq_s32_u32(vandq_u32(o, lower)),
+           vreinterpretq_s32_u32(vshrq_n_u32(e, 16)), vreinterpretq_s32_u32(vshrq_n_u32(o, 16))}};
 }
 
 ANYBIT_INLINE F splat_f(float x) { ANYBIT_FOUR(F, (void(h), vdupq_n_f32(x))) }

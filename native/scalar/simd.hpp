@@ -20,6 +20,7 @@ namespace {
 constexpr const char* kName = "scalar";
 constexpr int kPrefetch = 0;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 2, kMostFused = 4;  // rows of x that share one unpacking, and up to which rows are unpacked for again
+constexpr int kTablePlanes = 1;  // looked up side by side for one row of x: three sums each
 constexpr int kCountSide = 1;  // rows of bits that are counted against as many
 constexpr int kTileRows = 2, kShortRows = 2, kTilePanels = 1;  // rows and panels of the micro-kernel over unpacked weights
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // rows, and bytes of x, a pass over the weights
@@ -72,10 +73,13 @@ template <class Op> inline B lanes_h(B a, Op op) {
 ANYBIT_INLINE B add_h(B a, B b) {
   return lanes_h(a, [&](int h, int i) { uint16_t other; std::memcpy(&other, b.v + i, 2); return h + other; });
 }
+ANYBIT_INLINE B sub_h(B a, B b) {
+  return lanes_h(a, [&](int h, int i) { uint16_t other; std::memcpy(&other, b.v + i, 2); return h - other; });
+}
 ANYBIT_INLINE B low_h(B a) { return lanes_h(a, [](int h, int) { return h & 255; }); }
 ANYBIT_INLINE B high_h(B a) { return lanes_h(a, [](int h, int) { return h >> 8; }); }
 ANYBIT_INLINE B low_up_h(B a) { return lanes_h(a, [](int h, int) { return h << 8; }); }
-ANYBIT_INLINE B high_stay_h(B a) { return lanes_h(a, [](int h, int) { return h & 0xff00; }); }
+ANYBIT_INLINE B times64_h(B a) { return lanes_h(a, [](int h, int) { return h << 6; }); }
 // The same value, of which the compiler knows nothing.
 ANYBIT_INLINE B opaque(B b) {
   asm volatile("" : "+m"(b));
@@ -88,9 +92,13 @@ ANYBIT_INLINE void store_i(int32_t* p, I a) { std::memcpy(p, a.v, 64); }
 ANYBIT_INLINE I as_ints(B b) { I i; std::memcpy(i.v, b.v, 64); return i; }
 ANYBIT_INLINE I zero_i() { return I{}; }
 ANYBIT_INLINE I splat_i(int32_t x) { return lanes16<I>([&](int) { return x; }); }
-ANYBIT_INLINE I add_i(I a, I b) { return lanes16<I>([&](int i) { return a.v[i] + b.v[i]; }); }
-ANYBIT_INLINE I sub_i(I a, I b) { return lanes16<I>([&](int i) { return a.v[i] - b.v[i]; }); }
-ANYBIT_INLINE I mul_i(I a, I b) { return lanes16<I>([&](int i) { return a.v[i] * b.v[i]; }); }
+// Modulo 2^32, as in registers.
+template <class Op> ANYBIT_INLINE I wrapped(I a, I b, Op op) {
+  return lanes16<I>([&](int i) { return static_cast<int32_t>(op(static_cast<uint32_t>(a.v[i]), static_cast<uint32_t>(b.v[i]))); });
+}
+ANYBIT_INLINE I add_i(I a, I b) { return wrapped(a, b, [](uint32_t x, uint32_t y) { return x + y; }); }
+ANYBIT_INLINE I sub_i(I a, I b) { return wrapped(a, b, [](uint32_t x, uint32_t y) { return x - y; }); }
+ANYBIT_INLINE I mul_i(I a, I b) { return wrapped(a, b, [](uint32_t x, uint32_t y) { return x * y; }); }
 ANYBIT_INLINE I shl_i(I a, int n) { return lanes16<I>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) << n); }); }
 ANYBIT_INLINE I max_i(I a, I b) { return lanes16<I>([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
 ANYBIT_INLINE I load_u8(const uint8_t* p) { return lanes16<I>([&](int i) { return p[i]; }); }
@@ -114,17 +122,18 @@ ANYBIT_INLINE I s16_odd(B b) { return lanes16<I>([&](int i) { int16_t h; std::me
 ANYBIT_INLINE int32_t reduce_max(I a) { int32_t m = a.v[0]; for (int x : a.v) m = x > m ? x : m; return m; }
 ANYBIT_INLINE int32_t reduce_add(I a) { int32_t s = 0; for (int x : a.v) s += x; return s; }
 
-// Signed 16-bit sums of the 16 rows in four parts of 16 bytes, row 4v + d at byte 4d + v: those of even bytes and those of odd ones.
+// Unsigned 16-bit sums of the 16 rows, of which four parts of 16 bytes have a share each, row 4v + d at byte 4d + v: those of even bytes
+// and those of odd ones.  All parts together fit 16 bits.
 ANYBIT_INLINE I rows_h(B even, B odd) {
   return lanes16<I>([&](int row) {
     const int at = 4 * (row & 3) + (row >> 2);
-    int32_t sum = 0;
+    uint16_t sum = 0;
     for (int part = 0; part < 64; part += 16) {
-      int16_t h;
+      uint16_t h;
       std::memcpy(&h, (at & 1 ? odd : even).v + part + (at & ~1), 2);
-      sum += h;
+      sum = static_cast<uint16_t>(sum + h);
     }
-    return sum;
+    return int32_t{sum};
   });
 }
 

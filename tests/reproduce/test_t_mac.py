@@ -32,9 +32,9 @@ def test_the_model_through_lookups(tmp_path):
 
 def test_a_small_shape(monkeypatch, tmp_path):
     monkeypatch.setattr(t_mac, "EVICT", 0)
-    found = t_mac._shape(Context(tmp_path, tmp_path), 64, 256, 1, 1e9)
+    found = t_mac._shape(Context(tmp_path, tmp_path), 64, 256, 1)
     assert {"over_exact1", "over_torch", "over_integers1", "w4_over_w1"} <= set(found)
-    assert all(math.isfinite(value) and value > 0 for value in found["us"].values()) and len(found["us"]) == 11
+    assert all(math.isfinite(value) and value > 0 for value in found["us"].values()) and len(found["us"]) == 12
 
 
 @pytest.mark.slow
