@@ -27,7 +27,7 @@ constexpr int kTablePlanes = 1;  // looked up side by side for one row of x: thr
 constexpr int kCountSide = 2;  // rows of bits that are counted against as many
 constexpr int kTileRows = 4, kShortRows = 4, kTilePanels = 1;
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
-constexpr int kExactRows = 6, kExactPanels = 1, kExactFused = 4;  // sums of float32 in registers; rows that unpack on the way
+constexpr int kExactRows = 6, kExactPanels = 1, kExactFused = 4;  // rows times panels of float32 sums; rows that unpack on the way
 constexpr int kChains = 1;
 constexpr int kWordBias = 0;
 constexpr int kByteOffset = 0;

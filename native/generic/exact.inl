@@ -194,7 +194,8 @@ ANYBIT_INLINE void exact_blocks(const Problem& p, int64_t panel, int64_t k0, int
 
 // The same from slots made fp32 before, of panel i at chunk + 16 * kExactChunk * i.
 template <int NP, int MR>
-__attribute__((noinline)) void exact_micro(const Problem& p, const float* chunk, int64_t panel, int64_t k0, int64_t k1, int64_t row, float* acc) {
+__attribute__((noinline)) void exact_micro(const Problem& p, const float* chunk, int64_t panel, int64_t k0, int64_t k1, int64_t row,
+                                           float* acc) {
   const float* x = p.x + row * p.ldx;
   exact_blocks<MR, NP>(p, panel, k0, k1, acc, [&](int64_t k, int64_t end, int64_t, F* part) ANYBIT_UNROLLED {
     for (; k < end; ++k, chunk += 16) {
@@ -341,7 +342,10 @@ template <class E> __attribute__((noinline)) void exact_tree_rows(const Problem&
   for (int64_t i = 0; i < rows; ++i) write_row(p, panel, row + i, load_f(sum + 16 * i), E::factor(p));
 }
 
-// How many of so many rows are multiplied with numbers on their way to the chunk; 0 where that takes more registers than there are.
+static_assert(kExactPanels == 1 || kExactPanels == kExactTogether);
+static_assert(kExactFused == 1 || kExactFused == 3 || kExactFused == 4 || (kExactFused == 8 && kExactRows == 8), "as exact_strip dispatches");
+
+// How many of so many rows are multiplied with numbers on their way to the chunk; 0 for one, and where that takes too many registers.
 constexpr int64_t fused_rows(int64_t rows) {
   const int64_t most = rows >= kExactRows ? kExactRows : rows >= 4 ? 4 : rows;
   return most > 1 && most <= kExactFused ? most : 0;

@@ -63,11 +63,12 @@ template <class W, int NP> struct Packed {
   const W& w;
   const uint8_t *at, *end;  // of the first panel
   int64_t apart;            // of panels
-  ANYBIT_INLINE Packed(const Problem& p, const W& w, int64_t panel)
-      : w(w), at(p.codes + panel * p.panel_bytes), end(at + p.panel_bytes), apart(p.panel_bytes) {}
+  int64_t ahead;            // bytes
+  ANYBIT_INLINE Packed(const Problem& p, const W& w, int64_t panel, int64_t ahead = kAhead<W>)
+      : w(w), at(p.codes + panel * p.panel_bytes), end(at + p.panel_bytes), apart(p.panel_bytes), ahead(ahead) {}
   ANYBIT_INLINE void fetch() const {
     // behind a panel's end follows the next one, which side by side with others is not what is wanted next
-    const uint8_t* from = at + kAhead<W>;
+    const uint8_t* from = at + ahead;
     if (NP > 1) from += from >= end ? (NP - 1) * apart : 0;
 #pragma GCC unroll 4
     for (int i = 0; i < NP; ++i) {
@@ -179,11 +180,12 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
 }
 
 // Few rows of x: unpack in registers, use at once for MR rows.  (More panels side by side gain a sixth in cache and lose up to 40 % from memory.)
+// One row or two wait for memory whatever is fetched; with more a miss costs time that products would take, so they fetch from further ahead.
 template <class W, int MR> __attribute__((noinline)) void int8_fused(const Problem& p, const W& w, int64_t panel, int64_t row) {
   F sum[MR];
 #pragma GCC unroll 16
   for (int m = 0; m < MR; ++m) sum[m] = zero_f();
-  int8_sums<W, 1, MR>(p, Packed<W, 1>(p, w, panel), panel, 0, p.slots, row, sum, [] {});
+  int8_sums<W, 1, MR>(p, Packed<W, 1>(p, w, panel, MR > 2 ? 2 * kAhead<W> : kAhead<W>), panel, 0, p.slots, row, sum, [] {});
 #pragma GCC unroll 16
   for (int m = 0; m < MR; ++m) write_row(p, panel, row + m, sum[m], int8_factor(p, row + m));
 }

@@ -66,6 +66,7 @@ struct Problem {
 };
 
 constexpr int64_t kTreeLeaf = 256;
+constexpr int64_t kExactTogether = 3;  // panels that the exact kernels for several rows take at once, where registers suffice
 constexpr int kUpperDigit = 8;  // what upper digits of looked up sums are too large by: 64 * 8 is above 4 * 127
 
 // Integers of 16 bits are cut in chunks of slots, for each of which the largest sum of squares of any span of 8, 16, ... kWordChunk

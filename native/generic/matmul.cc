@@ -438,7 +438,8 @@ void matmul(Team& team, const Weight& w, const Activations& a, float* y, int64_t
   const Share panels = share(team, even);
   if (panels.begin < panels.end) run(p, panels.begin, panels.end);
   if (dealt == 0) return;
-  const auto some = many ? kernels().panels_at_once : std::max<int64_t>(2, kDealtBytes / w.panel_bytes / 2 * 2);
+  const int64_t together = many ? kernels().panels_at_once : act == Act::exact && p.m > 1 ? kExactTogether : 2;
+  const int64_t some = many ? together : std::max(together, kDealtBytes / w.panel_bytes / together * together);
   for (int64_t begin; (begin = even + some * ticket->fetch_add(1, std::memory_order_relaxed)) < w.panels;) {
     run(p, begin, std::min(begin + some, w.panels));
   }

@@ -8,8 +8,8 @@
 //            row 4v + d at byte 4d + v, so that a table of 16 sums serves the 16 rows of a part
 //
 // x is integers of up to 8 bits, as planes of its two's complement, or as tables: for every quad of slots the 16 sums of those that the
-// bits of an index choose, up to 4 * 127, as a lower digit of 6 bits and an upper one of 4, a byte each and without signs, so that nothing is
-// lost and a few of them can be added as bytes.
+// bits of an index choose, up to 4 * 127, as a lower digit of 6 bits and an upper one of 4, a byte each and without signs, so that nothing
+// is lost and a few of them can be added as bytes.
 #pragma once
 
 #include <cstddef>

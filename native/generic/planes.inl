@@ -60,9 +60,7 @@ ANYBIT_INLINE void count_block(const Problem& p, const uint8_t* tile, int64_t ti
 
 // acc + the scaled integer sum of a block, which lacks its correction.
 ANYBIT_INLINE F scaled(const Problem& p, int64_t panel, const Block& block, int64_t row, I total, F acc) {
-  const int32_t sum = block.sum(static_cast<int>(row));
-  if (starts_corrected(p)) total = add_i(total, splat_i(p.lowest * sum));
-  else total = add_i(shl_i(total, p.step_shift), zero_term<0>(p, panel, block.group, sum));
+  total = add_i(shl_i(total, p.step_shift), zero_term<0>(p, panel, block.group, block.sum(static_cast<int>(row))));
   return fma_f(mul_f(to_f(total), splat_f(block.xscale[row * block.xscale_row])), load_scales(p, panel, block.group), acc);
 }
 
@@ -106,11 +104,12 @@ struct LookedUp {
   ANYBIT_INLINE B odds() const { return add_h(odd, times64_h(high_h(high))); }
 };
 
-// total[m] += sums of NB planes, which count 2^shift and on, over up to kTableTiles tiles for MR rows of x, by lookup of four bits at a time;
-// kLookedUp too large for every tile and unit.  A line's lower digits fit a byte twice over, so those of two tiles are added before they are
-// widened; the upper ones of all tiles fit one, and all of a row 16 bits.
+// total[m] += sums of NB planes, which count 2^shift and on, over up to kTableTiles tiles for MR rows of x, by lookup of four bits at a
+// time; kLookedUp too large for every tile and unit.  A line's lower digits fit a byte twice over, so those of two tiles are added before
+// they are widened; the upper ones of all tiles fit one, and all of a row 16 bits.
 template <int MR, int NB>
-ANYBIT_INLINE void look_up_planes(const uint8_t* plane, int64_t stride, int64_t tiles, const uint8_t* tables, int64_t ldt, int shift, I* total) {
+ANYBIT_INLINE void look_up_planes(const uint8_t* plane, int64_t stride, int64_t tiles, const uint8_t* tables, int64_t ldt, int shift,
+                                  I* total) {
   LookedUp sums[MR * NB];
 #pragma GCC unroll 8
   for (int i = 0; i < MR * NB; ++i) sums[i].start();
@@ -133,6 +132,7 @@ ANYBIT_INLINE void look_up_planes(const uint8_t* plane, int64_t stride, int64_t 
   if (tiles) {
 #pragma GCC unroll 8
     for (int b = 0; b < NB; ++b) {
+      prefetch(plane + 64 * b + kPrefetch);
       const B line = load(plane + 64 * b), low = and_b(line, mask), up = and_b(shr_b<4>(line), mask);
 #pragma GCC unroll 4
       for (int m = 0; m < MR; ++m) sums[m * NB + b].widen(sums[m * NB + b].line(tables + m * ldt, low, up));
@@ -150,8 +150,7 @@ ANYBIT_INLINE void look_up_planes(const uint8_t* plane, int64_t stride, int64_t 
 
 // The same of all planes of a weight, as many at a time as registers hold.
 template <int MR>
-ANYBIT_INLINE void look_up_tiles(int bits, const uint8_t* plane, int64_t stride, int64_t tiles, const uint8_t* tables, int64_t ldt,
-                                 I* total) {
+ANYBIT_INLINE void look_up_tiles(int bits, const uint8_t* plane, int64_t stride, int64_t tiles, const uint8_t* tables, int64_t ldt, I* total) {
   constexpr int kMost = MR == 1 ? kTablePlanes : 1;
   int b = 0;
   for (; b + kMost <= bits; b += kMost) look_up_planes<MR, kMost>(plane + 64 * b, stride, tiles, tables, ldt, b, total);

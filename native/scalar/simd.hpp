@@ -24,7 +24,7 @@ constexpr int kTablePlanes = 1;  // looked up side by side for one row of x: thr
 constexpr int kCountSide = 1;  // rows of bits that are counted against as many
 constexpr int kTileRows = 2, kShortRows = 2, kTilePanels = 1;  // rows and panels of the micro-kernel over unpacked weights
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // rows, and bytes of x, a pass over the weights
-constexpr int kExactRows = 2, kExactPanels = 1, kExactFused = 1;  // sums of float32 in registers; rows that unpack on the way
+constexpr int kExactRows = 2, kExactPanels = 1, kExactFused = 1;  // rows times panels of float32 sums; rows that unpack on the way
 constexpr int kChains = 1;
 constexpr int kWordBias = 0;   // Word accumulators return sum (level + kWordBias) * x
 constexpr int kByteOffset = 0; // Acc<255> returns sum (u - kByteOffset) * x

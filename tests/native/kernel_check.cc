@@ -171,6 +171,7 @@ int main() {
       cases.push_back({"integer", n, k, integer_weight(pool, n, k, bits, group, zeros != 0)});
     }
   }
+  for (int bits : {4, 6}) cases.push_back({"integers of seven panels", 101, 160, integer_weight(pool, 101, 160, bits, 32, bits == 6)});
   cases.push_back({"long integer row", 17, 1100, integer_weight(pool, 17, 1100, 8, 0, false)});
   for (int bits = 2; bits <= 4; ++bits) {
     cases.push_back({"codebook of bytes", 18, 96, codebook_weight(pool, 18, 96, bits, true)});
@@ -193,6 +194,9 @@ int main() {
       for (int64_t m : {1, 2, 3, 7, 13, 41}) {
         std::vector<float> x(static_cast<size_t>(m * c.k));
         for (float& value : x) value = normal();
+        if (m == 7) {  // rows of the largest codes alone, and of the smallest
+          for (int64_t i = 0; i < m * c.k; ++i) x[static_cast<size_t>(i)] = i / c.k % 2 ? -1.0f : 1.0f;
+        }
         // exact, integer rows, integer groups, exact in a tree, integers with one scale, and with one that is given and clips
         for (int act = 0; act < 6; ++act) {
           const bool tree = act == 3, exact = act == 0 || tree;

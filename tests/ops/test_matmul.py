@@ -154,11 +154,14 @@ def test_integers_are_exact_against_numpy(isa):
 @pytest.mark.parametrize("order", ["tiles", "bits", "nibbles"])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_sums_of_long_rows_do_not_overflow(isa, order, sign):
-    """140000 products of 127 and 127 are beyond 2^31."""
+    """140000 products of 127 and 127 are beyond 2^31; and look-ups of the largest and the smallest sums."""
     k = 140_000
     w = quantize(torch.full((17, k), sign), TensorFormat.parse("int8/row"))
-    got = ops.matmul(torch.ones(2, k), ops.prepack(w, order), act=TensorFormat.parse("int8/row"))
-    torch.testing.assert_close(got, torch.full((2, 17), sign * k), rtol=1e-5, atol=0)
+    packed, act = ops.prepack(w, order), TensorFormat.parse("int8/row")
+    x = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]]).repeat(1, k)
+    for rows in (x, x[:1], x[1:2]):
+        got = ops.matmul(rows, packed, act=act)
+        torch.testing.assert_close(got, sign * k * rows[:, :1].repeat(1, 17), rtol=1e-5, atol=0)
 
 
 PLANES = ["int1/g128", "int2/row", "uint3/g64+z", "int4/g20", "bipolar2/row", "ternary/row", "int6/g100", "int8/g128"]
@@ -247,6 +250,33 @@ def test_plain_weights(isa, dtype):
     want = x.double() @ w.double().T
     got = ops.matmul(x, ops.prepack(w))
     assert ((got.double() - want).abs() <= 140 * EPS * (x.double().abs() @ w.double().abs().T)).all()
+
+
+COMPANY = [
+    "int1/g32", "int3/g64", "int4/g128", "uint4/g32+z", "uint8/g64+z", "int5/row", "int7/g96", "int8/g160", "bipolar2/g256", "bipolar5/g128",
+    "bipolar8/row", "int4/g20", "nf4/g64", "bf16", "fp16", "fp32",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", COMPANY)
+def test_exact_rows_in_any_company(isa, spec):
+    """A row has the same bits among 2, 3, 4 or 130 rows, and in the last panels as in the first: what is taken at once is no order."""
+    x, w = problem(spec, 130, 85, 544)
+    packed, module = ops.prepack(w), native.load()
+    before = module.threads()
+    try:
+        module.set_threads(1)  # else a share may be too few panels to be taken at once
+        all_rows = ops.matmul(x, packed)
+        y, size = exact(x, w)
+        assert ((all_rows.double() - y).abs() <= 2200 * EPS * (size + x.double().abs().sum(-1, keepdim=True))).all()
+        for m in (2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 97):
+            for first in (0, 130 - m):
+                assert torch.equal(ops.matmul(x[first : first + m], packed), all_rows[first : first + m])
+        assert torch.equal(ops.matmul(x[:9], ops.prepack(w.rows(48, 85))), all_rows[:9, 48:])
+        module.set_threads(3)
+        assert torch.equal(ops.matmul(x[:3], packed), all_rows[:3])
+    finally:
+        module.set_threads(before)
 
 
 @pytest.mark.parametrize(

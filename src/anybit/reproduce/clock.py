@@ -45,7 +45,10 @@ def copies(make: Callable[[], W], call: Callable[[W], object], count: int = 5) -
 
 
 def reading(size: int, count: int = 5) -> list[Case]:
-    """Cases that read `size` bytes of memory once: what products of as many bytes can reach while they are timed in turn with them."""
+    """Cases that read `size` bytes of memory once: the rate of reading while products are timed in turn with them.
+
+    It is what one plain loop reaches, no bound: products that fetch ahead may be a little faster.
+    """
     module = native.load()
     if module:
         return copies(partial(native.bytes_to_read, size), module.read_through, count)

@@ -133,8 +133,8 @@ def _speed(context: Context, rounds: int) -> dict[str, Any]:
         by_bytes, operations = seconds["read"], 2 * m * 4096 * 4096
         found[f"m{m}"] = {
             "us": {kind: 1e6 * seconds[f"{kind} {m}"] for kind in ("fp32", "exact", "int8")},
-            "exact_share": max(by_bytes, operations / peak) / seconds[f"exact {m}"],
-            "int8_share": max(by_bytes, operations / int8_peak) / seconds[f"int8 {m}"],
+            "exact_share": max(operations / peak, by_bytes) / seconds[f"exact {m}"],
+            "int8_share": max(operations / int8_peak, by_bytes) / seconds[f"int8 {m}"],
             "exact_gain": seconds[f"fp32 {m}"] / seconds[f"exact {m}"],
             "int8_gain": seconds[f"fp32 {m}"] / seconds[f"int8 {m}"],
         }
