@@ -253,8 +253,8 @@ def test_plain_weights(isa, dtype):
 
 
 COMPANY = [
-    "int1/g32", "int3/g64", "int4/g128", "uint4/g32+z", "uint8/g64+z", "int5/row", "int7/g96", "int8/g160", "bipolar2/g256", "bipolar5/g128",
-    "bipolar8/row", "int4/g20", "nf4/g64", "bf16", "fp16", "fp32",
+    "int1/g32", "int3/g64", "int4/g128", "uint4/g32+z", "uint8/g64+z", "int5/row", "int7/g96", "int8/g160", "bipolar2/g256",
+    "bipolar5/g128", "bipolar8/row", "int4/g20", "nf4/g64", "bf16", "fp16", "fp32",
 ]  # fmt: skip
 
 

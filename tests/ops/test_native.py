@@ -1,7 +1,13 @@
 """Without the native module every product still works, after one warning that says what to do."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from anybit.ops import native
 
 PROGRAM = """
 import sys, warnings
@@ -24,3 +30,20 @@ assert len(caught) == 1 and "make native" in str(caught[0].message), [str(c.mess
 def test_reference_path_without_the_native_module():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="mappings are described by Linux only")
+def test_bytes_to_read_may_lie_on_huge_pages():
+    """As packed weights do: in a mapping that is advised to and not shared, for shared ones never have them."""
+    data = native.bytes_to_read(3 << 20)
+    at, inside = data.ctypes.data, False
+    assert data.nbytes == 3 << 20 and at % (2 << 20) == 0 and int(data.min()) == 1
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        bounds = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+        if bounds:
+            inside = int(bounds[1], 16) <= at < int(bounds[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            flags = line.split()[1:]
+            assert "hg" in flags and "sh" not in flags
+            return
+    pytest.fail("the mapping was not found")

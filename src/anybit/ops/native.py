@@ -39,9 +39,12 @@ def loaded() -> Any:
 def bytes_to_read(size: int) -> NDArray[np.uint8]:
     """Bytes to measure reading with, on huge pages where there are any, as packed weights are. Not zeros, which would all be one page."""
     aligned = 2 << 20
-    memory = mmap.mmap(-1, size + aligned)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.ones(size, np.uint8)
+    memory = mmap.mmap(
+        -1, size + aligned, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    )  # shared ones never have huge pages
+    memory.madvise(mmap.MADV_HUGEPAGE)
     whole = np.frombuffer(memory, np.uint8)  # which keeps the mapping
     skipped = -whole.ctypes.data % aligned
     found = whole[skipped : skipped + size]
