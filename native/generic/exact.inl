@@ -231,12 +231,7 @@ __attribute__((noinline)) void exact_fused(const Problem& p, const E& e, int64_t
 #pragma GCC unroll 4
     for (int i = 0; i < NP; ++i) zero[i] = load_zeros(p, panel + i, group);
     for (; k < end; k += 32, tile += E::kTileBytes, chunk += 512) {
-      const uint8_t* ahead = tile + kPrefetch;
-      if (ahead >= last) ahead += (NP - 1) * p.panel_bytes;
-#pragma GCC unroll 4
-      for (int i = 0; i < NP; ++i) {
-        for (int line = 0; line < E::kTileBytes; line += 64) prefetch(ahead + i * p.panel_bytes + line);
-      }
+      prefetch_tile<E::kTileBytes, NP>(tile + kPrefetch, last, p.panel_bytes);
       each_quad([&]<int Q>() ANYBIT_UNROLLED {
 #pragma GCC unroll 4
         for (int i = 0; i < NP; ++i) {

@@ -15,8 +15,22 @@ constexpr int chains(int results) {
   return parts > 1 ? parts : 1;
 }
 
-// Bytes to read ahead in the weight stream (measured on Zen 4, as the best of so many: 1536, 2048 and 4096).
-template <class W> constexpr int kAhead = W::kTileBytes == 384 ? kPrefetch / 4 * 3 : W::kTileBytes == 512 ? kPrefetch : 2 * kPrefetch;
+// Bytes to read ahead in the weight stream for so many rows of x (measured on Zen 4): with more than two a miss costs time that products
+// would take.
+template <class W, int MR> constexpr int64_t kAhead = [] {
+  constexpr int64_t kOne = W::kTileBytes == 384 ? kPrefetch / 4 * 3 : W::kTileBytes == 512 ? kPrefetch : 2 * kPrefetch;
+  return MR > 2 && kOne < 2 * kPrefetch ? 2 * kOne : kOne;
+}();
+
+// Fetches a tile of NP panels, `from` being of the first.  Behind its end follows the next panel, which side by side with others is not
+// what is wanted next.
+template <int kTileBytes, int NP> ANYBIT_INLINE void prefetch_tile(const uint8_t* from, const uint8_t* end, int64_t apart) {
+  if (NP > 1) from += from >= end ? (NP - 1) * apart : 0;
+#pragma GCC unroll 4
+  for (int i = 0; i < NP; ++i) {
+    for (int line = 0; line < kTileBytes; line += 64) prefetch(from + i * apart + line);
+  }
+}
 
 template <class W> constexpr int kTakenOff = W::kWord ? -kWordBias : W::kMax == 255 ? kByteOffset : 0;  // by the accumulator from every level
 
@@ -57,24 +71,15 @@ template <class Body> ANYBIT_INLINE void each_block(const Problem& p, int64_t be
 }
 
 // Where quads of NP panels come from, a tile after the other: packed tiles, each of whose vectors is read once;
-template <class W, int NP> struct Packed {
+template <class W, int NP, int64_t kFurther> struct Packed {
   static constexpr bool kInTurn = false;  // there are few sums
   using Tile = Lines<W::kBits, NP>;
   const W& w;
   const uint8_t *at, *end;  // of the first panel
   int64_t apart;            // of panels
-  int64_t ahead;            // bytes
-  ANYBIT_INLINE Packed(const Problem& p, const W& w, int64_t panel, int64_t ahead)
-      : w(w), at(p.codes + panel * p.panel_bytes), end(at + p.panel_bytes), apart(p.panel_bytes), ahead(ahead) {}
-  ANYBIT_INLINE void fetch() const {
-    // behind a panel's end follows the next one, which side by side with others is not what is wanted next
-    const uint8_t* from = at + ahead;
-    if (NP > 1) from += from >= end ? (NP - 1) * apart : 0;
-#pragma GCC unroll 4
-    for (int i = 0; i < NP; ++i) {
-      for (int line = 0; line < W::kTileBytes; line += 64) prefetch(from + i * apart + line);
-    }
-  }
+  ANYBIT_INLINE Packed(const Problem& p, const W& w, int64_t panel)
+      : w(w), at(p.codes + panel * p.panel_bytes), end(at + p.panel_bytes), apart(p.panel_bytes) {}
+  ANYBIT_INLINE void fetch() const { prefetch_tile<W::kTileBytes, NP>(at + kFurther, end, apart); }
   ANYBIT_INLINE Tile tile() const { return Tile(at, apart); }
   template <int Q> ANYBIT_INLINE typename W::Quad quad(const Tile& tile, int i) const {
     return w.template quad<Q>(LinesOf<W::kBits, NP>{tile, i});
@@ -180,13 +185,11 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
 }
 
 // Few rows of x: unpack in registers, use at once for MR rows.  (More panels side by side gain a sixth in cache and lose up to 40 % from memory.)
-// With several rows a miss costs time that products would take, so they fetch from further ahead.
 template <class W, int MR> __attribute__((noinline)) void int8_fused(const Problem& p, const W& w, int64_t panel, int64_t row) {
   F sum[MR];
 #pragma GCC unroll 16
   for (int m = 0; m < MR; ++m) sum[m] = zero_f();
-  constexpr int64_t kFetched = MR > 2 && W::kTileBytes >= 384 ? 2 * kAhead<W> : kAhead<W>;
-  int8_sums<W, 1, MR>(p, Packed<W, 1>(p, w, panel, kFetched), panel, 0, p.slots, row, sum, [] {});
+  int8_sums<W, 1, MR>(p, Packed<W, 1, kAhead<W, MR>>(p, w, panel), panel, 0, p.slots, row, sum, [] {});
 #pragma GCC unroll 16
   for (int m = 0; m < MR; ++m) write_row(p, panel, row + m, sum[m], int8_factor(p, row + m));
 }
@@ -205,7 +208,7 @@ template <class W, int NP, int R> __attribute__((noinline)) void int8_digits(con
   F sum[kDigits * R * NP];
 #pragma GCC unroll 32
   for (int i = 0; i < kDigits * R * NP; ++i) sum[i] = zero_f();
-  int8_sums<W, NP, kDigits * R>(p, Packed<W, NP>(p, w, panel, kPrefetch), panel, 0, p.slots, row * kDigits, sum, [] {});
+  int8_sums<W, NP, kDigits * R>(p, Packed<W, NP, kPrefetch>(p, w, panel), panel, 0, p.slots, row * kDigits, sum, [] {});
 #pragma GCC unroll 32
   for (int i = 0; i < R * NP; ++i) {
     const int r = i / NP;

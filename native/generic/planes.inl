@@ -90,14 +90,24 @@ void bit_serial(const Problem& p, int64_t first, int64_t last) {
   }
 }
 
+// The indices in the two halves of a line, which is read once.
+struct Indices {
+  B low, up;
+  ANYBIT_INLINE explicit Indices(const uint8_t* at) {
+    prefetch(at + kPrefetch);
+    const B line = load(at), mask = splat_b(15);
+    low = and_b(line, mask), up = and_b(shr_b<4>(line), mask);
+  }
+};
+
 // What one plane and one row of x have come to: of lower digits even bytes plus 2^8 times odd ones modulo 2^16, and odd ones; upper digits.
 struct LookedUp {
   B both, odd, high;
   ANYBIT_INLINE void start() { both = odd = high = splat_b(0); }
-  // The lower digits that the two halves of a line choose; the upper ones are added.
-  ANYBIT_INLINE B line(const uint8_t* tables, const B& low, const B& up) {
-    high = add_b(add_b(high, lookup(load(tables + 128), low)), lookup(load(tables + 192), up));
-    return add_b(lookup(load(tables), low), lookup(load(tables + 64), up));
+  // The lower digits that a line chooses; the upper ones are added.
+  ANYBIT_INLINE B line(const uint8_t* tables, const Indices& of) {
+    high = add_b(add_b(high, lookup(load(tables + 128), of.low)), lookup(load(tables + 192), of.up));
+    return add_b(lookup(load(tables), of.low), lookup(load(tables + 64), of.up));
   }
   ANYBIT_INLINE void widen(const B& digits) { both = add_h(both, digits), odd = add_h(odd, high_h(digits)); }
   ANYBIT_INLINE B evens() const { return add_h(sub_h(both, low_up_h(odd)), times64_h(low_h(high))); }
@@ -113,29 +123,24 @@ ANYBIT_INLINE void look_up_planes(const uint8_t* plane, int64_t stride, int64_t 
   LookedUp sums[MR * NB];
 #pragma GCC unroll 8
   for (int i = 0; i < MR * NB; ++i) sums[i].start();
-  const B mask = splat_b(15);
   for (; tiles >= 2; tiles -= 2, plane += 2 * stride, tables += 512) {
 #pragma GCC unroll 8
     for (int b = 0; b < NB; ++b) {
-      const uint8_t *at = plane + 64 * b, *next = at + stride;
-      prefetch(at + kPrefetch), prefetch(next + kPrefetch);
-      const B one = load(at), low1 = and_b(one, mask), up1 = and_b(shr_b<4>(one), mask);
-      const B two = load(next), low2 = and_b(two, mask), up2 = and_b(shr_b<4>(two), mask);
+      const Indices one(plane + 64 * b), two(plane + 64 * b + stride);
 #pragma GCC unroll 4
       for (int m = 0; m < MR; ++m) {
         LookedUp& sum = sums[m * NB + b];
-        const B first = sum.line(tables + m * ldt, low1, up1);
-        sum.widen(add_b(first, sum.line(tables + m * ldt + 256, low2, up2)));
+        const B first = sum.line(tables + m * ldt, one);
+        sum.widen(add_b(first, sum.line(tables + m * ldt + 256, two)));
       }
     }
   }
   if (tiles) {
 #pragma GCC unroll 8
     for (int b = 0; b < NB; ++b) {
-      prefetch(plane + 64 * b + kPrefetch);
-      const B line = load(plane + 64 * b), low = and_b(line, mask), up = and_b(shr_b<4>(line), mask);
+      const Indices one(plane + 64 * b);
 #pragma GCC unroll 4
-      for (int m = 0; m < MR; ++m) sums[m * NB + b].widen(sums[m * NB + b].line(tables + m * ldt, low, up));
+      for (int m = 0; m < MR; ++m) sums[m * NB + b].widen(sums[m * NB + b].line(tables + m * ldt, one));
     }
   }
 #pragma GCC unroll 4

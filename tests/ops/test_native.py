@@ -1,4 +1,4 @@
-"""Without the native module every product still works, after one warning that says what to do."""
+"""Without the native module every product still works, after one warning that says what to do; memory to measure reading with."""
 
 import re
 import subprocess

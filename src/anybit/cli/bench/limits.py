@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from anybit.cli.bench.rounds import Cold
 from anybit.cli.machine import last_level_cache
-from anybit.ops.native import bytes_to_read
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +45,7 @@ def evictor() -> Callable[[], object]:
     It uses anybit's pool, whose threads sleep soon: those of torch would go on spinning beside what is measured next.
     """
     from anybit import _native
+    from anybit.ops.native import bytes_to_read
 
     buffer = bytes_to_read(max(LEAST_READ, 2 * last_level_cache()))
     return lambda: _native.read_through(buffer)
@@ -55,6 +55,7 @@ def reader() -> Callable[[], float]:
     """A function that measures bytes/s of reading memory as products read their weights: in the shared pool, 8 MiB a call, after the
     caches were cleared (`evictor`). Lower than `read_bandwidth`, which is the best of many slices."""
     from anybit import _native
+    from anybit.ops.native import bytes_to_read
 
     def read(buffer: NDArray[np.uint8]) -> Callable[[], object]:
         return lambda: _native.read_through(buffer)
