@@ -6,6 +6,7 @@ NB_MODULE(_native, m) {
   bind_quick(m);
   bind_cast(m);
   bind_sweep(m);
+  bind_patches(m);
   bind_planes(m);
   bind_peaks(m);
 #ifdef ANYBIT_HAS_ENGINE

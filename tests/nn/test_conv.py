@@ -1,5 +1,7 @@
 """QConv2d against torch's convolution with the dequantized weight, over the geometries users have."""
 
+import random
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from torch import nn
 
 from anybit.formats import TensorFormat
 from anybit.nn import QConv2d
+from anybit.nn.conv import patches
 
 GEOMETRIES = [
     {"kernel_size": 3, "padding": 1},
@@ -31,6 +34,36 @@ def test_equals_torch_with_the_dequantized_weight(geometry, spec):
         layer.weight.copy_(q.weight.dequantize())
         want = layer(x)
     torch.testing.assert_close(q(x), want, atol=1e-5, rtol=1e-5)
+
+
+def test_patches_are_those_that_torch_unfolds():
+    draw, compared = random.Random(0), 0
+    for _ in range(200):
+        kernel, dilation, padding, stride = (
+            tuple(draw.choice(choices) for _ in range(2))
+            for choices in ((1, 2, 3, 5, 7), (1, 2, 3), range(5), (1, 2, 4))
+        )
+        x = torch.randn(draw.randint(0, 3), draw.randint(1, 5), draw.randint(1, 20), draw.randint(1, 20))
+        if any(x.shape[2 + i] + 2 * padding[i] <= dilation[i] * (kernel[i] - 1) for i in range(2)):
+            with pytest.raises(ValueError, match="larger than images"):
+                patches(x, kernel, dilation, padding, stride)
+            continue
+        wanted = F.unfold(x, kernel, dilation, padding, stride).transpose(1, 2)
+        assert torch.equal(patches(x, kernel, dilation, padding, stride), wanted)
+        compared += 1
+    assert compared > 100
+
+
+def test_patches_of_other_tensors_take_the_way_of_torch():
+    x = torch.randn(1, 2, 5, 5, dtype=torch.float64)
+    assert patches(x, (3, 3), (1, 1), (1, 1), (2, 2)).dtype == torch.float64
+    learned = torch.randn(1, 2, 5, 5, requires_grad=True)
+    patches(learned, (3, 3), (1, 1), (1, 1), (2, 2)).sum().backward()
+    assert learned.grad is not None and learned.grad[0, 0, 1, 1] == 4
+    turned = torch.randn(5, 5, 2, 1).permute(3, 2, 0, 1)
+    assert torch.equal(
+        patches(turned, (3, 3), (1, 1), (0, 0), (1, 1)), patches(turned.contiguous(), (3, 3), (1, 1), (0, 0), (1, 1))
+    )
 
 
 def test_state_dict_round_trip():

@@ -193,7 +193,7 @@ def _hook(statistics: Statistics, layer: nn.Module) -> Callable[[nn.Module, tupl
     def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].detach()
         if isinstance(layer, nn.Conv2d):
-            x = patches(x, layer.kernel_size, *geometry(layer)).transpose(1, 2)
+            x = patches(x, layer.kernel_size, *geometry(layer))
         statistics.add(x)
 
     return add

