@@ -8,7 +8,6 @@
 
 #include "bindings/module.hpp"
 #include "generic/patches.hpp"
-#include "generic/thread_pool.hpp"
 
 namespace nb = nanobind;
 using namespace anybit;
@@ -36,7 +35,7 @@ void unfold(Images x, Pair kernel, Pair dilation, Pair padding, Pair stride, Row
       static_cast<int64_t>(out.shape(2)) != columns)
     throw std::invalid_argument("the rows are [batch, positions, channels of a kernel]");
   nb::gil_scoped_release release;
-  patches(c, x.data(), out.data(), *default_pool());
+  patches(c, x.data(), out.data());
 }
 
 }  // namespace

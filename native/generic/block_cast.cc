@@ -176,7 +176,7 @@ BlockStatus quantize_blocks(const BlockCast& cast, const void* x, SourceType typ
   const bool widen = type != SourceType::fp32, two_passes = cast.tensor_divisor > 0;
   const auto pool = default_pool();
   std::vector<std::uint32_t> most(static_cast<std::size_t>(pool->size()) * 16);
-  pool->run([&](Team& team) {
+  pool->run_if_many(rows * cols, [&](Team& team) {
     Row at(cols, blocks, widen);
     const Share mine = share(team, rows);
     std::uint32_t& top = most[static_cast<std::size_t>(team.rank) * 16];
@@ -212,7 +212,7 @@ bool dequantize_blocks(const BlockDecode& decode, const std::uint8_t* codes, std
   float values[256] = {};
   std::copy(decode.values, decode.values + decode.count, values);
   std::atomic<bool> known{true};
-  default_pool()->run([&](Team& team) {
+  default_pool()->run_if_many(rows * cols, [&](Team& team) {
     std::vector<std::uint8_t> row(static_cast<std::size_t>(cols) + 7);
     const std::uint8_t* code = row.data();
     const Share mine = share(team, rows);

@@ -39,12 +39,12 @@ void line(const Convolution& c, const float* x, Inside in, std::int64_t across, 
 
 }  // namespace
 
-void patches(const Convolution& c, const float* x, float* out, ThreadPool& pool) {
+void patches(const Convolution& c, const float* x, float* out) {
   const std::int64_t down = c.positions(0), across = c.positions(1);
   const std::int64_t tall = c.kernel[0], wide = c.kernel[1], columns = c.channels * tall * wide;
   const Inside in = inside(c, across);
   const auto each = wide == 1 ? line<1> : wide == 3 ? line<3> : wide == 5 ? line<5> : line<0>;
-  pool.run([&](Team& team) {
+  default_pool()->run_if_many(c.batch * down * across * columns, [&](Team& team) {
     const Share mine = share(team, c.batch * down);
     for (std::int64_t unit = mine.begin; unit < mine.end; ++unit) {
       const std::int64_t top = unit % down * c.stride[0] - c.padding[0];

@@ -5,8 +5,6 @@
 
 namespace anybit {
 
-class ThreadPool;
-
 // x [batch, channels, height, width]; along [0] height and [1] width.
 struct Convolution {
   std::int64_t batch = 0, channels = 0, size[2]{};
@@ -19,6 +17,6 @@ struct Convolution {
 };
 
 // out [batch, positions down · positions across, channels · kernel height · kernel width], zeros beyond the edges.
-void patches(const Convolution& c, const float* x, float* out, ThreadPool& pool);
+void patches(const Convolution& c, const float* x, float* out);
 
 }  // namespace anybit

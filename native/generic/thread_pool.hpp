@@ -105,6 +105,13 @@ class ThreadPool {
     run_raw([](void* context, Team& team) { (*static_cast<Fn*>(context))(team); }, const_cast<void*>(static_cast<const void*>(&f)));
   }
 
+  // The same, on the caller alone where so few numbers are handled that waking others would take longer.
+  template <class F> void run_if_many(int64_t numbers, F&& f) {
+    if (constexpr int64_t kAlone = 1 << 16; numbers > kAlone) return run(f);
+    Team alone{0, 1, nullptr};
+    f(alone);
+  }
+
  private:
   using Job = void (*)(void*, Team&);
   void run_raw(Job job, void* context);

@@ -64,8 +64,11 @@ def test_errors_in_the_rotated_basis_are_errors_of_the_product() -> None:
     assert (y - other).norm() < 1e-5 * y.norm()
     error = float((y - x @ w.T).square().sum() / (x @ w.T).square().sum())
     assert error == pytest.approx(done.report.relative_error, rel=1e-3)
-    again = gptq.quantize(turn.forward(w), TensorFormat.parse(itq3_s.FORMAT), stats)
-    assert torch.equal(again.qtensor.codes, done.qtensor.codes)
+    fmt = TensorFormat.parse(itq3_s.FORMAT)
+    alone = gptq.quantize(turn.forward(w), fmt, stats)
+    plain = itq3_s.quantize(turn.forward(w), fmt, stats, itq3_s.Options(sweeps=0))
+    assert torch.equal(alone.qtensor.codes, plain.qtensor.codes)
+    assert done.report.method == "itq3_s" and done.report.relative_error < plain.report.relative_error
 
 
 def test_a_block_of_zeros_stays_exactly_zero() -> None:

@@ -80,8 +80,8 @@ def test_relaxed_roundings_end_at_codes() -> None:
             float((y - targets(range(4))).square().sum())
             for y in (
                 learner.forward(range(4)),
-                learner.outputs(learner.state(), range(4)),
-                learner.outputs({"w": start}, range(4)),
+                learner.outputs(learner.state())(range(4)),
+                learner.outputs({"w": start})(range(4)),
             )
         )
     assert hard <= 1.01 * relaxed and hard < 0.6 * first

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from anybit.formats import TensorFormat
 from anybit.quantize import gptq
 from anybit.quantize.learned import rounded
-from anybit.quantize.reconstruct import Settings, Targets, descend, error_of, split
+from anybit.quantize.reconstruct import Outputs, Settings, Targets, descend, error_of, split
 from anybit.transforms import block_affine
 from anybit.transforms.block_affine import BlockAffine
 
@@ -133,13 +134,13 @@ class _Learner:
         return [*groups, {"params": self._bounds, "lr": self._options.clip_rate}] if self._bounds else groups
 
     def forward(self, windows: Sequence[int]) -> Tensor:
-        return self._outputs(self._now(), windows)
+        return self._outputs(self._now())(windows)
 
     def state(self) -> Transforms:
         return {key: each.bounded(self._options.condition).stored() for key, each in self._now().items()}
 
-    def outputs(self, state: Transforms, windows: Sequence[int]) -> Tensor:
-        return self._outputs(state, windows)
+    def outputs(self, state: Transforms) -> Outputs:
+        return self._outputs(state)
 
     def _now(self) -> dict[str, BlockAffine]:
         return {
@@ -147,10 +148,10 @@ class _Learner:
             for key, each in self._transforms.items()
         }
 
-    def _outputs(self, transforms: Transforms, windows: Sequence[int]) -> Tensor:
+    def _outputs(self, transforms: Transforms) -> Outputs:
         matrices: dict[str, Tensor] = {}
         for key, members in self._groups.items():
             turn = transforms[key].for_weights()
             for matrix, (weight, fmt) in members.items():
                 matrices[matrix] = rounded(turn.forward(weight), fmt)
-        return self._forward(matrices, transforms, windows)
+        return partial(self._forward, matrices, transforms)

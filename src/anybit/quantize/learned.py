@@ -118,7 +118,7 @@ class RelaxedWeight(LearnedWeight):
         """As of `LearnedWeight`."""
         super().__init__(weight, start)
         levels = torch.from_numpy(np.unique(self.format.element.values)).float()
-        index = (torch.searchsorted(levels, self._unrounded, right=True) - 1).clamp(0, len(levels) - 2)
+        index = (torch.searchsorted(levels, self._unrounded.contiguous(), right=True) - 1).clamp(0, len(levels) - 2)
         self._low, self._gap = levels[index], levels[index + 1] - levels[index]
         share = ((self._unrounded - self._low) / self._gap).clamp(0, 1)
         up = self.format.element.round(self._unrounded) > self._low

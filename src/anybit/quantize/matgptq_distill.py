@@ -20,7 +20,7 @@ from anybit import tensors
 from anybit.quantize import distill, gptq, matgptq
 from anybit.quantize.learned import LearnedScales, straight
 from anybit.quantize.matgptq import MASTER, slice_codes
-from anybit.quantize.reconstruct import Forward, Reconstructed, Settings, Targets, Told, descend
+from anybit.quantize.reconstruct import Forward, Outputs, Reconstructed, Settings, Targets, Told, descend
 from anybit.tensors import QTensor
 
 FORMAT = matgptq.FORMAT
@@ -126,9 +126,9 @@ class _Slices:
     def state(self) -> dict[str, QTensor]:
         return {name: code.harden() for name, code in self._codes.items()}
 
-    def outputs(self, state: dict[str, QTensor], windows: Sequence[int]) -> Tensor:
+    def outputs(self, state: dict[str, QTensor]) -> Outputs:
         served = {name: [q.at_bits(bits).dequantize() for bits in self._widths] for name, q in state.items()}
-        return self._outputs(served, windows)
+        return functools.partial(self._outputs, served)
 
     def _outputs(self, served: Mapping[str, Sequence[Tensor]], windows: Sequence[int]) -> Tensor:
         return torch.stack(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 import torch
@@ -31,6 +32,9 @@ Loss = Literal["mse", "l1", "cosine", "kl"]
 Variable = Literal["free", "relaxed"]
 Penalty = Callable[[float], Tensor | None]
 """The finished share of the steps -> what is added to the loss, None for nothing."""
+
+Outputs = Callable[[Sequence[int]], Tensor]
+"""Numbers of windows -> the block's outputs on them."""
 
 Told = Callable[[float], None]
 """Called with the finished share of the steps."""
@@ -110,8 +114,8 @@ class Learner(Protocol[State]):
         """Now."""
         ...
 
-    def outputs(self, state: State, windows: Sequence[int]) -> Tensor:
-        """The block's outputs with that state."""
+    def outputs(self, state: State) -> Outputs:
+        """The block's outputs with that state, whose weights are decoded once for all windows; without gradients."""
         ...
 
 
@@ -214,8 +218,8 @@ class _Weights:
     def state(self) -> dict[str, QTensor]:
         return {key: w.harden() for key, w in self._learned.items()}
 
-    def outputs(self, state: dict[str, QTensor], windows: Sequence[int]) -> Tensor:
-        return self._forward({key: q.dequantize() for key, q in state.items()}, windows)
+    def outputs(self, state: dict[str, QTensor]) -> Outputs:
+        return partial(self._forward, {key: q.dequantize() for key, q in state.items()})
 
 
 def reconstruct(
@@ -252,8 +256,9 @@ def error_of(
 ) -> float:
     """Squared error of a state's outputs over the targets' square, on these windows; for "kl" the divergence, nats a row."""
     wrong = total = 0.0
+    outputs = learner.outputs(state)
     for window in windows:
-        wanted, got = targets([window]), learner.outputs(state, [window])
+        wanted, got = targets([window]), outputs([window])
         if loss == "kl":
             wrong += float(_divergence(got, wanted, weigh).sum(dtype=torch.float64))
             total += len(wanted)

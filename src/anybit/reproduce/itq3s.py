@@ -3,8 +3,9 @@
 On synthetic weights: signal to noise of grids with and without rotation, for kinds of weights from normal to heavy-tailed.  On language
 models: KL divergence of 3-bit rounding in a basis of one's own and in the rotated one, with the codes of rounding and of GPTQ.  One fp16
 scale for 256 weights throughout.  The paper leaves its grid open; 8 levels of Lloyd and Max stand for it, and a plain ternary grid beside
-them.  On one thread: what the rotation takes in cache, the product of one row with rotated activations beside that of 4-bit weights, and
-beside the paper's way, in which blocks of weights are rotated back while they are loaded.
+them.  GPTQ of integers takes its scales from the largest weight as published, and those of least error beside.  On one thread: what the
+rotation takes in cache, the product of one row with rotated activations beside that of 4-bit weights, and beside the paper's way, in which
+blocks of weights are rotated back while they are loaded.
 """
 
 from __future__ import annotations
@@ -145,6 +146,7 @@ def _model(context: Context, subject: Subject) -> dict[str, Any]:
         "zero": {"weights": "int3/g256+z", "method": "rtn", "options": {"scale_rule": "absmax"}},
         "levels": {"weights": FORMAT, "method": "rtn"},
         "rotated": {"weights": FORMAT, "method": "rtn", "transforms": ["rotate_inputs"]},
+        "published_gptq": {"weights": "int3/g256", "options": {"scale_rule": "absmax"}},
         "gptq": {"weights": "int3/g256"},
         "rotated_gptq": {"method": "itq3_s"},
         "ternary_gptq": {"weights": "ternary/g256", "transforms": ["rotate_inputs"]},
@@ -153,7 +155,8 @@ def _model(context: Context, subject: Subject) -> dict[str, Any]:
     for done, (label, recipe) in enumerate(rows.items()):
         context.progress(f"{subject.folder.name} at 3 bits", done, len(rows))
         figures[label] = subject.tried(recipe, context.work)
-    figures["gptq_share"] = figures["rotated_gptq"]["kl"] / figures["gptq"]["kl"]
+    for share, other in (("published_share", "published_gptq"), ("gptq_share", "gptq")):
+        figures[share] = figures["rotated_gptq"]["kl"] / figures[other]["kl"]
     return figures
 
 
@@ -172,7 +175,13 @@ EXPERIMENT = Experiment(
         Check("two outliers of 15 a block: 5 dB or more", "snr.outliers.gain", ">=", 5.0),
         Check("anybit-tiny: less divergence than 3 bits with zero points", "tiny.rotated.kl", "<", "tiny.zero.kl"),
         Check("anybit-tiny: less than the same levels without rotation", "tiny.rotated.kl", "<", "tiny.levels.kl"),
-        Check("anybit-tiny: GPTQ in the rotated basis has half the divergence of GPTQ", "tiny.gptq_share", "<=", 0.5),
+        Check(
+            "anybit-tiny: GPTQ in the rotated basis has half the divergence of GPTQ as published",
+            "tiny.published_share",
+            "<=",
+            0.5,
+        ),
+        Check("and less than GPTQ with the scales of least error", "tiny.gptq_share", "<", 1),
         Check("blocks of 256 in cache: 10 GB read and written a second or more", "speed.rotation_gbs", ">=", 10.0),
         Check("rotating a row: 3 % of its product with 4096 x 4096 at most", "speed.rotation_share", "<=", 0.03),
         Check("one row, rotated, 3 bits: 1.25 times as fast as 4 bits or more", "speed.over_four", ">=", 1.25),
@@ -181,7 +190,8 @@ EXPERIMENT = Experiment(
     run=run,
     key_figures={
         "KL, rotated GPTQ": "tiny.rotated_gptq.kl",
-        "GPTQ of integers": "tiny.gptq.kl",
+        "GPTQ of integers, as published": "tiny.published_gptq.kl",
+        "with scales of least error": "tiny.gptq.kl",
         "rounding, rotated": "tiny.rotated.kl",
         "with zero points": "tiny.zero.kl",
         "dB on Laplace weights": "snr.laplace.gain",
@@ -192,5 +202,6 @@ EXPERIMENT = Experiment(
         "over rotating weights": "speed.over_loading",
     },
     notes="KL divergence to the unquantized model in nats a token. The paper's bound holds for its grid only where that has 8 or 9 "
-    "levels: a ternary one is below ordinary 3-bit integers on normal weights.",
+    "levels: a ternary one is below ordinary 3-bit integers on normal weights. Half of what GPTQ with scales of "
+    "least error diverges would take 3 dB, more than nearly normal weights such as those of anybit-tiny have to give.",
 )

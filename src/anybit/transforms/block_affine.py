@@ -38,7 +38,7 @@ class Options:
     act: str = "mxfp4"
     clip: bool = True
     steps: int = 200
-    rate: float = 0.002
+    rate: float = 0.005
     clip_rate: float = 0.02
     batch: int = 4
     held_out: float = 0.125
