@@ -64,7 +64,7 @@ def run(context: Context, quick: bool) -> Mapping[str, Any]:
         "stories": (stories, context.file("text/tinystories_train_excerpt.txt").read_text(encoding="utf-8")),
     }
     sizes = (
-        {"tiny": Sizes(12, 20), "stories": Sizes(24, 48)}
+        {"tiny": Sizes(12, 48), "stories": Sizes(24, 48)}
         if quick
         else {"tiny": Sizes(24, 48), "stories": Sizes(48, 96)}
     )
