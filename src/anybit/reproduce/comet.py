@@ -124,9 +124,9 @@ class _Activations:
 
 
 def _rounded_cache(site: str, w: Tensor) -> Tensor:
-    """Keys [positions, d] or values transposed [d, positions], each channel in groups of 32 positions."""
+    """Keys [positions, d] or values transposed [d, positions], each channel in groups of 32 positions whose range errs least."""
     channels = w.T if site.startswith("scores") else w
-    rounded = quantize(channels.contiguous(), KV).dequantize()
+    rounded = quantize(channels.contiguous(), KV, "mse").dequantize()
     return rounded.T if site.startswith("scores") else rounded
 
 
