@@ -194,10 +194,13 @@ template <class W, int MR> __attribute__((noinline)) void int8_fused(const Probl
   for (int m = 0; m < MR; ++m) write_row(p, panel, row + m, sum[m], int8_factor(p, row + m));
 }
 
+// Of few rows three are a tile too: as two and one they unpack twice and take longer than four.
+constexpr int smaller_fused(int rows) { return rows > 4 ? smaller_tile(rows) : rows - 1; }
+
 // All rows from `row` on: tiles of MR, then of ever fewer (few sizes, because each is a kernel of its own).
 template <class W, int MR> ANYBIT_INLINE void int8_fused_rows(const Problem& p, const W& w, int64_t panel, int64_t row) {
   for (; row + MR <= p.m; row += MR) int8_fused<W, MR>(p, w, panel, row);
-  if constexpr (MR > 1) int8_fused_rows<W, smaller_tile(MR)>(p, w, panel, row);
+  if constexpr (MR > 1) int8_fused_rows<W, smaller_fused(MR)>(p, w, panel, row);
 }
 
 // What the sums of a row's digits (digits.inl) come to, which count 2^16, 2^8 and 1, in units of the highest.
