@@ -190,15 +190,18 @@ int main() {
       std::printf("%s: not on this machine\n", isa.name);
       continue;
     }
+    const bool equalled = checked > 0 && std::strcmp(isa.name, "scalar") == 0;  // bit by bit, by what is right within the bound
     for (const Case& c : cases) {
+      const auto number = &c - cases.data();
       for (int64_t m : {1, 2, 3, 7, 13, 41}) {
+        if (m == 41 && (number + number / 2) % 2) continue;  // emulated, most of the time goes into these
         std::vector<float> x(static_cast<size_t>(m * c.k));
         for (float& value : x) value = normal();
         if (m == 7) {  // rows of the largest codes alone, and of the smallest
           for (int64_t i = 0; i < m * c.k; ++i) x[static_cast<size_t>(i)] = i / c.k % 2 ? -1.0f : 1.0f;
         }
         // exact, integer rows, integer groups, exact in a tree, integers with one scale, and with one that is given and clips
-        for (int act = 0; act < 6; ++act) {
+        for (int act = 0; act < 6 && !equalled; ++act) {
           const bool tree = act == 3, exact = act == 0 || tree;
           if (tree && !has_tree(*c.weight)) continue;
           ActSpec spec;

@@ -58,7 +58,7 @@ def check(command: list[str], isa: str) -> None:
     assert "scalar: equal" in done.stdout
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.aarch64
 @pytest.mark.parametrize("casts", [False, True], ids=["products", "casts"])
 def test_neon_equals_the_scalar_twin(tmp_path: Path, casts: bool) -> None:
