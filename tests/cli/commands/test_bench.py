@@ -50,7 +50,9 @@ def test_matmul_with_peers(anybit, tmp_path):
     assert rows["int4/g128"]["best_peer_us"] == rows["torch int4pack g128 bf16"]["us"]
     for row in rows.values():
         computing = row["compute_floor_us"]  # of bf16 none where no instruction multiplies it
-        assert row["floor_us"] == max(row["read_floor_us"], computing or 0) and (computing or row["arithmetic"] == "bf16")
+        assert row["floor_us"] == max(row["read_floor_us"], computing or 0) and (
+            computing or row["arithmetic"] == "bf16"
+        )
         assert row["threads"] == 1 and row["seconds"]["rounds"] == 3
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
