@@ -144,8 +144,13 @@ def _dynamic(
     return done, scale, zero, None
 
 
-def under(method: str, inner: Callable[..., Quantized] = quantize) -> Callable[..., Quantized]:
-    """`inner` as a step of another method, which the report names: transforms come before it, or learning behind it."""
+def under(
+    method: str, inner: Callable[..., Quantized] = quantize, defaults: Options | None = None
+) -> Callable[..., Quantized]:
+    """`inner` as a step of another method, which the report names: transforms come before it, or learning behind it.
+
+    defaults: what stands for options that are not given; None leaves that to `inner`.
+    """
 
     def quantize_under(
         weight: Tensor,
@@ -156,6 +161,6 @@ def under(method: str, inner: Callable[..., Quantized] = quantize) -> Callable[.
         name: str = "layer",
         factor: obs.Factor | None = None,
     ) -> Quantized:
-        return inner(weight, fmt, stats, options, name=name, factor=factor).by(method)
+        return inner(weight, fmt, stats, options or defaults, name=name, factor=factor).by(method)
 
     return quantize_under

@@ -12,12 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from anybit.formats import TensorFormat
-from anybit.quantize import gptq, obs
-from anybit.quantize.result import Quantized
-from anybit.quantize.statistics import Statistics
+from anybit.quantize import gptq
 
 LLOYD_MAX = (0.2451, 0.7560, 1.3440, 2.1520)
 """Magnitudes of the 8 levels of least squared error for N(0, 1) (Max, 1960, table I)."""
@@ -32,14 +27,5 @@ class Options(gptq.Options):
     sweeps: int = 2
 
 
-def quantize(
-    weight: Tensor,
-    fmt: TensorFormat,
-    stats: Statistics | None,
-    options: Options | None = None,
-    *,
-    name: str = "layer",
-    factor: obs.Factor | None = None,
-) -> Quantized:
-    """Quantize a rotated weight [N, K] with the statistics of its rotated inputs; errors as `gptq.quantize`."""
-    return gptq.quantize(weight, fmt, stats, options or Options(), name=name, factor=factor).by("itq3_s")
+quantize = gptq.under("itq3_s", defaults=Options())
+"""Quantize a rotated weight [N, K] with the statistics of its rotated inputs; errors as `gptq.quantize`."""
