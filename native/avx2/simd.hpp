@@ -28,9 +28,9 @@ constexpr int kCountSide = 2;  // rows of bits that are counted against as many
 constexpr int kTileRows = 4, kShortRows = 4, kTilePanels = 1;
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
 constexpr int kExactRows = 6, kExactPanels = 1, kExactFused = 4;  // rows times panels of float32 sums; rows that unpack on the way
-constexpr int kChains = 1;
+constexpr int kChains = 1, kPeakSums = 4;
 constexpr int kWordBias = 0;
-constexpr int kByteOffset = 0;
+constexpr int kByteOffset = 128;  // Acc<255> has u - 128
 
 struct B { __m256i v[2]; };
 struct I { __m256i v[2]; };
@@ -235,7 +235,7 @@ template <int Max> struct Acc {
 ANYBIT_INLINE __m256i even_s8(__m256i x) { return _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8); }
 ANYBIT_INLINE __m256i odd_s8(__m256i x) { return _mm256_srai_epi16(x, 8); }
 
-// u up to 255 would saturate vpmaddubsw: even and odd bytes apart, as 16-bit numbers (vpmaddwd).
+// u up to 255 would overflow: |u - 128| times x with the sign of u - 128 does not, for codes of x are at most 127 in magnitude.
 template <> struct Acc<255> {
   static constexpr int kRun = 8;
   I total;
@@ -244,9 +244,9 @@ template <> struct Acc<255> {
   ANYBIT_INLINE void add(const B& w, const B& x) {
 #pragma GCC unroll 2
     for (int h = 0; h < 2; ++h) {
-      const __m256i even = _mm256_and_si256(w.v[h], _mm256_set1_epi16(255)), odd = _mm256_srli_epi16(w.v[h], 8);
-      total.v[h] = _mm256_add_epi32(total.v[h], _mm256_madd_epi16(even, even_s8(x.v[h])));
-      total.v[h] = _mm256_add_epi32(total.v[h], _mm256_madd_epi16(odd, odd_s8(x.v[h])));
+      const __m256i level = _mm256_xor_si256(w.v[h], _mm256_set1_epi8(-128));
+      const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(level), _mm256_sign_epi8(x.v[h], level));
+      total.v[h] = _mm256_add_epi32(total.v[h], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
     }
   }
   ANYBIT_INLINE void flush() {}
@@ -261,19 +261,26 @@ struct Word {
     high = table16(u);
   }
 };
+// Digits of 16-bit levels become the levels of even and odd bytes, which x is split into as well (vpmaddwd).
+ANYBIT_INLINE void arrange_word(B& low, B& high) {
+  const __m256i bytes = _mm256_set1_epi16(255);
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    const __m256i l = low.v[h], u = high.v[h];
+    low.v[h] = _mm256_or_si256(_mm256_and_si256(l, bytes), _mm256_slli_epi16(u, 8));
+    high.v[h] = _mm256_or_si256(_mm256_srli_epi16(l, 8), _mm256_andnot_si256(bytes, u));
+  }
+}
 struct WordAcc {
   static constexpr int kRun = 8;
   I total;
   ANYBIT_INLINE void start(const I& from) { total = from; }
   ANYBIT_INLINE I result() const { return total; }
-  ANYBIT_INLINE void add(const B& low, const B& high, const B& x) {
-    const __m256i bytes = _mm256_set1_epi16(255);
+  ANYBIT_INLINE void add(const B& even, const B& odd, const B& x) {
 #pragma GCC unroll 2
     for (int h = 0; h < 2; ++h) {
-      const __m256i even = _mm256_or_si256(_mm256_and_si256(low.v[h], bytes), _mm256_slli_epi16(high.v[h], 8));
-      const __m256i odd = _mm256_or_si256(_mm256_srli_epi16(low.v[h], 8), _mm256_andnot_si256(bytes, high.v[h]));
-      total.v[h] = _mm256_add_epi32(total.v[h], _mm256_madd_epi16(even, even_s8(x.v[h])));
-      total.v[h] = _mm256_add_epi32(total.v[h], _mm256_madd_epi16(odd, odd_s8(x.v[h])));
+      total.v[h] = _mm256_add_epi32(total.v[h], _mm256_madd_epi16(even.v[h], even_s8(x.v[h])));
+      total.v[h] = _mm256_add_epi32(total.v[h], _mm256_madd_epi16(odd.v[h], odd_s8(x.v[h])));
     }
   }
   ANYBIT_INLINE void flush() {}

@@ -34,6 +34,7 @@ constexpr int kShortRows = 8;                   // of integers of 16 bits: 24 su
 constexpr int64_t kMostRows = 256, kPassBytes = 512 << 10;  // of x a pass over the weights: half of an L2
 constexpr int kExactRows = 8, kExactPanels = 3, kExactFused = 8;  // rows times panels of float32 sums; rows that unpack on the way
 constexpr int kChains = 8;  // that hide the latency of vpdpbusd where a tile has fewer sums
+constexpr int kPeakSums = 12;  // of the probe of the peak
 constexpr int kWordBias = 16384;
 constexpr int kByteOffset = 0;
 
@@ -211,6 +212,7 @@ struct Word {
     high = table16(u);
   }
 };
+ANYBIT_INLINE void arrange_word(B&, B&) {}
 struct WordAcc {
   static constexpr int kRun = 8;
   I lows, highs;

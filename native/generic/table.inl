@@ -115,7 +115,7 @@ uint64_t read_all(const uint8_t* data, size_t bytes) {
 }
 
 double int8_rounds(int64_t rounds) {
-  constexpr int kSums = 12;  // operands in registers, and enough sums to hide the latency of one: nothing limits but the multipliers
+  constexpr int kSums = kPeakSums;  // operands in registers, and enough sums to hide the latency of one: nothing limits but the multipliers
   alignas(64) uint8_t weights[64];
   alignas(64) int8_t x[4] = {1, -2, 3, -4};
   for (int i = 0; i < 64; ++i) weights[i] = static_cast<uint8_t>(i & 15);

@@ -72,11 +72,14 @@ template <int Bits> struct CodebookWords {
   explicit CodebookWords(const Problem& p) : table(p.level_words) {}
   template <int Q, class Tile> ANYBIT_INLINE WordQuad quad(const Tile& tile) const {
     const B index = codes_quad<Bits, Q>(tile);
-    return {lookup(table.low, index), lookup(table.high, index)};
+    WordQuad out{lookup(table.low, index), lookup(table.high, index)};
+    arrange_word(out.low, out.high);
+    return out;
   }
 };
 
-// A chunk of a panel unpacked by one of the above: 8 quads of 64 bytes a tile (word levels: low digits, and kHighDigits later high ones).
+// A chunk of a panel unpacked by one of the above: 8 quads of 64 bytes a tile (word levels: low digits, and kHighDigits later high ones, or
+// what arrange_word() makes of them).
 constexpr int kHighDigits = kChunkSlots * 16;
 template <int Max> struct UnpackedBytes {
   static constexpr int kTileBytes = 512, kMax = Max, kChunkBytes = kHighDigits;

@@ -14,16 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anybit import zoo
 from anybit.formats import TensorFormat
 from anybit.quantize import batquant
 from anybit.quantize.learned import rounded
+from anybit.reproduce.classifier import Classifier
 from anybit.reproduce.experiment import Check, Context, Experiment
 from anybit.reproduce.subject import Subject
 from anybit.tensors import quantize
 from anybit.transforms.block_affine import BlockAffine, Options
 from anybit.transforms.hadamard import rotate
-from anybit.zoo.images import images
 
 FOUR = TensorFormat.parse("mxfp4")
 LAYERS = {"many": (12, 20.0, False), "few": (2, 300.0, True)}
@@ -122,18 +121,12 @@ class _Rounded(nn.Module):
 
 def _vision(context: Context, shown: int, steps: int) -> dict[str, float]:
     """KL divergence of the classes from the unquantized network's, nats an image."""
-    network = zoo.load("vit")
-    assert isinstance(network, nn.Module), "a network"
-    train = images(context.file("cifar10/train_0.npz"))[0][:shown]
-    test = images(context.file("cifar10/test_first1000.npz"))[0]
-    with torch.no_grad():
-        wanted = network(test).log_softmax(-1)
+    vit = Classifier(context, "vit", 1000)
     found: dict[str, float] = {}
     for done, (kind, count) in enumerate((("nearest", None), ("blocks", 0), ("learned", steps))):
         context.progress("vit in MXFP4", done, 3)
-        network = zoo.load("vit")
-        assert isinstance(network, nn.Module), "a network"
-        inputs = _inputs(network, train) if count is not None else {}
+        network = vit.network()
+        inputs = _inputs(network, vit.images(shown)) if count is not None else {}
         for number, block in enumerate(network.get_submodule("blocks").children()):
             for names in READERS:
                 layers = {name: block.get_submodule(name) for name in names}
@@ -147,9 +140,7 @@ def _vision(context: Context, shown: int, steps: int) -> dict[str, float]:
                 for name, layer in layers.items():
                     assert isinstance(layer, nn.Linear), "a layer of the table"
                     setattr(block, name, _Rounded(layer, affine))
-        with torch.no_grad():
-            got = network(test).log_softmax(-1)
-        found[kind] = float((wanted.exp() * (wanted - got)).sum(-1).mean())
+        found[kind] = vit.judged(network)["kl"]
     return found
 
 

@@ -59,6 +59,10 @@ class Classifier:
         names = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
         chosen = dict.fromkeys(names, TensorFormat.parse(weights)) | {names[0]: OUTER, names[-1]: OUTER}
         quantize_module(network, chosen, method, calibration.split(BATCH), options, TensorFormat.parse(act))
+        return self.judged(network)
+
+    def judged(self, network: nn.Module) -> dict[str, float]:
+        """The same of a network that is quantized already."""
         got = self._answers(network)
         return {"accuracy": self._right(got), "kl": float((self._own.exp() * (self._own - got)).sum(-1).mean())}
 
