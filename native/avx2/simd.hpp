@@ -1,4 +1,4 @@
-// AVX2 + FMA + F16C: 16 rows are two 256-bit registers.
+// AVX2 + FMA + F16C: 16 rows are two 256-bit registers.  With ANYBIT_VNNI (vnni.inl) bytes are multiplied by vpdpbusd.
 #pragma once
 
 #include <immintrin.h>
@@ -25,12 +25,18 @@ constexpr int kPrefetch = 2048;  // bytes ahead in the weight stream
 constexpr int kFusedRows = 4, kMostFused = 8;  // 8 of 16 registers are accumulators
 constexpr int kTablePlanes = 1;  // looked up side by side for one row of x: three sums each
 constexpr int kCountSide = 2;  // rows of bits that are counted against as many
-constexpr int kTileRows = 4, kShortRows = 4, kTilePanels = 1;
+#ifdef ANYBIT_VNNI
+constexpr int kTileRows = 6;  // 12 sums hide the latency of vpdpbusd
+constexpr int kChains = 4, kPeakSums = 6, kByteOffset = 0;
+#else
+constexpr int kTileRows = 4;
+constexpr int kChains = 1, kPeakSums = 4;
+constexpr int kByteOffset = 128;  // Acc<255> has u - 128
+#endif
+constexpr int kShortRows = 4, kTilePanels = 1;
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
 constexpr int kExactRows = 6, kExactPanels = 1, kExactFused = 4;  // rows times panels of float32 sums; rows that unpack on the way
-constexpr int kChains = 1, kPeakSums = 4;
 constexpr int kWordBias = 0;
-constexpr int kByteOffset = 128;  // Acc<255> has u - 128
 
 struct B { __m256i v[2]; };
 struct I { __m256i v[2]; };
@@ -212,6 +218,32 @@ ANYBIT_INLINE F lookup_f(T t, I i) {  // bit 3 of the index, moved to the sign, 
 
 ANYBIT_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
+ANYBIT_INLINE __m256i even_s8(__m256i x) { return _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8); }
+ANYBIT_INLINE __m256i odd_s8(__m256i x) { return _mm256_srai_epi16(x, 8); }
+
+#ifdef ANYBIT_VNNI
+// sum + four products of unsigned and signed bytes
+ANYBIT_INLINE __m256i dot_bytes(__m256i sum, __m256i u, __m256i x) {
+#if defined(ANYBIT_EMULATED_VNNI)
+  const __m256i low = _mm256_set1_epi16(255);
+  sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_and_si256(u, low), even_s8(x)));
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_srli_epi16(u, 8), odd_s8(x)));
+#elif defined(__AVXVNNI__)
+  return _mm256_dpbusd_avx_epi32(sum, u, x);
+#else
+  return _mm256_dpbusd_epi32(sum, u, x);
+#endif
+}
+
+template <int Max> struct Acc {
+  static constexpr int kRun = 8;
+  I total;
+  ANYBIT_INLINE void start(const I& from) { total = from; }
+  ANYBIT_INLINE I result() const { return total; }
+  ANYBIT_INLINE void add(const B& w, const B& x) { total = {{dot_bytes(total.v[0], w.v[0], x.v[0]), dot_bytes(total.v[1], w.v[1], x.v[1])}}; }
+  ANYBIT_INLINE void flush() {}
+};
+#else
 // u <= 127: pairs u*x + u*x in 16 bits (vpmaddubsw), as many of them added up as cannot overflow: kRun * 2 * 127 * Max <= 32767.
 template <int Max> struct Acc {
   static constexpr int kRun = Max <= 15 ? 8 : Max <= 31 ? 4 : Max <= 63 ? 2 : 1;
@@ -232,9 +264,6 @@ template <int Max> struct Acc {
   }
 };
 
-ANYBIT_INLINE __m256i even_s8(__m256i x) { return _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8); }
-ANYBIT_INLINE __m256i odd_s8(__m256i x) { return _mm256_srai_epi16(x, 8); }
-
 // u up to 255 would overflow: |u - 128| times x with the sign of u - 128 does not, for codes of x are at most 127 in magnitude.
 template <> struct Acc<255> {
   static constexpr int kRun = 8;
@@ -251,6 +280,7 @@ template <> struct Acc<255> {
   }
   ANYBIT_INLINE void flush() {}
 };
+#endif
 
 struct Word {
   B low, high;

@@ -35,6 +35,12 @@ const Kernels& amd_kernels();
 #endif
 #if ANYBIT_HAVE_AVX2
 ANYBIT_TABLE(avx2)
+#if ANYBIT_HAVE_VNNI
+namespace avx2 {
+const Kernels& vex_kernels();
+const Kernels& evex_kernels();
+}
+#endif
 #endif
 #if ANYBIT_HAVE_NEON
 ANYBIT_TABLE(neon)
@@ -59,10 +65,25 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
          __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512bitalg") &&
-          __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("gfni");
+         __builtin_cpu_supports("gfni");
+}
+#endif
+#if ANYBIT_HAVE_VNNI
+bool has_vex_vnni() {
+#ifdef ANYBIT_EMULATED_VNNI
+  return has_avx2();
+#endif
+  return has_avx2() && __builtin_cpu_supports("avxvnni");
+}
+bool has_evex_vnni() {
+#ifdef ANYBIT_EMULATED_VNNI
+  return has_avx2();
+#endif
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 #endif
 #if ANYBIT_HAVE_AVX512 && !defined(ANYBIT_SIMDE)
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 // vdpbf16ps: one a cycle on AMD's processors, twice the products of fma; one in two cycles on Intel's, half of them.
 bool is_amd() {
   __builtin_cpu_init();
@@ -73,7 +94,7 @@ bool is_amd() {
 // Tiles are state that the kernel keeps only for processes that ask.
 bool has_amx() {
   unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  if (!has_avx512_bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25, kBf16 = 1u << 22;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   return (d & kTile) && (d & kInt8) && (d & kBf16) && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
@@ -92,12 +113,16 @@ constinit const IsaInfo kIsas[] = {
 #endif
 #if ANYBIT_HAVE_AVX512
 #ifndef ANYBIT_SIMDE  // which lacks the instruction
-    {"avx512bf16", "avx512", "what avx512 needs; chosen where products of bf16 are faster than those of float32 (AMD)", has_avx512,
-     avx512::amd_kernels, is_amd},
+    {"avx512bf16", "avx512", "what avx512 needs and BF16; chosen where products of bf16 are faster than those of float32 (AMD)",
+     has_avx512_bf16, avx512::amd_kernels, is_amd},
 #endif
-    {"avx512", "avx512", "AVX-512 F, BW, DQ, VL, VNNI, VBMI, VBMI2, BITALG, BF16, and GFNI", has_avx512, constant<avx512::kMatmulKernels>},
+    {"avx512", "avx512", "AVX-512 F, BW, DQ, VL, VNNI, VBMI, VBMI2, BITALG, and GFNI", has_avx512, constant<avx512::kMatmulKernels>},
 #endif
 #if ANYBIT_HAVE_AVX2
+#if ANYBIT_HAVE_VNNI
+    {"avx512vnni", "avx2", "what avx2 needs, and AVX-512 VL and VNNI for products of bytes at 256 bits", has_evex_vnni, avx2::evex_kernels},
+    {"avxvnni", "avx2", "what avx2 needs, and AVX-VNNI for products of bytes", has_vex_vnni, avx2::vex_kernels},
+#endif
     {"avx2", "avx2", "AVX2, FMA, F16C, BMI2", has_avx2, constant<avx2::kMatmulKernels>},
 #endif
 #if ANYBIT_HAVE_NEON

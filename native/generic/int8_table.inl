@@ -1,4 +1,29 @@
-// `k` with the integer kernels of every kind of weights: Run<W>::panels.
+double int8_rounds(int64_t rounds) {
+  constexpr int kSums = kPeakSums;  // operands in registers, and enough sums to hide the latency of one: nothing limits but the multipliers
+  alignas(64) uint8_t weights[64];
+  alignas(64) int8_t x[4] = {1, -2, 3, -4};
+  for (int i = 0; i < 64; ++i) weights[i] = static_cast<uint8_t>(i & 15);
+  const B w = load(weights), four = broadcast4(x);
+  Acc<15> dot[kSums];
+#pragma GCC unroll 16
+  for (int m = 0; m < kSums; ++m) dot[m].start(zero_i());
+  for (int64_t round = 0; round < rounds; ++round) {
+    each_quad([&]<int Q>() ANYBIT_UNROLLED {
+#pragma GCC unroll 16
+      for (int m = 0; m < kSums; ++m) {
+        dot[m].add(opaque(w), four);  // else equal products would be made once
+        if constexpr ((Q + 1) % Acc<15>::kRun == 0) dot[m].flush();
+      }
+    });
+  }
+  volatile int32_t sink = 0;
+#pragma GCC unroll 16
+  for (int m = 0; m < kSums; ++m) sink = reduce_add(dot[m].result());
+  (void)sink;
+  return static_cast<double>(rounds) * 8 * kSums * 64 * 2;
+}
+
+// `k` with the integer kernels of every kind of weights, Run<W>::panels, and the probe of their peak.
 template <template <class> class Run> constexpr Kernels with_int8(Kernels k) {
   k.int8_integer[1] = Run<IntegerCodes<1>>::panels;
   k.int8_integer[2] = Run<IntegerCodes<2>>::panels;
@@ -17,5 +42,6 @@ template <template <class> class Run> constexpr Kernels with_int8(Kernels k) {
   k.int8_codebook_word[2] = Run<CodebookWords<2>>::panels;
   k.int8_codebook_word[3] = Run<CodebookWords<3>>::panels;
   k.int8_codebook_word[4] = Run<CodebookWords<4>>::panels;
+  k.int8_rounds = int8_rounds;
   return k;
 }

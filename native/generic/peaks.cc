@@ -141,7 +141,7 @@ double fma_generic(int64_t rounds) {
 }  // namespace
 
 double peak_rounds(std::string_view kind, int64_t rounds) {
-  const bool amx = usable("amx"), avx512 = usable("avx512"), avx2 = usable("avx2");
+  const bool amx = usable("amx"), avx512 = usable("avx512"), bf16 = usable("avx512bf16"), avx2 = usable("avx2");
   if (kind == "fp32") {
 #if ANYBIT_X86_PEAKS
     if (avx512) return fma_avx512(rounds);
@@ -151,7 +151,7 @@ double peak_rounds(std::string_view kind, int64_t rounds) {
   }
   if (kind == "bf16") {
 #if ANYBIT_X86_PEAKS
-    if (avx512) return dot_bf16(rounds);
+    if (bf16) return dot_bf16(rounds);
 #endif
     return 0.0;
   }
@@ -161,7 +161,7 @@ double peak_rounds(std::string_view kind, int64_t rounds) {
 #endif
     return 0.0;
   }
-  (void)amx, (void)avx512, (void)avx2;
+  (void)amx, (void)avx512, (void)bf16, (void)avx2;
   throw std::invalid_argument("unknown kind of peak '" + std::string(kind) + "'; there are fp32, bf16, int8_tiles, bf16_tiles");
 }
 

@@ -114,31 +114,6 @@ uint64_t read_all(const uint8_t* data, size_t bytes) {
   return static_cast<uint64_t>(reduce_add(add_i(add_i(sum[0], sum[1]), add_i(sum[2], sum[3]))));
 }
 
-double int8_rounds(int64_t rounds) {
-  constexpr int kSums = kPeakSums;  // operands in registers, and enough sums to hide the latency of one: nothing limits but the multipliers
-  alignas(64) uint8_t weights[64];
-  alignas(64) int8_t x[4] = {1, -2, 3, -4};
-  for (int i = 0; i < 64; ++i) weights[i] = static_cast<uint8_t>(i & 15);
-  const B w = load(weights), four = broadcast4(x);
-  Acc<15> dot[kSums];
-#pragma GCC unroll 16
-  for (int m = 0; m < kSums; ++m) dot[m].start(zero_i());
-  for (int64_t round = 0; round < rounds; ++round) {
-    each_quad([&]<int Q>() ANYBIT_UNROLLED {
-#pragma GCC unroll 16
-      for (int m = 0; m < kSums; ++m) {
-        dot[m].add(opaque(w), four);  // else equal products would be made once
-        if constexpr ((Q + 1) % Acc<15>::kRun == 0) dot[m].flush();
-      }
-    });
-  }
-  volatile int32_t sink = 0;
-#pragma GCC unroll 16
-  for (int m = 0; m < kSums; ++m) sink = reduce_add(dot[m].result());
-  (void)sink;
-  return static_cast<double>(rounds) * 8 * kSums * 64 * 2;
-}
-
 constexpr Kernels kTable = with_int8<Int8>({
     kName,
     {},
@@ -167,5 +142,5 @@ constexpr Kernels kTable = with_int8<Int8>({
     nullptr,
     top_of,
     read_all,
-    int8_rounds,
+    nullptr,
 });

@@ -1,7 +1,7 @@
 """Every instruction set's kernels equal the scalar twin bit by bit, and plain double arithmetic within a derived bound.
 
 kernel_check.cc (matrix products) and cast_check.cc (casts) are built here for instruction sets this machine may lack: NEON runs under
-qemu-user, AVX-512 (products only) under SIMDe's emulation.
+qemu-user, AVX-512 (products only) under SIMDe's emulation, and vpdpbusd at 256 bits as the AVX2 instructions that it stands for.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def build(compiler: str, isa: str, out: Path, *flags: str, casts: bool = False) 
     sources = [
         *([NATIVE / "generic" / "thresholds.cc"] if casts else COMMON),
         NATIVE / isa / part,
+        *(sorted((NATIVE / isa).glob("vnni_*.cc")) if "-DANYBIT_HAVE_VNNI=1" in flags else ()),
         twin,
         ROOT / "tests" / "native" / ("cast_check.cc" if casts else "kernel_check.cc"),
     ]
@@ -51,11 +52,19 @@ def build(compiler: str, isa: str, out: Path, *flags: str, casts: bool = False) 
     return out
 
 
-def check(command: list[str], isa: str) -> None:
+def check(command: list[str], isa: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-1000:]
     assert f"{isa}: equal" in done.stdout
     assert "scalar: equal" in done.stdout
+    return done.stdout
+
+
+def compiler_of_avx2() -> str:
+    compiler, known = shutil.which("g++"), Path("/proc/cpuinfo")
+    if platform.machine() != "x86_64" or compiler is None or not known.exists() or " avx2 " not in known.read_text():
+        pytest.skip("needs g++ on x86-64 with AVX2")
+    return compiler
 
 
 @pytest.mark.timeout(1800)
@@ -78,11 +87,18 @@ def test_neon_equals_the_scalar_twin(tmp_path: Path, casts: bool) -> None:
 
 @pytest.mark.timeout(900)
 def test_casts_of_avx2_equal_the_scalar_twin(tmp_path: Path) -> None:
-    compiler, known = shutil.which("g++"), Path("/proc/cpuinfo")
-    if platform.machine() != "x86_64" or compiler is None or not known.exists() or " avx2 " not in known.read_text():
-        pytest.skip("needs g++ on x86-64 with AVX2")
-    program = build(compiler, "avx2", tmp_path / "check", "-O1", "-mavx2", "-mfma", "-mf16c", "-mbmi2", casts=True)
+    program = build(compiler_of_avx2(), "avx2", tmp_path / "check", "-O1", "-mavx2", "-mfma", "-mf16c", "-mbmi2", casts=True)
     check([str(program)], "avx2")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_products_of_avx2_and_vnni_equal_the_scalar_twin(tmp_path: Path) -> None:
+    compiler = compiler_of_avx2()
+    vnni = ("-DANYBIT_HAVE_VNNI=1", "-DANYBIT_EMULATED_VNNI")
+    program = build(compiler, "avx2", tmp_path / "check", "-O1", "-mavx2", "-mfma", "-mf16c", "-mbmi2", *vnni)
+    said = check([str(program)], "avx2")
+    assert "avx512vnni: equal" in said and "avxvnni: equal" in said
 
 
 @pytest.mark.timeout(900)

@@ -144,6 +144,13 @@ def test_damaged_tables_are_refused_and_the_shipped_one_used(own_cache, text, re
         costs.of("avx2", 1)  # told once
 
 
+def test_instruction_sets_that_were_not_measured_start_from_their_like(own_cache):
+    for isa in ("avxvnni", "avx512vnni"):
+        found, measured = costs.of(isa, 1)
+        assert not measured and found.isa == "avx2"
+    assert costs.of("unheard of", 1)[0].isa == "scalar"
+
+
 def test_the_shipped_tables_are_whole():
     found = costs.shipped()
     assert set(found) == {"amx", "avx512", "avx512bf16", "avx2", "neon", "scalar"}

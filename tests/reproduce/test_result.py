@@ -33,7 +33,7 @@ def test_judge():
     assert found.figures["nested"] == {"list": [1.5, None]}
     assert found.key_figures == {"two": 2.0}
     assert (
-        found.machine["isa"] in ("amx", "avx512bf16", "avx512", "avx2", "neon", "scalar")
+        found.machine["isa"] in ("amx", "avx512bf16", "avx512", "avx512vnni", "avxvnni", "avx2", "neon", "scalar")
         and found.machine["cores"] >= 1
     )
     assert "numpy" in found.versions

@@ -29,6 +29,8 @@ SCHEMA = 1
 SHIPPED = Path(__file__).with_name("shipped_costs.json")
 WITH_BF16 = frozenset({"amx", "avx512bf16"})
 """Instruction sets whose kernels multiply bf16 as such."""
+LIKE = {"avx512vnni": "avx2", "avxvnni": "avx2"}
+"""Instruction sets that were never measured, and whose shipped costs stand in for theirs."""
 edition = 0
 """How often tables were forgotten: what was chosen by an earlier one is chosen again."""
 
@@ -267,7 +269,7 @@ def of(isa: str, threads: int) -> tuple[Costs, bool]:
                 RuntimeWarning,
                 stacklevel=2,
             )
-    one = shipped().get(isa) or shipped()["scalar"]
+    one = shipped().get(LIKE.get(isa, isa)) or shipped()["scalar"]
     return one.with_threads(threads), False
 
 

@@ -32,10 +32,10 @@ def run(context: Context, quick: bool) -> Mapping[str, Any]:
 
 
 def _language(context: Context, quick: bool) -> dict[str, Any]:
-    subject = Subject.open(context, "stories260k", 2000 if quick else 8000)
+    subject = Subject.open(context, "stories260k", 1500 if quick else 8000)
     # Roundings and scales go as far in few steps as in many.
     learning = {"steps": 30, "rate": 0.03, "scale_rate": 0.005} if quick else {"steps": 200}
-    samples = 64 if quick else 128
+    samples = 32 if quick else 128
     data: dict[str, dict[str, Any]] = {
         "usual": {},
         "fewer": {"samples": samples // 8},
@@ -72,7 +72,7 @@ def _language(context: Context, quick: bool) -> dict[str, Any]:
         tried("other_text_best", _recipe(learning), data["other_text"])
     tried("mixed", {"bits": figures["gptq"]["bits"]}, {})
     tried("best_mixed", {"bits": figures["gptq"]["bits"], "method": "gradient_ptq", "options": learning}, {})
-    after = {"model_steps": 100, "model_rate": 0.024, "model_scale_rate": 0.008} if quick else {}
+    after = {"model_steps": 60, "model_rate": 0.012, "model_scale_rate": 0.004} if quick else {}
     tried("distilled", {**_recipe({**learning, **after}), "method": "distill"}, {})
     usual, rtn = figures["usual"]["kl"], figures["rtn"]["kl"]
     figures["moved_by_data"] = max(abs(figures[k]["kl"] / usual - 1) for k in ("fewer", "other_text"))
@@ -83,10 +83,10 @@ def _language(context: Context, quick: bool) -> dict[str, Any]:
 
 
 def _images(context: Context, quick: bool) -> dict[str, Any]:
-    network = Classifier(context, NETWORK, 200 if quick else 1000)
-    many, few, steps = (64, 16, 10) if quick else (1024, 64, 200)
+    network = Classifier(context, NETWORK, 128 if quick else 1000)
+    many, few, steps, fewest = (32, 16, 10, 6) if quick else (1024, 64, 200, 200)
     shown = network.images(many)
-    layers = {**USUAL, "unit": "layer", "variable": "relaxed", "rate": 0.03, "steps": 60 if quick else 1000}
+    layers = {**USUAL, "unit": "layer", "variable": "relaxed", "rate": 0.03, "steps": 40 if quick else 1000}
     whole: dict[str, Any] = {"scales": False, "steps": steps}
     rows: dict[str, tuple[str, str, str, dict[str, Any], Tensor]] = {
         "three.nearest": ("int3/row", "int8/tensor", "rtn", {}, shown),
@@ -100,8 +100,8 @@ def _images(context: Context, quick: bool) -> dict[str, Any]:
         "two.whole": ("int2/row", "int8/tensor", "gradient_ptq", whole, shown),
         "two.sgd": ("int2/row", "int8/tensor", "gradient_ptq", {**whole, "optimizer": "sgd", "rate": 0.3}, shown),
         "two.best": ("int2/row", "int8/tensor", "gradient_ptq", {"steps": steps}, shown),
-        "inputs.exact": ("int4/row", "int4/tensor", "gradient_ptq", {"steps": steps}, shown),
-        "inputs.rounded": ("int4/row", "int4/tensor", "gradient_ptq", {"steps": steps, "act": "int4/tensor"}, shown),
+        "inputs.exact": ("int4/row", "int4/tensor", "gradient_ptq", {"steps": fewest}, shown),
+        "inputs.rounded": ("int4/row", "int4/tensor", "gradient_ptq", {"steps": fewest, "act": "int4/tensor"}, shown),
     }
     figures: dict[str, Any] = {"accuracy": network.accuracy()}
     for done, (label, (weights, act, method, options, calibration)) in enumerate(rows.items()):

@@ -1,0 +1,2 @@
+#define ANYBIT_VNNI_TABLE vex_kernels
+#include "avx2/vnni.inl"
