@@ -64,7 +64,7 @@ def test_refuses_unknown_orders(width, block, word):
 @pytest.mark.parametrize(
     ("width", "block"),
     [(1, 1), (2, 2), (24, 8), (16, 16), (32, 32), (96, 12), (96, 48), (384, 96), (640, 320), (448, 224), (56, 56), (512, None),
-     (768, 256), (768, None), (5632, 512), (4096, 4096), (28, 28)],
+     (768, 256), (768, None), (5632, 512), (4096, 4096), (28, 28), (192, 64), (128, 128), (2048, 1024), (2048, 2048)],
 )  # fmt: skip
 def test_the_compiled_transform_is_the_readable_one(width, block, seed, inverted):
     """Against float64 by the readable code; all instruction sets give the same bits."""

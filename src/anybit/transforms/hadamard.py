@@ -84,7 +84,8 @@ class Kernel:
 
 @functools.cache
 def kernel(block: int, inverse: bool = False) -> Kernel:
-    """For blocks of an order; ValueError where no matrix of that order is known. The small order fills vectors of 16 where it can."""
+    """For blocks of an order; ValueError where no matrix of that order is known. The small order fills vectors of 16 where it can; of
+    powers of two the native module needs none."""
     base, doublings, block = _factor(block, block)
     order = next((base << i for i in range(doublings + 1) if (base << i) % 16 == 0), block)
     unit = torch.eye(order)
