@@ -45,7 +45,7 @@ template <class W> struct TileInt8 {
 };
 
 Kernels make_table() {
-  Kernels k = with_int8<TileInt8>(avx512::kMatmulKernels);
+  Kernels k = with_words<TileInt8>(with_int8<TileInt8>(avx512::kMatmulKernels));
   k.name = "amx";
   k.kept_pairs = kTileX + 1, k.panels_at_once = 2;
   k.bf16_integer[1] = tile_bf16<IntegerNumbers<1>>;

@@ -264,7 +264,8 @@ template <int Max> struct Acc {
   }
 };
 
-// u up to 255 would overflow: |u - 128| times x with the sign of u - 128 does not, for codes of x are at most 127 in magnitude.
+// u up to 255 would overflow: |u - 128| times x with the sign of u - 128 does not: codes of x are at most 127 in magnitude
+// (but where a scale is too small to have seven bits itself, below 2^-140).
 template <> struct Acc<255> {
   static constexpr int kRun = 8;
   I total;

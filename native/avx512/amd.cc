@@ -17,7 +17,7 @@ namespace {
 }  // namespace
 
 const Kernels& amd_kernels() {
-  static const Kernels table = with_int8<Int8>(kPairKernels);
+  static const Kernels table = with_words<Int8>(with_int8<Int8>(kPairKernels));
   return table;
 }
 }  // namespace anybit::avx512

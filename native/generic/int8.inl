@@ -309,7 +309,7 @@ template <class W> void int8_many(const Problem& p, const W& w, int64_t first, i
   constexpr int kPanels = W::kWord ? 1 : kTilePanels;  // words have two sums each
   alignas(64) float acc[kMostRows * kPanels * 16];
   int64_t pass = kPassBytes / p.slots / kTileRows * kTileRows;
-  pass = pass < 32 ? 32 : pass > kMostRows ? kMostRows : pass;
+  pass = (pass < 32 ? 32 : pass > kMostRows ? kMostRows : pass) / kTileRows * kTileRows;
   for (int64_t row = 0; row < p.m; row += pass) {
     const int64_t rows = row + pass < p.m ? pass : p.m - row;
     int64_t panel = first;

@@ -1,5 +1,5 @@
 double int8_rounds(int64_t rounds) {
-  constexpr int kSums = kPeakSums;  // operands in registers, and enough sums to hide the latency of one: nothing limits but the multipliers
+  constexpr int kSums = kPeakSums;  // operands in registers, and enough sums to hide the latency of one: little limits but the multipliers
   alignas(64) uint8_t weights[64];
   alignas(64) int8_t x[4] = {1, -2, 3, -4};
   for (int i = 0; i < 64; ++i) weights[i] = static_cast<uint8_t>(i & 15);
@@ -23,7 +23,7 @@ double int8_rounds(int64_t rounds) {
   return static_cast<double>(rounds) * 8 * kSums * 64 * 2;
 }
 
-// `k` with the integer kernels of every kind of weights, Run<W>::panels, and the probe of their peak.
+// `k` with the integer kernels of all weights of bytes, Run<W>::panels, and the probe of their peak;
 template <template <class> class Run> constexpr Kernels with_int8(Kernels k) {
   k.int8_integer[1] = Run<IntegerCodes<1>>::panels;
   k.int8_integer[2] = Run<IntegerCodes<2>>::panels;
@@ -39,9 +39,13 @@ template <template <class> class Run> constexpr Kernels with_int8(Kernels k) {
   k.int8_codebook_wide[2] = Run<CodebookBytes<2, 255>>::panels;
   k.int8_codebook_wide[3] = Run<CodebookBytes<3, 255>>::panels;
   k.int8_codebook_wide[4] = Run<CodebookBytes<4, 255>>::panels;
+  k.int8_rounds = int8_rounds;
+  return k;
+}
+// and of codebooks with levels of 16 bits.
+template <template <class> class Run> constexpr Kernels with_words(Kernels k) {
   k.int8_codebook_word[2] = Run<CodebookWords<2>>::panels;
   k.int8_codebook_word[3] = Run<CodebookWords<3>>::panels;
   k.int8_codebook_word[4] = Run<CodebookWords<4>>::panels;
-  k.int8_rounds = int8_rounds;
   return k;
 }

@@ -114,7 +114,7 @@ uint64_t read_all(const uint8_t* data, size_t bytes) {
   return static_cast<uint64_t>(reduce_add(add_i(add_i(sum[0], sum[1]), add_i(sum[2], sum[3]))));
 }
 
-constexpr Kernels kTable = with_int8<Int8>({
+constexpr Kernels kTable = with_words<Int8>(with_int8<Int8>({
     kName,
     {},
     {},
@@ -143,4 +143,4 @@ constexpr Kernels kTable = with_int8<Int8>({
     top_of,
     read_all,
     nullptr,
-});
+}));

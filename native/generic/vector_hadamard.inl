@@ -76,11 +76,7 @@ inline void butterflies(float* y, int half, int block) {
 
 // Lane i has what lane i ^ Half of v has.
 template <int Half, int... I> inline Vec swapped(Vec v, std::integer_sequence<int, I...>) {
-#if defined(__clang__)
   return __builtin_shufflevector(v, v, (I ^ Half)...);
-#else
-  return __builtin_shuffle(v, IntVec{(I ^ Half)...});
-#endif
 }
 template <int Half, int... I> inline IntVec upper_negated(std::integer_sequence<int, I...>) {
   return IntVec{(I & Half ? static_cast<std::int32_t>(0x80000000u) : 0)...};
@@ -157,7 +153,7 @@ template <class From, class Last> inline void doublings(int block, From&& from, 
   }
 }
 
-inline void hadamard_of_two(const HadamardShape& h, const float* signs, const float* x, float* y, std::size_t n) {
+inline void hadamard_of_power_of_two(const HadamardShape& h, const float* signs, const float* x, float* y, std::size_t n) {
   const Vec factor = splat(1.0f / __builtin_sqrtf(static_cast<float>(h.block)));
   for (std::size_t start = 0; start < n; start += static_cast<std::size_t>(h.block)) {
     const float *in = x + start, *sign = signs ? signs + start : nullptr;
@@ -171,8 +167,8 @@ inline void hadamard_of_two(const HadamardShape& h, const float* signs, const fl
 }
 
 inline void hadamard(const HadamardShape& h, const float* small, const float* signs, const float* x, float* y, std::size_t n) {
-  const bool two = (h.block & (h.block - 1)) == 0;
-  if (two && h.block >= kLanes) return hadamard_of_two(h, signs, x, y, n);
+  const bool power_of_two = (h.block & (h.block - 1)) == 0;
+  if (power_of_two && h.block >= kLanes) return hadamard_of_power_of_two(h, signs, x, y, n);
   const bool before = signs && !h.inverse, after = signs && h.inverse;
   const Vec factor = splat(1.0f / __builtin_sqrtf(static_cast<float>(h.block)));
   if (before) {
@@ -182,7 +178,7 @@ inline void hadamard(const HadamardShape& h, const float* small, const float* si
   }
   for (std::size_t start = 0; start < n; start += static_cast<std::size_t>(h.block)) {
     float* block = y + start;
-    if (two) {
+    if (power_of_two) {  // narrower than a vector
       butterflies(block, 1, h.block);
       continue;
     }

@@ -53,7 +53,8 @@ constexpr std::size_t attention_scratch(int head_dim, int rows) {
   return room * (dp + depth + 2) + kTilePositions * (dp + depth);
 }
 
-// A rotation of rows: blocks of an order `block`, in which a dense matrix of an order `order` (at most 128) is doubled.
+// A rotation of rows: blocks of an order `block`, in which a dense matrix of an order `order` (at most 128) is doubled;
+// where the block is a power of two, one number is.
 struct HadamardShape {
   int order, block;
   bool inverse;

@@ -63,7 +63,7 @@ def test_refuses_unknown_orders(width, block, word):
 @pytest.mark.parametrize("seed", [None, 3])
 @pytest.mark.parametrize(
     ("width", "block"),
-    [(1, 1), (2, 2), (24, 8), (16, 16), (32, 32), (96, 12), (96, 48), (384, 96), (640, 320), (448, 224), (56, 56), (512, None),
+    [(1, 1), (2, 2), (12, 4), (24, 8), (16, 16), (32, 32), (96, 12), (96, 48), (384, 96), (640, 320), (448, 224), (56, 56), (512, None),
      (768, 256), (768, None), (5632, 512), (4096, 4096), (28, 28), (192, 64), (128, 128), (2048, 1024), (2048, 2048)],
 )  # fmt: skip
 def test_the_compiled_transform_is_the_readable_one(width, block, seed, inverted):
@@ -89,6 +89,26 @@ def test_the_compiled_transform_is_the_readable_one(width, block, seed, inverted
     assert (results[0].double() - true).abs().max() <= 2**-24 * (4 + 2 * math.log2(order)) * x.abs().max() * math.sqrt(
         order
     )
+
+
+@pytest.mark.parametrize("block", [4, 64, 256, 96])
+def test_a_row_may_be_rotated_where_it_is(block):
+    module = native.load()
+    if module is None:
+        pytest.skip("the native module is not built (make native)")
+    of = H.kernel(block)
+    x = torch.randn(3, 8 * block, generator=torch.Generator().manual_seed(block)).numpy()
+    apart, before = x.copy(), module.isa()
+    module.hadamard(x, of.small, of.order, of.block, False, None, apart)
+    try:
+        for name, _, present in module.isas():
+            if present:
+                module.set_isa(name)
+                within = x.copy()
+                module.hadamard(within, of.small, of.order, of.block, False, None, within)
+                assert (within == apart).all(), name
+    finally:
+        module.set_isa(before)
 
 
 def test_gradients_and_other_dtypes_take_the_readable_transform():

@@ -30,7 +30,7 @@ SHIPPED = Path(__file__).with_name("shipped_costs.json")
 WITH_BF16 = frozenset({"amx", "avx512bf16"})
 """Instruction sets whose kernels multiply bf16 as such."""
 LIKE = {"avx512vnni": "avx2", "avxvnni": "avx2"}
-"""Instruction sets that were never measured, and whose shipped costs stand in for theirs."""
+"""Instruction sets that were never measured, and the one whose shipped costs stand in."""
 edition = 0
 """How often tables were forgotten: what was chosen by an earlier one is chosen again."""
 

@@ -62,7 +62,7 @@ class Classifier:
         return self.judged(network)
 
     def judged(self, network: nn.Module) -> dict[str, float]:
-        """The same of a network that is quantized already."""
+        """accuracy (percent) and kl (nats an image, to the network itself) of one that is quantized already."""
         got = self._answers(network)
         return {"accuracy": self._right(got), "kl": float((self._own.exp() * (self._own - got)).sum(-1).mean())}
 

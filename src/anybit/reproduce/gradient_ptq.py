@@ -84,7 +84,7 @@ def _language(context: Context, quick: bool) -> dict[str, Any]:
 
 def _images(context: Context, quick: bool) -> dict[str, Any]:
     network = Classifier(context, NETWORK, 128 if quick else 1000)
-    many, few, steps, fewest = (32, 16, 10, 6) if quick else (1024, 64, 200, 200)
+    many, few, steps, input_steps = (32, 16, 10, 6) if quick else (1024, 64, 200, 200)
     shown = network.images(many)
     layers = {**USUAL, "unit": "layer", "variable": "relaxed", "rate": 0.03, "steps": 40 if quick else 1000}
     whole: dict[str, Any] = {"scales": False, "steps": steps}
@@ -100,8 +100,14 @@ def _images(context: Context, quick: bool) -> dict[str, Any]:
         "two.whole": ("int2/row", "int8/tensor", "gradient_ptq", whole, shown),
         "two.sgd": ("int2/row", "int8/tensor", "gradient_ptq", {**whole, "optimizer": "sgd", "rate": 0.3}, shown),
         "two.best": ("int2/row", "int8/tensor", "gradient_ptq", {"steps": steps}, shown),
-        "inputs.exact": ("int4/row", "int4/tensor", "gradient_ptq", {"steps": fewest}, shown),
-        "inputs.rounded": ("int4/row", "int4/tensor", "gradient_ptq", {"steps": fewest, "act": "int4/tensor"}, shown),
+        "inputs.exact": ("int4/row", "int4/tensor", "gradient_ptq", {"steps": input_steps}, shown),
+        "inputs.rounded": (
+            "int4/row",
+            "int4/tensor",
+            "gradient_ptq",
+            {"steps": input_steps, "act": "int4/tensor"},
+            shown,
+        ),
     }
     figures: dict[str, Any] = {"accuracy": network.accuracy()}
     for done, (label, (weights, act, method, options, calibration)) in enumerate(rows.items()):

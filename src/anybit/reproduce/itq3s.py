@@ -95,7 +95,7 @@ def _same() -> dict[str, float]:
 
 def _speed(context: Context, size: int, rounds: int) -> dict[str, float]:
     """Microseconds of one row by a matrix size x size, read from memory, and of the rotation of that row, in cache; ratios of them; and
-    what rotating a few rows reads and writes a second, for which a call takes as long as a row.
+    what rotating several rows in a call reads and writes a second (the call itself takes as long as one of them).
 
     Both widths with exact and with 8-bit activations, and 3 bits with 8-bit levels too (`ops.prepack`); the fastest counts.  The paper's
     way is flattered: rows already decoded, and in cache, are rotated back and multiplied.  Not a number without the native module.

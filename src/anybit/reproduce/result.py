@@ -117,14 +117,11 @@ def cores() -> int:
 
 
 def instruction_set() -> str:
-    """The widest vector instructions of this machine that anybit has kernels for: avx512, avx2, neon or scalar."""
-    if platform.machine() in ("aarch64", "arm64"):
-        return "neon"
-    info = Path("/proc/cpuinfo")
-    flags = set(info.read_text(encoding="utf-8", errors="replace").split()) if info.exists() else set()
-    if {"avx512f", "avx512bw", "avx512vl"} <= flags:
-        return "avx512"
-    return "avx2" if {"avx2", "fma"} <= flags else "scalar"
+    """The instruction set that anybit's kernels run with; "none" without the native module."""
+    from anybit.ops import native  # loads torch
+
+    module = native.load()
+    return "none" if module is None else str(module.isa())
 
 
 def versions() -> dict[str, str]:
