@@ -22,8 +22,8 @@ demo: $(VENV)/install.stamp
 	$(VENV)/bin/anybit demo
 
 test: $(VENV)/install.stamp
-	@# two workers on two cores: one thread each, and tests that need more ask for them
-	OMP_NUM_THREADS=1 ANYBIT_THREADS=1 $(PY) -m pytest -m "not slow" -n 2 --dist loadfile
+	@# two workers on two cores: one thread each, and tests that need more ask for them; reordered, the longest test would come last and alone
+	OMP_NUM_THREADS=1 ANYBIT_THREADS=1 $(PY) -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/install.stamp
 	$(PY) -m pytest -m slow
