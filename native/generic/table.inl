@@ -23,6 +23,7 @@ constexpr int64_t kScalesAtOnce = 8;
 //
 // Division is slow.  Where no code is above 128 (`Small`), a product with the reciprocal is off the quotient by less than 2^-15 and rounds
 // like it, unless it is that near to the middle between two codes: a group in which one is, or whose reciprocal is out of range, is divided.
+// A scale that is subnormal may be so much too small that the largest quotient is no code: codes of such groups saturate.
 //
 // The scales of a few groups come first: a largest magnitude and a division wait long for each other, but not for another group's.
 template <bool Small, class Store>
@@ -43,7 +44,7 @@ ANYBIT_INLINE void round_row(const float* x, int64_t slots, const RowRounding& h
       for (int64_t k = k0; k < k1; k += 32) store(k, zero_i(), zero_i());
       continue;
     }
-    if (Small && scale < 0x1p126f) {
+    if (Small && scale >= 0x1p-126f && scale < 0x1p126f) {
       const F inverse = splat_f(1.0f / scale);
       I farthest = zero_i();  // from a code
       const auto rounded = [&](const float* from) ANYBIT_UNROLLED {
@@ -59,7 +60,15 @@ ANYBIT_INLINE void round_row(const float* x, int64_t slots, const RowRounding& h
       if (reduce_max(farthest) < kClear) continue;
     }
     const F divisor = splat_f(scale);
-    for (int64_t k = k0; k < k1; k += 32) store(k, round_i(div_f(load_f(x + k), divisor)), round_i(div_f(load_f(x + k + 16), divisor)));
+    const I lowest = splat_i(g < how.wide ? -127 : -static_cast<int32_t>(how.levels));
+    const auto divided = [&](const float* from) ANYBIT_UNROLLED {
+      const I least = max_i(round_i(div_f(load_f(from), divisor)), lowest);
+      return sub_i(zero_i(), max_i(sub_i(zero_i(), least), lowest));
+    };
+    for (int64_t k = k0; k < k1; k += 32) {
+      const I first = divided(x + k), second = divided(x + k + 16);
+      store(k, first, second);
+    }
   }
 }
 

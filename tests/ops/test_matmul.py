@@ -200,6 +200,22 @@ def test_activations_of_fewer_bits(isa, act):
     assert ops.explain("matmul", (7, 33, 256, "int4/g64", act))["kernel"] == "native int8"
 
 
+@pytest.mark.parametrize("act", ["int8/row", "int8/g32", "int4/g64", "int7/tensor"])
+@pytest.mark.parametrize("weights", ["int2/tensor", "int8/g32"])
+def test_codes_of_subnormal_scales_saturate(isa, act, weights):
+    """Scales are whole multiples of 2^-149 there, and the largest number over its scale may be one code too many."""
+    w = quantize(torch.eye(64) * (1 if weights == "int2/tensor" else 127), TensorFormat.parse(weights))
+    packed, factor = ops.prepack(w), float(w.dequantize()[0, 0])
+    steps = torch.randint(-600, 601, (300, 64), generator=torch.Generator().manual_seed(3))
+    steps[torch.arange(300), torch.arange(300) % 64] = (torch.arange(300) + 301) * (-1) ** torch.arange(300)
+    x = steps.float() * 2.0**-149
+    levels = 2 ** (TensorFormat.parse(act).element.bits - 1) - 1
+    got = ops.matmul(x, packed, act=TensorFormat.parse(act)).double() / factor * 2.0**149
+    assert (
+        got - steps
+    ).abs().max() <= levels / 2 + 300 / levels + 1  # what saturates, for a step is off by a half; half a step
+
+
 @pytest.mark.parametrize("order", ["bits", "nibbles"])
 def test_one_preparation_serves_several_weights(order):
     act = TensorFormat.parse("int8/row")

@@ -70,7 +70,8 @@ def block_size(width: int) -> int:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What the compiled transform is given: the matrix of a small order [order, order] of 1 and -1, which it doubles up to `block`."""
+    """What the compiled transform is given: the matrix of a small order [order, order] of 1 and -1, which it doubles up to `block`; for
+    powers of two that of order 1, as doublings are all there is."""
 
     order: int
     block: int
@@ -84,9 +85,10 @@ class Kernel:
 
 @functools.cache
 def kernel(block: int, inverse: bool = False) -> Kernel:
-    """For blocks of an order; ValueError where no matrix of that order is known. The small order fills vectors of 16 where it can; of
-    powers of two the native module needs none."""
+    """For blocks of an order; ValueError where no matrix of that order is known. The small order fills vectors of 16 where it can."""
     base, doublings, block = _factor(block, block)
+    if base == 1:
+        return Kernel(1, block, inverse, np.ones(1, np.float32))
     order = next((base << i for i in range(doublings + 1) if (base << i) % 16 == 0), block)
     unit = torch.eye(order)
     matrix = _inverse(unit, order) if inverse else _hadamard(unit, order)
