@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 BASE: dict[str, Any] = {
     "vocab_size": 131,
@@ -110,3 +111,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tupl
         return made[name]
 
     return get
+
+
+@pytest.fixture
+def network():
+    """Makes a small network of convolutions, one of them depthwise, always with the same weights."""
+
+    def make():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, groups=16, padding=1), nn.ReLU(),
+            nn.Conv2d(16, 24, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(96, 10),
+        ).eval()  # fmt: skip
+
+    return make

@@ -16,15 +16,7 @@ from anybit.tensors import quantize
 INT4, INT8 = TensorFormat.parse("int4/g32"), TensorFormat.parse("int8/row")
 
 
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, groups=16, padding=1), nn.ReLU(),
-        nn.Conv2d(16, 24, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(96, 10),
-    ).eval()  # fmt: skip
-
-
-def test_every_layer_is_replaced_and_the_output_stays_near():
+def test_every_layer_is_replaced_and_the_output_stays_near(network):
     x = torch.randn(4, 3, 12, 12)
     model = network()
     want = model(x)
@@ -34,7 +26,7 @@ def test_every_layer_is_replaced_and_the_output_stays_near():
     assert (model(x) - want).norm() / want.norm() < 0.02
 
 
-def test_gptq_beats_rounding_on_the_calibrated_distribution():
+def test_gptq_beats_rounding_on_the_calibrated_distribution(network):
     torch.manual_seed(1)
     mix = torch.randn(3, 3)
     data = [torch.einsum("ij,bjhw->bihw", mix, torch.randn(8, 3, 12, 12)) for _ in range(4)]
@@ -47,7 +39,7 @@ def test_gptq_beats_rounding_on_the_calibrated_distribution():
     assert errors["gptq"] < errors["rtn"]
 
 
-def test_statistics_of_a_convolution_are_those_of_its_unfolded_patches():
+def test_statistics_of_a_convolution_are_those_of_its_unfolded_patches(network):
     model = network()
     x = torch.randn(2, 3, 12, 12)
     got = collect({"0": model[0]}, model, [x])["0"]
@@ -56,7 +48,7 @@ def test_statistics_of_a_convolution_are_those_of_its_unfolded_patches():
     torch.testing.assert_close(got.hessian.double(), 2 * patches.T @ patches / len(patches), rtol=1e-4, atol=1e-5)
 
 
-def test_a_whole_network_in_few_bits_keeps_its_depthwise_kernels_at_eight():
+def test_a_whole_network_in_few_bits_keeps_its_depthwise_kernels_at_eight(network):
     model = network()
     assert uniform(model, INT4) == {"0": INT4, "2": INT8, "4": INT4, "8": INT4}
     assert set(uniform(model, TensorFormat.parse("e4m3fn/row")).values()) == {TensorFormat.parse("e4m3fn/row")}
@@ -64,7 +56,7 @@ def test_a_whole_network_in_few_bits_keeps_its_depthwise_kernels_at_eight():
     assert [str(model[i].weight.format) for i in (0, 2, 4, 8)] == ["int4/g32", "int8/row", "int4/g32", "int4/g32"]
 
 
-def test_chooser_and_mapping_decide_layer_by_layer():
+def test_chooser_and_mapping_decide_layer_by_layer(network):
     model = network()
     quantize_module(model, lambda name, layer: INT4 if isinstance(layer, nn.Linear) else None)
     assert [type(m) for m in (model[0], model[8])] == [nn.Conv2d, QLinear]
@@ -138,74 +130,7 @@ def test_an_expert_without_tokens_is_rounded_and_the_others_are_not_spoilt(metho
     assert bool(torch.isfinite(got).all()) and (got - want).norm() < 0.5 * want.norm()
 
 
-def test_learned_networks_answer_nearer_than_gptq_and_stay_what_they_are():
-    """On the samples that decide: squared errors, and divergences of the distributions; equal calls give equal bits."""
-    torch.manual_seed(1)
-    mix = torch.randn(3, 3)
-    data = [torch.einsum("ij,bjhw->bihw", mix, torch.randn(32, 3, 12, 12)) for _ in range(4)]
-    fmt = TensorFormat.parse("int3/row")
-    made = {}
-    for method in ("gradient_ptq", "distill"):
-        model = network().requires_grad_(False)
-        model[8].weight *= 100  # distributions that are far from flat
-        reports = quantize_module(
-            model, fmt, method, data, {"steps": 60, **({"model_steps": 60} if method == "distill" else {})}
-        )
-        for report in reports.values():
-            assert report.details["kept"]
-            assert report.details["block_error_after"] < 0.9 * report.details["block_error_before"]
-        made[method] = model
-    details = reports["8"].details
-    assert details["kl_after"] < 0.95 * details["kl_before"]
-    again = network().requires_grad_(False)
-    again[8].weight *= 100
-    quantize_module(again, fmt, "gradient_ptq", data, {"steps": 60})
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(again.state_dict().values(), made["gradient_ptq"].state_dict().values(), strict=True)
-    )
-    assert [type(model[i]) for i in (0, 2, 4, 8)] == [QConv2d, QConv2d, QConv2d, QLinear]
-
-
-def test_networks_learn_for_rounded_inputs():
-    """One scale for all inputs of a layer, 3 bits: the answers err less than those of a network that learned for exact inputs."""
-    torch.manual_seed(1)
-    mix = torch.randn(3, 3)
-    data = [torch.einsum("ij,bjhw->bihw", mix, torch.randn(32, 3, 12, 12)) for _ in range(4)]
-    act, errors = TensorFormat.parse("int3/tensor"), []
-    with torch.no_grad():
-        wanted = network()(torch.cat(data))
-    for options in ({}, {"act": str(act)}):
-        model = network().requires_grad_(False)
-        quantize_module(model, TensorFormat.parse("int4/row"), "gradient_ptq", data, options, act=act)
-        with torch.no_grad():
-            errors.append(float((model(torch.cat(data)) - wanted).square().mean()))
-        assert not any(module._forward_pre_hooks for module in model.modules())
-    assert errors[1] < 0.9 * errors[0]
-    with pytest.raises(RecipeError, match=r"0: inputs of a convolution.*as of int8/tensor; got int8/row"):
-        quantize_module(network(), INT4, "gradient_ptq", data, {"act": "int8/row"})
-
-
-def test_batches_of_any_form_are_cut_into_samples():
-    class Named(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b = nn.Linear(8, 4), nn.Linear(8, 4)
-
-        def forward(self, x, y=None):
-            return self.a(x) if y is None else self.a(x) + self.b(y)
-
-    x, y = torch.randn(2, 40, 8)
-    codes = []
-    for batches in ([{"x": x, "y": y}], [(x, y)], [(x[:16], y[:16]), (x[16:], y[16:])]):
-        torch.manual_seed(0)
-        model = Named()
-        quantize_module(model, TensorFormat.parse("int2/row"), "gradient_ptq", batches, {"steps": 8})
-        codes.append(model.a.weight.dequantize())
-    assert torch.equal(codes[0], codes[1]) and torch.allclose(codes[0], codes[2], atol=1e-5)
-
-
-def test_refusals():
+def test_refusals(network):
     for method in ("smoothquant", "batquant", "itq3_s"):
         with pytest.raises(
             RecipeError, match=f"{method} rewrites what lies between.*of a Sequential; it takes rtn, gptq"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import torch
 
 from anybit.ops import native
@@ -54,3 +55,22 @@ def test_threads_are_put_back():
     with clock.one_thread():
         assert torch.get_num_threads() == 1 and (module is None or module.threads() == 1)
     assert (torch.get_num_threads(), module and module.threads()) == before
+
+
+def test_reading_reads_all_of_every_copy(monkeypatch):
+    module = native.load()
+    if module is not None:
+        read = []
+        monkeypatch.setattr(native, "load", lambda: Reader(read))
+        for case in clock.reading(1 << 16, 3):
+            case()
+        assert [block.nbytes for block in read] == 3 * [1 << 16] and len({block.ctypes.data for block in read}) == 3
+    monkeypatch.setattr(native, "load", lambda: None)
+    assert [float(case()) for case in clock.reading(4096, 2)] == [1024.0, 1024.0]
+
+
+class Reader:
+    """A module that notes what it is given to read."""
+
+    def __init__(self, read: list[np.ndarray]) -> None:
+        self.read_through = read.append

@@ -222,24 +222,6 @@ def test_manifest_has_formats_and_hashes(tiny_folder, tmp_path, anybit):
     assert torch.Size(entry["shape"]) == torch.Size([384, 128])
 
 
-def test_auto_says_what_it_tried(tiny_folder, tmp_path, anybit):
-    common = ("--weights", "int3/g64", "--samples", 4, "--length", 64, "--json", "--transforms", "none")
-    dry = anybit("quantize", tiny_folder, tmp_path / "out", "--method", "auto", *common, "--dry-run")
-    assert [each["candidate"] for each in dry.json["plan"]["candidates"]] == [
-        "gptq",
-        "gradient_ptq",
-        "distill",
-    ]
-    assert listing(tmp_path) == []
-    done = anybit("quantize", tiny_folder, tmp_path / "out", "--method", "auto", *common)
-    assert done.code == 0, done.err
-    kls = {each["candidate"]: each["kl"] for each in done.json["tried"]}
-    assert done.json["best"] == min(kls, key=kls.get) and done.json["result"]["bits_per_weight"] < 16
-    said = json.loads((tmp_path / "out" / "anybit.json").read_text())["recipe"]
-    assert said["tried"] == done.json["tried"] and said["method"] == done.json["best"]
-    assert listing(tmp_path) == ["out"]
-
-
 def test_a_size_is_a_budget(tiny_folder, tmp_path, anybit):
     done = anybit(
         "quantize", tiny_folder, tmp_path / "out", "--size", "250kB", "--samples", 4, "--length", 64, "--json"
@@ -251,11 +233,6 @@ def test_a_size_is_a_budget(tiny_folder, tmp_path, anybit):
     for options, sentence in (
         (("--size", "60kB", "--bits", 4), "--size and --bits cannot stand together"),
         (("--size", "much"), "a size is a number of bytes above 0"),
-        (("--method", "auto", "--recipe", tmp_path / "r.yaml"), "--method auto and --recipe cannot stand together"),
-        (("--method", "auto"), "say what the weights become"),
-        (("--method", "auto", "--bits", 1.1), "below the smallest possible"),
     ):
         bad = anybit("quantize", tiny_folder, tmp_path / "bad", *options)
         assert bad.code == 2 and sentence in bad.err
-    bad = anybit("quantize", "vit", tmp_path / "bad", "--method", "auto", "--weights", "int4/g64")
-    assert bad.code == 2 and "--method auto is for decoders" in bad.err
