@@ -8,8 +8,10 @@
 #if defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
-#if ANYBIT_HAVE_AMX
+#if defined(__x86_64__)
 #include <cpuid.h>
+#endif
+#if ANYBIT_HAVE_AMX
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -44,6 +46,11 @@ const Kernels& evex_kernels();
 #endif
 #if ANYBIT_HAVE_NEON
 ANYBIT_TABLE(neon)
+#if ANYBIT_HAVE_I8MM
+namespace neon {
+const Kernels& i8mm_kernels();
+}
+#endif
 #endif
 ANYBIT_TABLE(scalar)
 
@@ -52,10 +59,17 @@ namespace {
 bool always() { return true; }
 
 #if defined(__x86_64__)
+struct CpuId { unsigned a = 0, b = 0, c = 0, d = 0; };
+// What compilers have no name for, or not all of them.
+CpuId cpuid(unsigned leaf, unsigned part) {
+  CpuId of;
+  if (!__get_cpuid_count(leaf, part, &of.a, &of.b, &of.c, &of.d)) return {};
+  return of;
+}
 bool has_avx2() {
   __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-         __builtin_cpu_supports("bmi2");
+  constexpr unsigned kF16c = 1u << 29;
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && (cpuid(1, 0).c & kF16c);
 }
 bool has_avx512() {
 #ifdef ANYBIT_SIMDE
@@ -73,7 +87,7 @@ bool has_vex_vnni() {
 #ifdef ANYBIT_EMULATED_VNNI
   return has_avx2();
 #endif
-  return has_avx2() && __builtin_cpu_supports("avxvnni");
+  return has_avx2() && (cpuid(7, 1).a & 1u << 4);
 }
 bool has_evex_vnni() {
 #ifdef ANYBIT_EMULATED_VNNI
@@ -93,8 +107,8 @@ bool is_amd() {
 #if ANYBIT_HAVE_AMX
 // Tiles are state that the kernel keeps only for processes that ask.
 bool has_amx() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!has_avx512_bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  if (!has_avx512_bf16()) return false;
+  const unsigned d = cpuid(7, 0).d;
   constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25, kBf16 = 1u << 22;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   return (d & kTile) && (d & kInt8) && (d & kBf16) && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
@@ -102,6 +116,9 @@ bool has_amx() {
 #endif
 #if defined(__aarch64__)
 bool has_dotprod() { return (getauxval(AT_HWCAP) & (1ul << 20)) != 0; }  // HWCAP_ASIMDDP
+#if ANYBIT_HAVE_I8MM
+bool has_i8mm() { return has_dotprod() && (getauxval(AT_HWCAP2) & (1ul << 13)) != 0; }  // HWCAP2_I8MM
+#endif
 #endif
 
 template <const Kernels& table> const Kernels& constant() { return table; }
@@ -126,6 +143,9 @@ constinit const IsaInfo kIsas[] = {
     {"avx2", "avx2", "AVX2, FMA, F16C, BMI2", has_avx2, constant<avx2::kMatmulKernels>},
 #endif
 #if ANYBIT_HAVE_NEON
+#if ANYBIT_HAVE_I8MM
+    {"i8mm", "neon", "what neon needs, and products of matrices of bytes (Armv8.6)", has_i8mm, neon::i8mm_kernels},
+#endif
     {"neon", "neon", "NEON with dot products (Armv8.2)", has_dotprod, constant<neon::kMatmulKernels>},
 #endif
     {"scalar", "scalar", "nothing", always, constant<scalar::kMatmulKernels>},

@@ -131,6 +131,11 @@ template <class U, class W> struct Unpacking {
   ANYBIT_INLINE void next() { at += W::kTileBytes, chunk += U::kTileBytes; }
 };
 
+#ifndef ANYBIT_ROW_PAIRS
+constexpr bool kRowPairs = false;
+template <class U, int NP, int MR> struct RowPairs;
+#endif
+
 // sum[MR][NP] += slots [begin, end) of NP panels times MR rows of x; sums of integers and of blocks stay in registers.
 template <class U, int NP, int MR, class From, class Each>
 ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t begin, int64_t end, int64_t row, F* sum, Each&& each_tile) {
@@ -141,6 +146,26 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
   const int64_t ldc = p.ldc;
   const int8_t* x = p.xcodes + row * ldc + begin;
   each_block(p, begin, end, row, [&](const Block& block) ANYBIT_UNROLLED {
+    const auto finish = [&](auto&& total_of) ANYBIT_UNROLLED {
+      F scale[NP];
+#pragma GCC unroll 4
+      for (int i = 0; i < NP; ++i) scale[i] = load_scales(p, panel + i, block.group);
+#pragma GCC unroll 32
+      for (int i = 0; i < kTile; ++i) {
+        I total = total_of(i);
+        if (!corrected) total = add_i(shl_i(total, p.step_shift), zero_term<kTakenOff<U>>(p, panel + i % NP, block.group, block.sum(i / NP)));
+        sum[i] = fma_f(mul_f(to_f(total), splat_f(block.xscale[i / NP * block.xscale_row])), scale[i % NP], sum[i]);
+      }
+    };
+    if constexpr (kRowPairs && !U::kWord && (MR > 1 || From::kInTurn)) {
+      RowPairs<U, NP, MR> pairs([&](int m) ANYBIT_UNROLLED { return level * block.sum(m); });
+      for (int64_t t = block.begin; t < block.end; t += 32, x += 32, from.next()) {
+        from.fetch();
+        each_tile();
+        pairs.add(from, x, ldc);
+      }
+      return finish([&](int i) ANYBIT_UNROLLED { return pairs.result(i / NP, i % NP); });
+    }
     Accumulator dot[kTile * kParts];
 #pragma GCC unroll 32
     for (int i = 0; i < kTile * kParts; ++i) dot[i].start(i < kTile ? splat_i(level * block.sum(i / NP)) : zero_i());
@@ -170,17 +195,12 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
         for (int i = 0; i < kTile * kParts; ++i) dot[i].stay();
       }
     }
-    F scale[NP];
-#pragma GCC unroll 4
-    for (int i = 0; i < NP; ++i) scale[i] = load_scales(p, panel + i, block.group);
-#pragma GCC unroll 32
-    for (int i = 0; i < kTile; ++i) {
+    finish([&](int i) ANYBIT_UNROLLED {
       I total = dot[i].result();
 #pragma GCC unroll 8
       for (int part = 1; part < kParts; ++part) total = add_i(total, dot[i + part * kTile].result());
-      if (!corrected) total = add_i(shl_i(total, p.step_shift), zero_term<kTakenOff<U>>(p, panel + i % NP, block.group, block.sum(i / NP)));
-      sum[i] = fma_f(mul_f(to_f(total), splat_f(block.xscale[i / NP * block.xscale_row])), scale[i % NP], sum[i]);
-    }
+      return total;
+    });
   });
 }
 
@@ -285,7 +305,8 @@ ANYBIT_INLINE void int8_tiles(const Problem& p, From from, int64_t panel, int64_
 template <class W, int NP>
 __attribute__((noinline)) void int8_strip(const Problem& p, const W& w, int64_t panel, int64_t row, int64_t rows, float* acc) {
   using U = typename UnpackedOf<W::kWord, W::kMax>::Type;
-  alignas(64) uint8_t chunk[W::kPlain ? 64 : NP * U::kChunkBytes];
+  constexpr bool kAsPacked = W::kPlain && !kRowPairs;
+  alignas(64) uint8_t chunk[kAsPacked ? 64 : NP * U::kChunkBytes];
   const int64_t step = chunk_step(p, kChunkSlots), row_tiles = (rows + kTileRows - 1) / kTileRows;
   const uint8_t* codes = p.codes + panel * p.panel_bytes;
   for (int64_t i = 0; i < rows * NP; ++i) store_f(acc + 16 * i, zero_f());
@@ -296,7 +317,7 @@ __attribute__((noinline)) void int8_strip(const Problem& p, const W& w, int64_t 
     const int64_t bytes = step / 32 * W::kTileBytes, parts = row_tiles * ((end - k + 31) / 32);
     Ahead ahead{next, next + bytes, p.panel_bytes, NP, (bytes / parts + 63) / 64 * 64};
     const uint8_t* tiles = codes + k / 32 * W::kTileBytes;
-    if constexpr (W::kPlain) {
+    if constexpr (kAsPacked) {
       int8_tiles<U, NP, kTileRows>(p, Plain<U>{tiles, p.panel_bytes}, panel, k, end, row, rows, acc, ahead);
     } else {
       int8_tile<U, NP, kTileRows>(p, Unpacking<U, W>{w, tiles, p.panel_bytes, chunk}, panel, k, end, row, acc, ahead);

@@ -1,3 +1,4 @@
+#ifndef ANYBIT_ROW_PAIRS  // which have a peak of their own
 double int8_rounds(int64_t rounds) {
   constexpr int kSums = kPeakSums;  // operands in registers, and enough sums to hide the latency of one: little limits but the multipliers
   alignas(64) uint8_t weights[64];
@@ -22,6 +23,7 @@ double int8_rounds(int64_t rounds) {
   (void)sink;
   return static_cast<double>(rounds) * 8 * kSums * 64 * 2;
 }
+#endif
 
 // `k` with the integer kernels of all weights of bytes, Run<W>::panels, and the probe of their peak;
 template <template <class> class Run> constexpr Kernels with_int8(Kernels k) {

@@ -1,6 +1,7 @@
-// Compares every instruction set of this build with plain loops in 64-bit integers (integer dot products) and with the scalar twin bit
-// by bit.  Prints one line an instruction set and exits with 1 at the first difference.  Built and run by test_kernel_check.py.  With any
-// argument it takes a third of the time, for emulators: 41 rows come in every other case, and the scalar twin is checked by what equals it.
+// Compares the scalar twin with plain loops in double, and every other instruction set of this build with the twin, bit by bit.  Prints one
+// line an instruction set and exits with 1 at the first difference.  Built and run by test_kernel_check.py.  With any argument it takes less
+// time, for emulators: 41 rows come in every other case, and planes are not tried on the twin.  Instruction sets that have but products of
+// bytes of their own are checked in these.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -156,6 +157,14 @@ std::vector<double> oracle(const Weight& w, const std::vector<float>& x, int64_t
   return y;
 }
 
+// Whether products of bytes are all that this instruction set does not share with one of those behind it.
+bool adds_bytes_only(const IsaInfo& isa) {
+  for (const IsaInfo* other = &isa + 1; other != isa_list().data() + isa_list().size(); ++other) {
+    if (other->supported() && other->kernels().exact_fp32 == isa.kernels().exact_fp32) return true;
+  }
+  return false;
+}
+
 [[noreturn]] void fail(const std::string& sentence) {
   std::printf("%s\n", sentence.c_str());
   std::exit(1);
@@ -188,82 +197,93 @@ int main(int arguments, char**) {
   for (int64_t group : word_groups) {
     for (int most : {32768, 32767, 3000, 90}) cases.push_back({"int16", 19 + group, 300 + group, int16_weight(pool, 19 + group, 300 + group, group, most)});
   }
-  int checked = 0;
+  std::vector<const IsaInfo*> isas;
   for (const IsaInfo& isa : isa_list()) {
-    if (!isa.supported()) {
-      std::printf("%s: not on this machine\n", isa.name);
-      continue;
-    }
-    const bool equalled = brief && checked > 0 && std::strcmp(isa.name, "scalar") == 0;  // bit by bit, by what is right within the bound
-    for (const Case& c : cases) {
-      const auto number = &c - cases.data();
-      for (int64_t m : {1, 2, 3, 7, 13, 41}) {
-        if (brief && m == 41 && (number + number / 2) % 2) continue;
-        std::vector<float> x(static_cast<size_t>(m * c.k));
-        for (float& value : x) value = normal();
-        if (m == 7) {  // rows of the largest codes alone, and of the smallest
-          for (int64_t i = 0; i < m * c.k; ++i) x[static_cast<size_t>(i)] = i / c.k % 2 ? -1.0f : 1.0f;
+    if (isa.supported()) isas.push_back(&isa);
+    else std::printf("%s: not on this machine\n", isa.name);
+  }
+  const auto with = [](const char* isa, auto&& call) {
+    set_isa(isa);
+    return call();
+  };
+  const auto equal = [](const std::vector<float>& a, const std::vector<float>& b) { return std::memcmp(a.data(), b.data(), 4 * a.size()) == 0; };
+  int checked = 0;
+  for (const Case& c : cases) {
+    const auto number = &c - cases.data();
+    const bool of_bytes = c.weight->kind == ElementKind::integer || c.weight->kind == ElementKind::codebook;
+    for (int64_t m : {1, 2, 3, 7, 13, 41}) {
+      if (brief && m == 41 && (number + number / 2) % 2) continue;
+      std::vector<float> x(static_cast<size_t>(m * c.k));
+      for (float& value : x) value = normal();
+      if (m == 7) {  // rows of the largest codes alone, and of the smallest
+        for (int64_t i = 0; i < m * c.k; ++i) x[static_cast<size_t>(i)] = i / c.k % 2 ? -1.0f : 1.0f;
+      }
+      const std::string what = std::string(": ") + c.what + ", bits " + std::to_string(c.weight->bits) + ", m " + std::to_string(m);
+      // exact, integer rows, integer groups, exact in a tree, integers with one scale, and with one that is given and clips
+      for (int act = 0; act < 6; ++act) {
+        const bool tree = act == 3, exact = act == 0 || tree;
+        if (tree && !has_tree(*c.weight)) continue;
+        ActSpec spec;
+        spec.act = exact ? Act::exact : Act::int8, spec.group = act == 2 ? 64 : 0, spec.geometry = c.weight->geometry, spec.values = true;
+        if (act == 2 && c.weight->geometry.group) spec.group = c.weight->geometry.group;
+        if (!exact && c.weight->kind == ElementKind::int16) spec.act = Act::int16, spec.levels = m % 2 ? 32767 : 2047;
+        else if (!exact && !has_integer_form(*c.weight)) spec.group = 0;
+        spec.whole = act == 4;
+        if (act == 5) spec.given = 1.7f / static_cast<float>(spec.levels);
+        const std::string where = what + ", act " + std::to_string(act);
+        const auto expected = with("scalar", [&] { return run(pool, *c.weight, x, m, spec, tree); });
+        std::vector<double> bound;
+        const auto truth = oracle(*c.weight, x, m, spec, bound);
+        // fp32 sums of at most k terms; 16-bit levels of a codebook are exact to 1/32512 of its largest value
+        const double unit = std::ldexp(1.0, -24) * static_cast<double>(c.k + 8);
+        const double level = !exact && c.weight->kind == ElementKind::codebook && !c.weight->table_is_bytes ? 1.0 / 32512 : 0.0;
+        const double slack = level * static_cast<double>(c.k) * 8 * 4;  // k * max|x| * max scale
+        for (size_t i = 0; i < expected.size(); ++i) {
+          if (!(std::fabs(expected[i] - truth[i]) <= unit * bound[i] + slack)) fail("scalar" + where + ": wrong at " + std::to_string(i));
         }
-        // exact, integer rows, integer groups, exact in a tree, integers with one scale, and with one that is given and clips
-        for (int act = 0; act < 6 && !equalled; ++act) {
-          const bool tree = act == 3, exact = act == 0 || tree;
-          if (tree && !has_tree(*c.weight)) continue;
-          ActSpec spec;
-          spec.act = exact ? Act::exact : Act::int8, spec.group = act == 2 ? 64 : 0, spec.geometry = c.weight->geometry, spec.values = true;
-          if (act == 2 && c.weight->geometry.group) spec.group = c.weight->geometry.group;
-          if (!exact && c.weight->kind == ElementKind::int16) spec.act = Act::int16, spec.levels = m % 2 ? 32767 : 2047;
-          else if (!exact && !has_integer_form(*c.weight)) spec.group = 0;
-          spec.whole = act == 4;
-          if (act == 5) spec.given = 1.7f / static_cast<float>(spec.levels);
-          set_isa("scalar");
-          const auto expected = run(pool, *c.weight, x, m, spec, tree);
-          set_isa(isa.name);
-          const auto got = run(pool, *c.weight, x, m, spec, tree);
-          const std::string where = std::string(isa.name) + ": " + c.what + ", bits " + std::to_string(c.weight->bits) + ", m " +
-                                    std::to_string(m) + ", act " + std::to_string(act);
-          if (std::memcmp(expected.data(), got.data(), 4 * got.size()) != 0) fail(where + ": differs from the scalar twin");
-          std::vector<double> bound;
-          const auto truth = oracle(*c.weight, x, m, spec, bound);
-          // fp32 sums of at most k terms; 16-bit levels of a codebook are exact to 1/32512 of its largest value
-          const double unit = std::ldexp(1.0, -24) * static_cast<double>(c.k + 8);
-          const double level = !exact && c.weight->kind == ElementKind::codebook && !c.weight->table_is_bytes ? 1.0 / 32512 : 0.0;
-          for (size_t i = 0; i < got.size(); ++i) {
-            const double slack = level > 0 ? level * static_cast<double>(c.k) * 8 * 4 : 0.0;  // k * max|x| * max scale
-            if (!(std::fabs(got[i] - truth[i]) <= unit * bound[i] + slack)) fail(where + ": wrong at " + std::to_string(i));
+        ActSpec keeps = spec;
+        const WeightPtr kept = tree ? nullptr : keeping(*c.weight);
+        std::vector<float> twin;
+        if (kept) {
+          keeps.kept = kept->kept.get();
+          twin = with("scalar", [&] { return run(pool, *kept, x, m, keeps, false); });
+          if (equal(expected, twin)) fail("scalar" + where + ": kept columns change nothing");
+        }
+        for (const IsaInfo* isa : isas) {
+          if (isa == isas.back() || (adds_bytes_only(*isa) && (exact || !of_bytes))) continue;
+          if (!equal(expected, with(isa->name, [&] { return run(pool, *c.weight, x, m, spec, tree); }))) {
+            fail(isa->name + where + ": differs from the scalar twin");
           }
           ++checked;
-          if (tree) continue;
-          const WeightPtr kept = keeping(*c.weight);
-          spec.kept = kept->kept.get();
-          const auto with = run(pool, *kept, x, m, spec, false);
-          set_isa("scalar");
-          const auto twin = run(pool, *kept, x, m, spec, false);
-          if (std::memcmp(twin.data(), with.data(), 4 * with.size()) != 0) fail(where + ": with kept columns differs from the scalar twin");
-          if (std::memcmp(got.data(), with.data(), 4 * with.size()) == 0) fail(where + ": kept columns change nothing");
+          if (!kept) continue;
+          if (!equal(twin, with(isa->name, [&] { return run(pool, *kept, x, m, keeps, false); }))) {
+            fail(isa->name + where + ": with kept columns differs from the scalar twin");
+          }
           ++checked;
         }
-        if (c.weight->kind != ElementKind::integer) continue;
-        for (int bits : {8, 5, 2}) {  // counts of bits and lookups are the integer products in another way
-          ActSpec spec;
-          spec.act = Act::int8, spec.geometry = c.weight->geometry, spec.group = bits == 5 ? std::max<int64_t>(spec.geometry.group, 32) : 0;
-          if (spec.geometry.group && spec.group) spec.group = spec.geometry.group;
-          spec.levels = (1 << (bits - 1)) - 1;
-          set_isa("scalar");
-          const auto expected = run(pool, *c.weight, x, m, spec, false);
-          set_isa(isa.name);
-          for (PlaneOrder order : {PlaneOrder::bits, PlaneOrder::nibbles}) {
-            const auto got = run_planes(pool, *to_planes(pool, *c.weight, order), x, m, spec, bits);
-            if (std::memcmp(expected.data(), got.data(), 4 * got.size()) != 0) {
-              fail(std::string(isa.name) + ": planes, order " + std::to_string(static_cast<int>(order)) + ", bits " +
-                   std::to_string(c.weight->bits) + " by " + std::to_string(bits) + ", m " + std::to_string(m) + ": not the integer product");
+      }
+      if (c.weight->kind != ElementKind::integer) continue;
+      for (int bits : {8, 5, 2}) {  // counts of bits and lookups are the integer products in another way
+        ActSpec spec;
+        spec.act = Act::int8, spec.geometry = c.weight->geometry, spec.group = bits == 5 ? std::max<int64_t>(spec.geometry.group, 32) : 0;
+        if (spec.geometry.group && spec.group) spec.group = spec.geometry.group;
+        spec.levels = (1 << (bits - 1)) - 1;
+        const auto expected = with("scalar", [&] { return run(pool, *c.weight, x, m, spec, false); });
+        for (PlaneOrder order : {PlaneOrder::bits, PlaneOrder::nibbles}) {
+          const auto planes = to_planes(pool, *c.weight, order);
+          for (const IsaInfo* isa : isas) {
+            if (adds_bytes_only(*isa) || (brief && isa == isas.back())) continue;  // in brief the scalar twin's lookups are those others equal
+            if (!equal(expected, with(isa->name, [&] { return run_planes(pool, *planes, x, m, spec, bits); }))) {
+              fail(isa->name + what + ": planes, order " + std::to_string(static_cast<int>(order)) + ", by " + std::to_string(bits) +
+                   " bits: not the integer product");
             }
             ++checked;
           }
         }
       }
     }
-    std::printf("%s: equal\n", isa.name);
   }
+  for (const IsaInfo* isa : isas) std::printf("%s: equal\n", isa->name);
   std::printf("%d comparisons\n", checked);
   return 0;
 }

@@ -34,6 +34,7 @@ def build(compiler: str, isa: str, out: Path, *flags: str, casts: bool = False) 
         *([NATIVE / "generic" / "thresholds.cc"] if casts else COMMON),
         NATIVE / isa / part,
         *(sorted((NATIVE / isa).glob("vnni_*.cc")) if "-DANYBIT_HAVE_VNNI=1" in flags else ()),
+        *([NATIVE / isa / "i8mm.cc"] if "-DANYBIT_HAVE_I8MM=1" in flags else ()),
         twin,
         ROOT / "tests" / "native" / ("cast_check.cc" if casts else "kernel_check.cc"),
     ]
@@ -79,10 +80,12 @@ def test_neon_equals_the_scalar_twin(tmp_path: Path, casts: bool) -> None:
             pytest.skip("no g++")
     elif compiler is None or emulator is None:
         pytest.skip("needs aarch64-linux-gnu-g++ and qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user-static)")
-    program = build(
-        compiler, "neon", tmp_path / "check", "-O1", "-static", "-march=armv8.2-a+dotprod+fp16", casts=casts
-    )
-    check([emulator, str(program), "brief"] if emulator else [str(program)], "neon")
+    pairs = () if casts else ("-DANYBIT_HAVE_I8MM=1",)
+    target = "-march=armv8.2-a+dotprod+fp16" + ("" if casts else "+i8mm")
+    program = build(compiler, "neon", tmp_path / "check", "-O1", "-static", target, *pairs, casts=casts)
+    said = check([emulator, str(program), "brief"] if emulator else [str(program)], "neon")
+    if emulator and not casts:
+        assert "i8mm: equal" in said
 
 
 @pytest.mark.timeout(900)

@@ -29,7 +29,7 @@ SCHEMA = 1
 SHIPPED = Path(__file__).with_name("shipped_costs.json")
 WITH_BF16 = frozenset({"amx", "avx512bf16"})
 """Instruction sets whose kernels multiply bf16 as such."""
-LIKE = {"avx512vnni": "avx2", "avxvnni": "avx2"}
+LIKE = {"avx512vnni": "avx2", "avxvnni": "avx2", "i8mm": "neon"}
 """Instruction sets that were never measured, and the one whose shipped costs stand in."""
 edition = 0
 """How often tables were forgotten: what was chosen by an earlier one is chosen again."""
