@@ -17,6 +17,8 @@
 #define ANYBIT_UNROLLED __attribute__((always_inline))
 #endif
 
+#define ANYBIT_ROW_TABLES 1  // row_tables.inl
+
 namespace anybit::avx2 {
 namespace {
 
@@ -36,6 +38,7 @@ constexpr int kByteOffset = 128;  // Acc<255> has u - 128
 constexpr int kShortRows = 4, kTilePanels = 1;
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
 constexpr int kExactRows = 6, kExactPanels = 1, kExactFused = 4;  // rows times panels of float32 sums; rows that unpack on the way
+constexpr bool kFewRegisters = true;
 constexpr int kWordBias = 0;
 
 struct B { __m256i v[2]; };
@@ -264,8 +267,7 @@ template <int Max> struct Acc {
   }
 };
 
-// u up to 255 would overflow: |u - 128| times x with the sign of u - 128 does not: codes of x are at most 127 in magnitude
-// (but where a scale is too small to have seven bits itself, below 2^-140).
+// u up to 255 would overflow: |u - 128| times x with the sign of u - 128 does not: codes of x are at most 127 in magnitude.
 template <> struct Acc<255> {
   static constexpr int kRun = 8;
   I total;

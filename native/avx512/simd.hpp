@@ -33,6 +33,7 @@ constexpr int kTileRows = 4, kTilePanels = 3;  // 12 sums of integers and 12 of 
 constexpr int kShortRows = 8;                   // of integers of 16 bits: 24 sums
 constexpr int64_t kMostRows = 256, kPassBytes = 512 << 10;  // of x a pass over the weights: half of an L2
 constexpr int kExactRows = 8, kExactPanels = 3, kExactFused = 8;  // rows times panels of float32 sums; rows that unpack on the way
+constexpr bool kFewRegisters = false;
 constexpr int kChains = 8;  // that hide the latency of vpdpbusd where a tile has fewer sums
 constexpr int kPeakSums = 12;  // of the probe of the peak
 constexpr int kWordBias = 16384;

@@ -29,16 +29,17 @@ struct TreeCounter {
   }
 };
 
+// Kinds of numbers have quad<Q>(tile, zero, v): the four k of quad Q.  Those that also say what they read for it (codes), and what number J
+// is, can have theirs used one by one (each_number).
 template <int Bits> struct IntegerNumbers {
   static constexpr int kTileBytes = 64 * Bits;
   explicit IntegerNumbers(const Problem&) {}
   static float factor(const Problem& p) { return p.factor * static_cast<float>(1 << p.step_shift); }
+  template <int Q> ANYBIT_INLINE B codes(const uint8_t* tile) const { return codes_quad<Bits, Q>(tile); }
+  template <int Q, int J> ANYBIT_INLINE F number(const B& codes, const F& zero) const { return sub_f(to_f(byte<J>(codes)), zero); }
   template <int Q> ANYBIT_INLINE void quad(const uint8_t* tile, const F& zero, F* v) const {
-    const B codes = codes_quad<Bits, Q>(tile);
-    v[0] = sub_f(to_f(byte<0>(codes)), zero);
-    v[1] = sub_f(to_f(byte<1>(codes)), zero);
-    v[2] = sub_f(to_f(byte<2>(codes)), zero);
-    v[3] = sub_f(to_f(byte<3>(codes)), zero);
+    const B all = codes<Q>(tile);
+    v[0] = number<Q, 0>(all, zero), v[1] = number<Q, 1>(all, zero), v[2] = number<Q, 2>(all, zero), v[3] = number<Q, 3>(all, zero);
   }
 };
 
@@ -142,6 +143,25 @@ struct Fp32Numbers {
   }
 };
 
+// body.operator()<J>(number) for the four numbers of quad Q, of which `Rows` rows make use: of up to three, where registers are few, one is used
+// before the next is made.
+template <int Q, int Rows, class E, class Body> ANYBIT_INLINE void each_number(const E& e, const uint8_t* tile, const F& zero, Body&& body) {
+  if constexpr (kFewRegisters && Rows <= 3 && requires { e.template codes<Q>(tile); }) {
+    const B codes = e.template codes<Q>(tile);
+    body.template operator()<0>(e.template number<Q, 0>(codes, zero));
+    body.template operator()<1>(e.template number<Q, 1>(codes, zero));
+    body.template operator()<2>(e.template number<Q, 2>(codes, zero));
+    body.template operator()<3>(e.template number<Q, 3>(codes, zero));
+  } else {
+    F v[4];
+    e.template quad<Q>(tile, zero, v);
+    body.template operator()<0>(v[0]);
+    body.template operator()<1>(v[1]);
+    body.template operator()<2>(v[2]);
+    body.template operator()<3>(v[3]);
+  }
+}
+
 // Zero points of a group in units of the step; -lowest / step where there are none.
 ANYBIT_INLINE F load_zeros(const Problem& p, int64_t panel, int64_t group) {
   if (p.zeros) return to_f(load_u8(p.zeros + (panel * p.groups + group) * 16));
@@ -160,10 +180,7 @@ template <class E> __attribute__((noinline)) void exact_row(const Problem& p, co
     for (int64_t t = k; t < end; t += 32, tile += E::kTileBytes) {
       for (int line = 0; line < E::kTileBytes; line += 64) prefetch(tile + kPrefetch + line);
       each_quad([&]<int Q>() ANYBIT_UNROLLED {
-        F v[4];
-        e.template quad<Q>(tile, zero, v);
-#pragma GCC unroll 16
-        for (int j = 0; j < 4; ++j) c[j] = fma_f(v[j], splat_f(p.x[t + 4 * Q + j]), c[j]);
+        each_number<Q, 1>(e, tile, zero, [&]<int J>(const F& v) ANYBIT_UNROLLED { c[J] = fma_f(v, splat_f(p.x[t + 4 * Q + J]), c[J]); });
       });
     }
     acc = fma_f(add_f(add_f(c[0], c[1]), add_f(c[2], c[3])), load_scales(p, panel, group), acc);
@@ -235,14 +252,11 @@ __attribute__((noinline)) void exact_fused(const Problem& p, const E& e, int64_t
       each_quad([&]<int Q>() ANYBIT_UNROLLED {
 #pragma GCC unroll 4
         for (int i = 0; i < NP; ++i) {
-          F v[4];
-          e.template quad<Q>(tile + i * p.panel_bytes, zero[i], v);
-#pragma GCC unroll 4
-          for (int j = 0; j < 4; ++j) {
-            if constexpr (kKeep) store_f(chunk + 16 * (kExactChunk * i + 4 * Q + j), v[j]);
+          each_number<Q, MR>(e, tile + i * p.panel_bytes, zero[i], [&]<int J>(const F& v) ANYBIT_UNROLLED {
+            if constexpr (kKeep) store_f(chunk + 16 * (kExactChunk * i + 4 * Q + J), v);
 #pragma GCC unroll 16
-            for (int m = 0; m < MR; ++m) part[m * NP + i] = fma_f(v[j], splat_f(x[m * p.ldx + k + 4 * Q + j]), part[m * NP + i]);
-          }
+            for (int m = 0; m < MR; ++m) part[m * NP + i] = fma_f(v, splat_f(x[m * p.ldx + k + 4 * Q + J]), part[m * NP + i]);
+          });
         }
       });
     }
@@ -389,10 +403,17 @@ struct WithoutZeros<IntegerNumbers<Bits>> {
   static constexpr int64_t kMostRows = 3;
 };
 
+#ifdef ANYBIT_ROW_TABLES
+#include "avx2/row_tables.inl"
+#endif
+
 template <class E> void exact_panels(const Problem& p, int64_t first, int64_t last) {
   if constexpr (!std::is_void_v<typename WithoutZeros<E>::Type>) {
     if (!p.zeros && p.m <= WithoutZeros<E>::kMostRows) return exact_panels<typename WithoutZeros<E>::Type>(p, first, last);
   }
+#ifdef ANYBIT_ROW_TABLES
+  if (table_rows<E>(p, first, last)) return;
+#endif
   const E e(p);
   if (p.m == 1 && p.one_order) {
     for (; first + 4 <= last; first += 4) exact_row_chain<E, 4>(p, e, first);

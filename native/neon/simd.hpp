@@ -24,6 +24,7 @@ constexpr int kCountSide = 1;  // rows of bits that are counted against as many
 constexpr int kTileRows = 4, kShortRows = 4, kTilePanels = 1;
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
 constexpr int kExactRows = 4, kExactPanels = 1, kExactFused = 3;  // rows times panels of float32 sums; rows that unpack on the way
+constexpr bool kFewRegisters = false;
 constexpr int kChains = 1, kPeakSums = 6;
 constexpr int kWordBias = 0;
 constexpr int kByteOffset = 128;  // vdot is signed: u - 128

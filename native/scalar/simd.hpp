@@ -25,6 +25,7 @@ constexpr int kCountSide = 1;  // rows of bits that are counted against as many
 constexpr int kTileRows = 2, kShortRows = 2, kTilePanels = 1;  // rows and panels of the micro-kernel over unpacked weights
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // rows, and bytes of x, a pass over the weights
 constexpr int kExactRows = 2, kExactPanels = 1, kExactFused = 1;  // rows times panels of float32 sums; rows that unpack on the way
+constexpr bool kFewRegisters = false;
 constexpr int kChains = 1, kPeakSums = 12;
 constexpr int kWordBias = 0;   // Word accumulators return sum (level + kWordBias) * x
 constexpr int kByteOffset = 0; // Acc<255> returns sum (u - kByteOffset) * x

@@ -29,6 +29,17 @@ def exact(x, w, bias=None):
     return (y, size) if bias is None else (y + bias.double(), size + bias.double().abs())
 
 
+@pytest.mark.parametrize("values", ["1001,1002,1003,1004", "-70001,-70000", "0.5,1.5,2.5,3.5"])
+@pytest.mark.parametrize("m", [1, 2])
+def test_exact_integers_of_more_digits_than_bits(isa, values, m):
+    """Numbers a step apart are packed as integers with a zero point, which no table of halves may round."""
+    fmt = TensorFormat.parse(f"levels({values})/tensor")
+    w = quantize(torch.rand(33, 96, generator=torch.Generator().manual_seed(0)), fmt)
+    x = torch.randn(m, 96, generator=torch.Generator().manual_seed(1))
+    y, size = exact(x, w)
+    assert ((ops.matmul(x, ops.prepack(w)).double() - y).abs() <= 100 * EPS * size).all()
+
+
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 33, 130), (3, 16, 64), (17, 5, 257), (64, 40, 96), (0, 8, 32)])
 def test_exact_activations(isa, spec, m, n, k):

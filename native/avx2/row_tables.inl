@@ -1,0 +1,102 @@
+// One row of fp32 x times numbers of up to 4 bits, made of bytes that are looked up 32 at a time (vpshufb): zipped twice, the four k of an output
+// lie side by side, and so do its four chains.  x is read as it lies, four numbers at once.
+
+// kBytes: the upper ones of a number that are not zero, 2 for integers (bf16 holds them), 4 for any.
+template <int Bits, int kBytes> struct RowTables {
+  __m256i byte[kBytes];  // the highest last
+  bool holds = true;     // all of every number
+  template <class Value> explicit RowTables(Value&& value) {
+#pragma GCC unroll 4
+    for (int b = 0; b < kBytes; ++b) {
+      alignas(16) uint8_t of[16];
+      for (int c = 0; c < 16; ++c) {
+        const float number = value(c & ((1 << Bits) - 1));
+        uint32_t word;
+        __builtin_memcpy(&word, &number, 4);
+        of[c] = static_cast<uint8_t>(word >> (8 * (4 - kBytes + b)));
+        if constexpr (kBytes == 2) holds = holds && (word & 0xffff) == 0;
+      }
+      byte[b] = table16(of).v[0];
+    }
+  }
+  // Of 8 outputs times 4 k: outputs 0 and 4, 1 and 5, 2 and 6, 3 and 7.
+  ANYBIT_INLINE void numbers(__m256i codes, __m256* out) const {
+    const auto of = [&](int b) ANYBIT_UNROLLED { return _mm256_shuffle_epi8(byte[b], codes); };
+    const auto zipped = [](__m256i low, __m256i high, __m256* to) ANYBIT_UNROLLED {
+      to[0] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(low, high)), to[1] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(low, high));
+    };
+    const __m256i one = of(kBytes - 2), other = of(kBytes - 1);
+    const __m256i first = _mm256_unpacklo_epi8(one, other), last = _mm256_unpackhi_epi8(one, other);
+    if constexpr (kBytes == 2) {
+      const __m256i none = _mm256_setzero_si256();
+      zipped(none, first, out), zipped(none, last, out + 2);
+    } else {
+      const __m256i low = of(0), next = of(1);
+      zipped(_mm256_unpacklo_epi8(low, next), first, out), zipped(_mm256_unpackhi_epi8(low, next), last, out + 2);
+    }
+  }
+};
+
+template <int Bits, int kBytes> __attribute__((noinline)) void table_row(const Problem& p, const RowTables<Bits, kBytes>& e, int64_t panel, float factor) {
+  constexpr int kTileBytes = 64 * Bits;
+  const uint8_t* tile = p.codes + panel * p.panel_bytes;
+  F acc = zero_f();
+  int64_t group = 0, group_end = p.group;
+  for (int64_t k = 0; k < p.slots;) {
+    const int64_t end = k + p.block < p.slots ? k + p.block : p.slots;
+    if (k >= group_end) ++group, group_end += p.group;
+    __m256 c[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) c[i] = _mm256_setzero_ps();
+    for (int64_t t = k; t < end; t += 32, tile += kTileBytes) {
+      for (int line = 0; line < kTileBytes; line += 64) prefetch(tile + kPrefetch + line);
+      each_quad([&]<int Q>() ANYBIT_UNROLLED {
+        const B codes = codes_quad<Bits, Q>(tile);
+        const __m256 x = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p.x + t + 4 * Q));
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; ++h) {
+          __m256 v[4];
+          e.numbers(codes.v[h], v);
+#pragma GCC unroll 4
+          for (int i = 0; i < 4; ++i) c[4 * h + i] = _mm256_fmadd_ps(v[i], x, c[4 * h + i]);
+        }
+      });
+    }
+    F part;
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {  // (c0 + c1) + (c2 + c3) of every output
+      part.v[h] = _mm256_hadd_ps(_mm256_hadd_ps(c[4 * h], c[4 * h + 1]), _mm256_hadd_ps(c[4 * h + 2], c[4 * h + 3]));
+    }
+    acc = fma_f(part, load_scales(p, panel, group), acc);
+    k = end;
+  }
+  write_row(p, panel, 0, acc, factor);
+}
+
+// What makes the tables of E's numbers; nothing for those that have none.
+template <class E> struct RowTablesOf { using Type = void; };
+template <int Bits>
+  requires(Bits <= 4)
+struct RowTablesOf<IntegerNumbers<Bits>> {
+  using Type = RowTables<Bits, 2>;
+  static constexpr bool kZeros = true;  // may have zero points, for which there is no table
+  static float value(const Problem& p, int c) { return static_cast<float>(c) - static_cast<float>(-p.lowest) / static_cast<float>(1 << p.step_shift); }
+};
+template <int Bits> struct RowTablesOf<CodebookNumbers<Bits>> {
+  using Type = RowTables<Bits, 4>;
+  static constexpr bool kZeros = false;
+  static float value(const Problem& p, int c) { return p.table[c]; }
+};
+
+// Whether it has multiplied panels [first, last).
+template <class E> ANYBIT_INLINE bool table_rows(const Problem& p, int64_t first, int64_t last) {
+  using Of = RowTablesOf<E>;
+  if constexpr (!std::is_void_v<typename Of::Type>) {
+    if (p.m != 1 || p.one_order || (Of::kZeros && p.zeros)) return false;
+    const typename Of::Type tables([&](int c) { return Of::value(p, c); });
+    if (!tables.holds) return false;
+    for (; first < last; ++first) table_row(p, tables, first, E::factor(p));
+    return true;
+  }
+  return false;
+}
