@@ -75,3 +75,11 @@ def test_change_has_a_sign():
 def test_perplexity():
     assert numbers.perplexity(14.8312) == "14.83"
     assert numbers.perplexity(123456.0) == "1.2e+05"
+
+
+def test_either():
+    assert [numbers.either(values, "thread") for values in ({1}, {2}, {2, 1})] == [
+        "1 thread",
+        "2 threads",
+        "1 or 2 threads",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from anybit.errors import AnybitError
 
@@ -70,3 +71,8 @@ def change(value: float, reference: float) -> str:
     digits = 2 if abs(percent) < 1 else 1 if abs(percent) < 100 else 0
     text = f"{percent:+.{digits}f}"
     return "0.00 %" if float(text) == 0 else f"{text} %".replace("-", "−")
+
+
+def either(values: Collection[int], noun: str) -> str:
+    """Whole numbers of things: 1 thread, 2 threads, 1 or 2 threads."""
+    return f"{' or '.join(map(str, sorted(values)))} {noun}{'' if set(values) == {1} else 's'}"

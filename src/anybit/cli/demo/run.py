@@ -155,9 +155,8 @@ def run(
         stop_ids=model.tokenizer.eos,
     )
     tokens = scores[versions[0].name].tokens
-    facts = describe(
-        reference, texts.name, tokens, settings, executors[chosen.name].threads, time.perf_counter() - started
-    )
+    threads = {executor.threads for executor in executors.values()}
+    facts = describe(reference, texts.name, tokens, settings, threads, time.perf_counter() - started)
     return Report(source.name, variants, chosen.name, PROMPT, made.text, facts)
 
 
@@ -177,9 +176,9 @@ def variant(version: Version, model: Model, perplexity: float, speed: Measured) 
 
 
 def describe(
-    model: Model, text: str, tokens: int, settings: Settings, threads: int, seconds: float
+    model: Model, text: str, tokens: int, settings: Settings, threads: set[int], seconds: float
 ) -> Mapping[str, str]:
-    """How the figures came about, for the reader of the page."""
+    """How the figures came about, for the reader of the page. threads: that versions ran with, the larger ones with more."""
     found = machine()
     config = model.config
     return {
@@ -190,7 +189,7 @@ def describe(
         "calibration": f"at most {settings.samples} windows of {settings.length} tokens of the model's calibration text",
         "bits a weight": "eight times all stored bytes over the number of parameters: codes, scales, padding, norms, embedding",
         "activations": f"{engines.DEFAULT_ACTIVATION} in quantized layers, exact in the bf16 version; KV cache fp16",
-        "speed": f"prompt of {settings.prefill} tokens, then {settings.decode} written, {threads} threads, medians of "
+        "speed": f"prompt of {settings.prefill} tokens, then {settings.decode} written, {numbers.either(threads, 'thread')}, medians of "
         f"{settings.rounds} interleaved rounds",
         "machine": f"{found.processor}, {found.cores} cores, {', '.join(found.simd) or 'no SIMD known'}, {numbers.size(found.memory)}",
         "whole run": numbers.seconds(seconds),
