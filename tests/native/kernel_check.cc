@@ -160,7 +160,9 @@ std::vector<double> oracle(const Weight& w, const std::vector<float>& x, int64_t
 // Whether products of bytes are all that this instruction set does not share with one of those behind it.
 bool adds_bytes_only(const IsaInfo& isa) {
   for (const IsaInfo* other = &isa + 1; other != isa_list().data() + isa_list().size(); ++other) {
-    if (other->supported() && other->kernels().exact_fp32 == isa.kernels().exact_fp32) return true;
+    if (!other->supported()) continue;
+    const Kernels &a = other->kernels(), &b = isa.kernels();
+    if (a.exact_fp32 == b.exact_fp32 && a.int16 == b.int16 && a.bf16_bf16 == b.bf16_bf16 && a.bit_serial == b.bit_serial && a.kept_pairs == b.kept_pairs) return true;
   }
   return false;
 }

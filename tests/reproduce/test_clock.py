@@ -57,7 +57,7 @@ def test_threads_are_put_back():
     assert (torch.get_num_threads(), module and module.threads()) == before
 
 
-def test_reading_reads_all_of_every_copy(monkeypatch):
+def test_reading_is_of_as_many_bytes_in_every_copy(monkeypatch):
     module = native.load()
     if module is not None:
         read = []

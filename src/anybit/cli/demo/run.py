@@ -178,7 +178,7 @@ def variant(version: Version, model: Model, perplexity: float, speed: Measured) 
 def describe(
     model: Model, text: str, tokens: int, settings: Settings, threads: set[int], seconds: float
 ) -> Mapping[str, str]:
-    """How the figures came about, for the reader of the page. threads: that versions ran with, the larger ones with more."""
+    """How the figures came about, for the reader of the page. threads: that versions ran with."""
     found = machine()
     config = model.config
     return {
