@@ -6,16 +6,16 @@ template <int Bits, int kBytes> struct RowTables {
   __m256i byte[kBytes];  // the highest last
   bool holds = true;     // all of every number
   template <class Value> explicit RowTables(Value&& value) {
+    uint32_t words[16];
+    for (int c = 0; c < 16; ++c) {
+      const float number = value(c & ((1 << Bits) - 1));
+      __builtin_memcpy(words + c, &number, 4);
+      if constexpr (kBytes == 2) holds = holds && (words[c] & 0xffff) == 0;
+    }
 #pragma GCC unroll 4
     for (int b = 0; b < kBytes; ++b) {
       alignas(16) uint8_t of[16];
-      for (int c = 0; c < 16; ++c) {
-        const float number = value(c & ((1 << Bits) - 1));
-        uint32_t word;
-        __builtin_memcpy(&word, &number, 4);
-        of[c] = static_cast<uint8_t>(word >> (8 * (4 - kBytes + b)));
-        if constexpr (kBytes == 2) holds = holds && (word & 0xffff) == 0;
-      }
+      for (int c = 0; c < 16; ++c) of[c] = static_cast<uint8_t>(words[c] >> (8 * (4 - kBytes + b)));
       byte[b] = table16(of).v[0];
     }
   }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
-import numpy as np
 import torch
 
 from anybit.ops import native
@@ -61,16 +61,9 @@ def test_reading_is_of_as_many_bytes_in_every_copy(monkeypatch):
     module = native.load()
     if module is not None:
         read = []
-        monkeypatch.setattr(native, "load", lambda: Reader(read))
+        monkeypatch.setattr(native, "load", lambda: SimpleNamespace(read_through=read.append))
         for case in clock.reading(1 << 16, 3):
             case()
         assert [block.nbytes for block in read] == 3 * [1 << 16] and len({block.ctypes.data for block in read}) == 3
     monkeypatch.setattr(native, "load", lambda: None)
     assert [float(case()) for case in clock.reading(4096, 2)] == [1024.0, 1024.0]
-
-
-class Reader:
-    """A module that notes what it is given to read."""
-
-    def __init__(self, read: list[np.ndarray]) -> None:
-        self.read_through = read.append
