@@ -77,9 +77,7 @@ template <class P> struct Bf16Few {
     for (int64_t line = 0; line < slots / 32 * kTileBytes; line += 64) prefetch(ahead + line);
     bf16_unpack(p, of, panel, k, k + slots, chunk);
   }
-  template <int Sum, int X, int Weights> static ANYBIT_INLINE void multiply() {
-    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(X), "i"(Weights));
-  }
+  template <int Sum, int X, int Weights> static ANYBIT_INLINE void multiply() { tile_dot_halves<Sum, X, Weights>(); }
   template <int NP> ANYBIT_INLINE void scale(const Problem& p, int64_t panel, const FewResult& result, float* acc) const {
     F scale[NP];
     for (int i = 0; i < NP; ++i) scale[i] = load_scales(p, panel + i, result.block.group);

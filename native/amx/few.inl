@@ -15,14 +15,6 @@ constexpr int64_t kFewAhead = 2048;   // bytes to read ahead in a stream of weig
 constexpr int kTileSums = kTileX * 16;
 alignas(64) constexpr int32_t kZeroRow[16] = {};
 
-// Tile registers by number; the intrinsics take literals only.
-template <int To> ANYBIT_INLINE void tile_load(const void* from, int64_t stride) {
-  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(To) : "memory");
-}
-template <int From> ANYBIT_INLINE void tile_store(void* to) {
-  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(int64_t{64}), "i"(From) : "memory");
-}
-
 // What a block gave, still to be scaled and added to acc[rows][panels][16].
 struct FewResult {
   Block block;
@@ -86,9 +78,7 @@ template <class W> struct Int8Few {
       });
     }
   }
-  template <int Sum, int X, int Weights> static ANYBIT_INLINE void multiply() {  // x signed, weights not
-    asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(X), "i"(Weights));
-  }
+  template <int Sum, int X, int Weights> static ANYBIT_INLINE void multiply() { tile_dot_bytes<Sum, X, Weights>(); }
   template <int NP> ANYBIT_INLINE void scale(const Problem& p, int64_t panel, const FewResult& result, float* acc) const {
     if (corrected) few_scale<kTakenOff<U>, NP, W::kWord, true>(p, panel, result, acc);
     else few_scale<kTakenOff<U>, NP, W::kWord, false>(p, panel, result, acc);
@@ -113,8 +103,8 @@ ANYBIT_INLINE void few_block(const uint8_t* x, int64_t x_stride, int64_t depth_b
     step.template operator()<6>(t + 1);
   }
   if (t < steps) step.template operator()<4>(t);
-  tile_store<A>(sums);
-  if constexpr (Streams > 1) tile_store<B>(sums + kTileSums);
+  tile_store<A>(sums, 64);
+  if constexpr (Streams > 1) tile_store<B>(sums + kTileSums, 64);
 }
 
 // All rows times NP panels from `panel` on.

@@ -1,6 +1,4 @@
 // AVX-512 with AMX: products of more than a few rows with int8 and bf16 x on tiles; everything else is the table of AVX-512.
-#include <immintrin.h>
-
 #include "amx/shapes.hpp"
 #include "avx512/simd.hpp"
 #include "generic/kernels.hpp"

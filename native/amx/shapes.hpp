@@ -2,7 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <immintrin.h>
+
+#include "amx/instructions.hpp"
 
 namespace anybit::amx {
 

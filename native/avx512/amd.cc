@@ -1,7 +1,6 @@
 // AVX-512 on AMD's processors.  Where Intel's divide all vector operations between the same two ports, Zen 4 multiplies in two of four pipes, and
 // a product of bits (vgf2p8affineqb) takes the same two; shifts take the other two, masks any.  So fields of bits are shifted and masked here:
 // eight products and eight such fields take 8 to 12 cycles, with products of bits 16 (measured).
-#ifndef ANYBIT_SIMDE
 #define ANYBIT_SHIFTS_BITS 1
 #include "avx512/simd.hpp"
 #include "generic/kernels.hpp"
@@ -21,4 +20,3 @@ const Kernels& amd_kernels() {
   return table;
 }
 }  // namespace anybit::avx512
-#endif

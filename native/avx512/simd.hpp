@@ -150,6 +150,12 @@ ANYBIT_INLINE I rows_h(B even, B odd) {
 
 ANYBIT_INLINE F zero_f() { return {_mm512_setzero_ps()}; }
 ANYBIT_INLINE F splat_f(float x) { return {_mm512_set1_ps(x)}; }
+ANYBIT_INLINE F held_f(F f) {
+#ifndef ANYBIT_SIMDE
+  asm("" : "+v"(f.v));
+#endif
+  return f;
+}
 ANYBIT_INLINE F load_f(const float* p) { return {_mm512_loadu_ps(p)}; }
 ANYBIT_INLINE void store_f(float* p, F f) { _mm512_storeu_ps(p, f.v); }
 ANYBIT_INLINE F add_f(F a, F b) { return {_mm512_add_ps(a.v, b.v)}; }

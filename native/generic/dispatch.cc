@@ -29,11 +29,9 @@ const Kernels& matmul_kernels();
 #endif
 #if ANYBIT_HAVE_AVX512
 ANYBIT_TABLE(avx512)
-#ifndef ANYBIT_SIMDE
 namespace avx512 {
 const Kernels& amd_kernels();
 }
-#endif
 #endif
 #if ANYBIT_HAVE_AVX2
 ANYBIT_TABLE(avx2)
@@ -96,8 +94,13 @@ bool has_evex_vnni() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 #endif
-#if ANYBIT_HAVE_AVX512 && !defined(ANYBIT_SIMDE)
-bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+#if ANYBIT_HAVE_AVX512
+bool has_avx512_bf16() {
+#ifdef ANYBIT_SIMDE
+  return true;
+#endif
+  return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
 // vdpbf16ps: one a cycle on AMD's processors, twice the products of fma; one in two cycles on Intel's, half of them.
 bool is_amd() {
   __builtin_cpu_init();
@@ -107,6 +110,9 @@ bool is_amd() {
 #if ANYBIT_HAVE_AMX
 // Tiles are state that the kernel keeps only for processes that ask.
 bool has_amx() {
+#ifdef ANYBIT_SIMDE
+  return true;
+#endif
   if (!has_avx512_bf16()) return false;
   const unsigned d = cpuid(7, 0).d;
   constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25, kBf16 = 1u << 22;
@@ -129,10 +135,8 @@ constinit const IsaInfo kIsas[] = {
     {"amx", "amx", "AVX-512 and AMX with int8 and bf16", has_amx, amx::matmul_kernels},
 #endif
 #if ANYBIT_HAVE_AVX512
-#ifndef ANYBIT_SIMDE  // which lacks the instruction
     {"avx512bf16", "avx512", "what avx512 needs and BF16; chosen where products of bf16 are faster than those of float32 (AMD)",
      has_avx512_bf16, avx512::amd_kernels, is_amd},
-#endif
     {"avx512", "avx512", "AVX-512 F, BW, DQ, VL, VNNI, VBMI, VBMI2, BITALG, and GFNI", has_avx512, constant<avx512::kMatmulKernels>},
 #endif
 #if ANYBIT_HAVE_AVX2

@@ -12,6 +12,9 @@
 #include <cstring>
 
 using __mmask16 = simde__mmask16;
+using __mmask32 = simde__mmask32;
+#undef __m512bh
+#define __m512bh __m512i
 
 namespace emulated {
 template <class T, class V> struct Lanes {
@@ -62,6 +65,24 @@ inline __m256 narrowed(__m512d a) {
   for (int i = 0; i < 8; ++i) out.v[i] = static_cast<float>(in.v[i]);
   return out.vector();
 }
+inline __m256i lower_halves(__m512i a) { return each16<uint16_t, __m256i, uint32_t>(a, [](uint32_t x) { return static_cast<uint16_t>(x); }); }
+inline __m128i lowest_bytes(__m512i a) { return each16<uint8_t, __m128i, uint32_t>(a, [](uint32_t x) { return static_cast<uint8_t>(x); }); }
+// Pairs of bf16, the upper one first; sums are rounded as fma rounds, and subnormal numbers are kept, which the instruction takes for zeros.
+inline __m512 dot_halves(__m512 sum, __m512i a, __m512i b) {
+  const Lanes<uint32_t, __m512i> x(a), y(b);
+  const Lanes<float, __m512> from(sum);
+  Lanes<float, __m512> out;
+  const auto number = [](uint32_t word) {
+    float value;
+    std::memcpy(&value, &word, 4);
+    return value;
+  };
+  for (int i = 0; i < 16; ++i) {
+    const float upper = std::fma(number(x.v[i] & 0xffff0000u), number(y.v[i] & 0xffff0000u), from.v[i]);
+    out.v[i] = std::fma(number(x.v[i] << 16), number(y.v[i] << 16), upper);
+  }
+  return out.vector();
+}
 inline int32_t largest(__m512i a) {
   const Lanes<int32_t, __m512i> in(a);
   return *std::max_element(in.v, in.v + 16);
@@ -78,4 +99,8 @@ inline int32_t largest(__m512i a) {
 #define _mm512_cvtpd_ps emulated::narrowed
 #undef _mm512_fmadd_ps
 #define _mm512_fmadd_ps emulated::fused
+#define _mm512_cvtepi32_epi16 emulated::lower_halves
+#define _mm512_cvtepi32_epi8 emulated::lowest_bytes
+#undef _mm512_dpbf16_ps
+#define _mm512_dpbf16_ps emulated::dot_halves
 #define _mm512_reduce_max_epi32 emulated::largest

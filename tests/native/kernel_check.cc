@@ -1,7 +1,7 @@
 // Compares the scalar twin with plain loops in double, and every other instruction set of this build with the twin, bit by bit.  Prints one
 // line an instruction set and exits with 1 at the first difference.  Built and run by test_kernel_check.py.  With any argument it takes less
-// time, for emulators: 41 rows come in every other case, and planes are not tried on the twin.  Instruction sets that have but products of
-// bytes of their own are checked in these.
+// time, for emulators: 41 rows come in every other case, and planes are not tried on the twin.  Kernels that instruction sets share are
+// checked in one of them.  Sums of bf16 where an instruction makes them have no twin: they are compared with double alone.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -105,11 +105,12 @@ std::vector<float> run(ThreadPool& pool, const Weight& w, const std::vector<floa
   return y;
 }
 
-// The weight with three columns in fp16 of their own.
-WeightPtr keeping(const Weight& w) {
+// The weight with three columns of their own, numbers of up to 4 in fp16 or bf16.
+WeightPtr keeping(const Weight& w, ElementKind kind) {
   std::vector<uint16_t> values(static_cast<size_t>(3 * w.n));
-  for (uint16_t& v : values) v = static_cast<uint16_t>(uniform(0x3000, 0x4400) | uniform(0, 1) << 15);
-  return with_kept(w, {1, static_cast<int32_t>(w.k / 2), static_cast<int32_t>(w.k - 1)}, ElementKind::fp16, values.data());
+  const bool wide = kind == ElementKind::bf16;
+  for (uint16_t& v : values) v = static_cast<uint16_t>(uniform(wide ? 0x3e00 : 0x3000, wide ? 0x4080 : 0x4400) | uniform(0, 1) << 15);
+  return with_kept(w, {1, static_cast<int32_t>(w.k / 2), static_cast<int32_t>(w.k - 1)}, kind, values.data());
 }
 
 // Weights in planes.
@@ -157,14 +158,41 @@ std::vector<double> oracle(const Weight& w, const std::vector<float>& x, int64_t
   return y;
 }
 
-// Whether products of bytes are all that this instruction set does not share with one of those behind it.
-bool adds_bytes_only(const IsaInfo& isa) {
-  for (const IsaInfo* other = &isa + 1; other != isa_list().data() + isa_list().size(); ++other) {
-    if (!other->supported()) continue;
-    const Kernels &a = other->kernels(), &b = isa.kernels();
-    if (a.exact_fp32 == b.exact_fp32 && a.int16 == b.int16 && a.bf16_bf16 == b.bf16_bf16 && a.bit_serial == b.bit_serial && a.kept_pairs == b.kept_pairs) return true;
+// What an instruction set does not share with one of those behind it.
+struct Own {
+  const IsaInfo* isa;
+  bool bytes = true, exact = true, words = true, halves = true, planes = true;
+};
+std::vector<Own> supported_isas() {
+  std::vector<Own> found;
+  for (const IsaInfo& isa : isa_list()) {
+    if (!isa.supported()) {
+      std::printf("%s: not on this machine\n", isa.name);
+      continue;
+    }
+    const Kernels& k = isa.kernels();
+    Own own{&isa};
+    for (const IsaInfo* other = &isa + 1; other != isa_list().data() + isa_list().size(); ++other) {
+      if (!other->supported()) continue;
+      const Kernels& o = other->kernels();
+      own.bytes &= o.int8_integer[4] != k.int8_integer[4] || o.kept_pairs != k.kept_pairs;
+      own.exact &= o.exact_fp32 != k.exact_fp32;
+      own.words &= o.int16 != k.int16;
+      own.halves &= o.bf16_bf16 != k.bf16_bf16;
+      own.planes &= o.bit_serial != k.bit_serial;
+    }
+    found.push_back(own);
   }
-  return false;
+  return found;
+}
+
+// The nearest number that bf16 holds and that is no larger.
+float cut_to_bf16(float value) {
+  uint32_t word;
+  std::memcpy(&word, &value, 4);
+  word &= 0xffff0000u;
+  std::memcpy(&value, &word, 4);
+  return value;
 }
 
 [[noreturn]] void fail(const std::string& sentence) {
@@ -199,11 +227,7 @@ int main(int arguments, char**) {
   for (int64_t group : word_groups) {
     for (int most : {32768, 32767, 3000, 90}) cases.push_back({"int16", 19 + group, 300 + group, int16_weight(pool, 19 + group, 300 + group, group, most)});
   }
-  std::vector<const IsaInfo*> isas;
-  for (const IsaInfo& isa : isa_list()) {
-    if (isa.supported()) isas.push_back(&isa);
-    else std::printf("%s: not on this machine\n", isa.name);
-  }
+  const std::vector<Own> isas = supported_isas();
   const auto with = [](const char* isa, auto&& call) {
     set_isa(isa);
     return call();
@@ -221,12 +245,13 @@ int main(int arguments, char**) {
         for (int64_t i = 0; i < m * c.k; ++i) x[static_cast<size_t>(i)] = i / c.k % 2 ? -1.0f : 1.0f;
       }
       const std::string what = std::string(": ") + c.what + ", bits " + std::to_string(c.weight->bits) + ", m " + std::to_string(m);
-      // exact, integer rows, integer groups, exact in a tree, integers with one scale, and with one that is given and clips
-      for (int act = 0; act < 6; ++act) {
-        const bool tree = act == 3, exact = act == 0 || tree;
+      // exact, integer rows, integer groups, exact in a tree, integers with one scale, and with one that is given and clips; bf16
+      for (int act = 0; act < 7; ++act) {
+        const bool tree = act == 3, halves = act == 6, exact = act == 0 || tree || halves;
+        if (halves) std::transform(x.begin(), x.end(), x.begin(), cut_to_bf16);
         if (tree && !has_tree(*c.weight)) continue;
         ActSpec spec;
-        spec.act = exact ? Act::exact : Act::int8, spec.group = act == 2 ? 64 : 0, spec.geometry = c.weight->geometry, spec.values = true;
+        spec.act = halves ? Act::bf16 : exact ? Act::exact : Act::int8, spec.group = act == 2 ? 64 : 0, spec.geometry = c.weight->geometry, spec.values = true;
         if (act == 2 && c.weight->geometry.group) spec.group = c.weight->geometry.group;
         if (!exact && c.weight->kind == ElementKind::int16) spec.act = Act::int16, spec.levels = m % 2 ? 32767 : 2047;
         else if (!exact && !has_integer_form(*c.weight)) spec.group = 0;
@@ -240,26 +265,42 @@ int main(int arguments, char**) {
         const double unit = std::ldexp(1.0, -24) * static_cast<double>(c.k + 8);
         const double level = !exact && c.weight->kind == ElementKind::codebook && !c.weight->table_is_bytes ? 1.0 / 32512 : 0.0;
         const double slack = level * static_cast<double>(c.k) * 8 * 4;  // k * max|x| * max scale
-        for (size_t i = 0; i < expected.size(); ++i) {
-          if (!(std::fabs(expected[i] - truth[i]) <= unit * bound[i] + slack)) fail("scalar" + where + ": wrong at " + std::to_string(i));
-        }
+        const auto hold_to_truth = [&](const char* isa, const std::vector<float>& y) {
+          for (size_t i = 0; i < y.size(); ++i) {
+            if (!(std::fabs(y[i] - truth[i]) <= unit * bound[i] + slack)) fail(isa + where + ": wrong at " + std::to_string(i));
+          }
+        };
+        hold_to_truth("scalar", expected);
         ActSpec keeps = spec;
-        const WeightPtr kept = tree ? nullptr : keeping(*c.weight);
+        const WeightPtr kept = tree ? nullptr : keeping(*c.weight, number / 2 % 2 ? ElementKind::bf16 : ElementKind::fp16);
         std::vector<float> twin;
+        double rest = 0;  // of kept columns where x is split in two parts of eight bits
         if (kept) {
           keeps.kept = kept->kept.get();
           twin = with("scalar", [&] { return run(pool, *kept, x, m, keeps, false); });
           if (equal(expected, twin)) fail("scalar" + where + ": kept columns change nothing");
+          for (float value : x) rest = std::fmax(rest, std::ldexp(12.0 * std::fabs(value), -16));
         }
-        for (const IsaInfo* isa : isas) {
-          if (isa == isas.back() || (adds_bytes_only(*isa) && (exact || !of_bytes))) continue;
+        for (const Own& own : isas) {
+          const IsaInfo* isa = own.isa;
+          const bool of_words = spec.act == Act::int16, by_bytes = of_bytes && !exact;
+          if (isa == isas.back().isa || !(halves ? own.halves : by_bytes ? own.bytes : of_words ? own.words : own.exact)) continue;
+          if (halves && isa->kernels().to_bf16) {
+            hold_to_truth(isa->name, with(isa->name, [&] { return run(pool, *c.weight, x, m, spec, tree); }));
+            ++checked;
+            continue;
+          }
           if (!equal(expected, with(isa->name, [&] { return run(pool, *c.weight, x, m, spec, tree); }))) {
             fail(isa->name + where + ": differs from the scalar twin");
           }
           ++checked;
           if (!kept) continue;
-          if (!equal(twin, with(isa->name, [&] { return run(pool, *kept, x, m, keeps, false); }))) {
-            fail(isa->name + where + ": with kept columns differs from the scalar twin");
+          const int64_t fewest = isa->kernels().kept_pairs;
+          const bool in_pairs = by_bytes && fewest && m >= fewest && kept->kept->kind == ElementKind::bf16;
+          const auto y = with(isa->name, [&] { return run(pool, *kept, x, m, keeps, false); });
+          for (size_t i = 0; i < y.size(); ++i) {
+            const double slack_of_pairs = in_pairs ? rest + unit * (bound[i] + std::fabs(twin[i])) : 0.0;
+            if (!(std::fabs(y[i] - twin[i]) <= slack_of_pairs)) fail(isa->name + where + ": with kept columns differs from the scalar twin");
           }
           ++checked;
         }
@@ -273,8 +314,9 @@ int main(int arguments, char**) {
         const auto expected = with("scalar", [&] { return run(pool, *c.weight, x, m, spec, false); });
         for (PlaneOrder order : {PlaneOrder::bits, PlaneOrder::nibbles}) {
           const auto planes = to_planes(pool, *c.weight, order);
-          for (const IsaInfo* isa : isas) {
-            if (adds_bytes_only(*isa) || (brief && isa == isas.back())) continue;  // in brief the scalar twin's lookups are those others equal
+          for (const Own& own : isas) {
+            const IsaInfo* isa = own.isa;
+            if (!own.planes || (brief && isa == isas.back().isa)) continue;  // in brief the scalar twin's lookups are those others equal
             if (!equal(expected, with(isa->name, [&] { return run_planes(pool, *planes, x, m, spec, bits); }))) {
               fail(isa->name + what + ": planes, order " + std::to_string(static_cast<int>(order)) + ", by " + std::to_string(bits) +
                    " bits: not the integer product");
@@ -285,7 +327,7 @@ int main(int arguments, char**) {
       }
     }
   }
-  for (const IsaInfo* isa : isas) std::printf("%s: equal\n", isa->name);
+  for (const Own& own : isas) std::printf("%s: equal\n", own.isa->name);
   std::printf("%d comparisons\n", checked);
   return 0;
 }

@@ -1,7 +1,8 @@
 """Every instruction set's kernels equal the scalar twin bit by bit, and plain double arithmetic within a derived bound.
 
 kernel_check.cc (matrix products) and cast_check.cc (casts) are built here for instruction sets this machine may lack: NEON runs under
-qemu-user, AVX-512 (products only) under SIMDe's emulation, and vpdpbusd at 256 bits as the AVX2 instructions that it stands for.
+qemu-user, AVX-512 and AMX (products only) with every instruction emulated (SIMDe, emulated_*.hpp), and vpdpbusd at 256 bits as the AVX2
+instructions that it stands for.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def build(compiler: str, isa: str, out: Path, *flags: str, casts: bool = False) 
         NATIVE / isa / part,
         *(sorted((NATIVE / isa).glob("vnni_*.cc")) if "-DANYBIT_HAVE_VNNI=1" in flags else ()),
         *([NATIVE / isa / "i8mm.cc"] if "-DANYBIT_HAVE_I8MM=1" in flags else ()),
+        *([NATIVE / isa / "amd.cc"] if isa == "avx512" else ()),
+        *([NATIVE / "amx" / part] if "-DANYBIT_HAVE_AMX=1" in flags else ()),
         twin,
         ROOT / "tests" / "native" / ("cast_check.cc" if casts else "kernel_check.cc"),
     ]
@@ -106,8 +109,8 @@ def test_products_of_avx2_and_vnni_equal_the_scalar_twin(tmp_path: Path) -> None
     assert "avx512vnni: equal" in said and "avxvnni: equal" in said
 
 
-@pytest.mark.timeout(900)
-def test_avx512_emulated_equals_the_scalar_twin(tmp_path: Path) -> None:
+@pytest.mark.timeout(1800)
+def test_avx512_and_amx_emulated_equal_the_scalar_twin(tmp_path: Path) -> None:
     compiler = shutil.which("g++")
     if platform.machine() != "x86_64" or compiler is None:
         pytest.skip("needs g++ on x86-64")
@@ -116,5 +119,8 @@ def test_avx512_emulated_equals_the_scalar_twin(tmp_path: Path) -> None:
     )
     if probe.returncode != 0:
         pytest.skip("SIMDe is not installed (Debian: libsimde-dev)")
-    program = build(compiler, "avx512", tmp_path / "check", "-O1", "-DANYBIT_SIMDE")
-    check([str(program), "brief"], "avx512")
+    emulated = ("-DANYBIT_SIMDE", "-DANYBIT_HAVE_AMX=1")
+    # -O1 takes minutes longer to compile
+    program = build(compiler, "avx512", tmp_path / "check", "-O0", *emulated)
+    said = check([str(program), "brief"], "avx512")
+    assert "avx512bf16: equal" in said and "amx: equal" in said
