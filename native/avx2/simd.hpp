@@ -30,10 +30,12 @@ constexpr int kCountSide = 2;  // rows of bits that are counted against as many
 #ifdef ANYBIT_VNNI
 constexpr int kTileRows = 6;  // 12 sums hide the latency of vpdpbusd
 constexpr int kChains = 4, kPeakSums = 6, kByteOffset = 0;
+constexpr bool kProductsOfBytes = true;  // of any byte times x, summed exactly
 #else
 constexpr int kTileRows = 4;
 constexpr int kChains = 1, kPeakSums = 4;
 constexpr int kByteOffset = 128;  // Acc<255> has u - 128
+constexpr bool kProductsOfBytes = false;  // sums of 16 bits on the way
 #endif
 constexpr int kShortRows = 4, kTilePanels = 1;
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
@@ -112,6 +114,7 @@ ANYBIT_INLINE I add_i(I a, I b) { ANYBIT_BOTH(I, _mm256_add_epi32(a.v[h], b.v[h]
 ANYBIT_INLINE I sub_i(I a, I b) { ANYBIT_BOTH(I, _mm256_sub_epi32(a.v[h], b.v[h])) }
 ANYBIT_INLINE I mul_i(I a, I b) { ANYBIT_BOTH(I, _mm256_mullo_epi32(a.v[h], b.v[h])) }
 ANYBIT_INLINE I shl_i(I a, int n) { const __m128i c = _mm_cvtsi32_si128(n); ANYBIT_BOTH(I, _mm256_sll_epi32(a.v[h], c)) }
+template <int N> ANYBIT_INLINE I sar_i(I a) { ANYBIT_BOTH(I, _mm256_srai_epi32(a.v[h], N)) }
 ANYBIT_INLINE I max_i(I a, I b) { ANYBIT_BOTH(I, _mm256_max_epi32(a.v[h], b.v[h])) }
 ANYBIT_INLINE I load_u8(const uint8_t* p) {
   ANYBIT_BOTH(I, _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * h))))

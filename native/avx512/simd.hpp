@@ -38,6 +38,7 @@ constexpr int kChains = 8;  // that hide the latency of vpdpbusd where a tile ha
 constexpr int kPeakSums = 12;  // of the probe of the peak
 constexpr int kWordBias = 16384;
 constexpr int kByteOffset = 0;
+constexpr bool kProductsOfBytes = true;  // of any byte times x, summed exactly
 
 struct B { __m512i v; };
 struct I { __m512i v; };
@@ -105,6 +106,7 @@ ANYBIT_INLINE I add_i(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
 ANYBIT_INLINE I sub_i(I a, I b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 ANYBIT_INLINE I mul_i(I a, I b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 ANYBIT_INLINE I shl_i(I a, int n) { return {_mm512_sll_epi32(a.v, _mm_cvtsi32_si128(n))}; }
+template <int N> ANYBIT_INLINE I sar_i(I a) { return {_mm512_srai_epi32(a.v, N)}; }
 ANYBIT_INLINE I max_i(I a, I b) { return {_mm512_max_epi32(a.v, b.v)}; }
 ANYBIT_INLINE I load_u8(const uint8_t* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
 template <int J> ANYBIT_INLINE I byte(B b) {

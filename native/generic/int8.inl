@@ -84,6 +84,7 @@ template <class W, int NP, int64_t kFurther> struct Packed {
   template <int Q> ANYBIT_INLINE typename W::Quad quad(const Tile& tile, int i) const {
     return w.template quad<Q>(LinesOf<W::kBits, NP>{tile, i});
   }
+  template <int Q> ANYBIT_INLINE B placed(const Tile& tile, int i) const { return w.template placed<Q>(LinesOf<W::kBits, NP>{tile, i}); }
   ANYBIT_INLINE void next() { at += W::kTileBytes; }
 };
 // a chunk unpacked before;
@@ -141,6 +142,7 @@ template <class U, int NP, int MR, class From, class Each>
 ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t begin, int64_t end, int64_t row, F* sum, Each&& each_tile) {
   using Accumulator = typename UnpackedOf<U::kWord, U::kMax>::Accumulator;
   constexpr int kTile = MR * NP, kParts = chains(kTile);
+  constexpr bool kInPlace = kParts == 4 && kHasPlaces<U>;  // each of four sums has codes at one place of their bytes
   const bool corrected = starts_corrected(p);
   const int32_t level = corrected ? p.lowest + kTakenOff<U> : 0;
   const int64_t ldc = p.ldc;
@@ -176,7 +178,10 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
       each_quad([&]<int Q>() ANYBIT_UNROLLED {
         typename U::Quad quad[NP];
 #pragma GCC unroll 4
-        for (int i = 0; i < NP; ++i) quad[i] = from.template quad<Q>(tile, i);
+        for (int i = 0; i < NP; ++i) {
+          if constexpr (kInPlace) quad[i] = from.template placed<Q>(tile, i);
+          else quad[i] = from.template quad<Q>(tile, i);
+        }
 #pragma GCC unroll 32
         for (int m = 0; m < MR; ++m) {
           if constexpr (From::kInTurn) asm volatile("" ::: "memory");  // x loaded ahead would take registers from the sums
@@ -197,6 +202,10 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
     }
     finish([&](int i) ANYBIT_UNROLLED {
       I total = dot[i].result();
+      if constexpr (kInPlace) {
+        const auto part = [&]<int Q>() ANYBIT_UNROLLED { return sar_i<kPlace<U::kBits, Q>>(dot[i + Q * kTile].result()); };
+        return add_i(add_i(total, part.template operator()<1>()), add_i(part.template operator()<2>(), part.template operator()<3>()));
+      }
 #pragma GCC unroll 8
       for (int part = 1; part < kParts; ++part) total = add_i(total, dot[i + part * kTile].result());
       return total;

@@ -33,13 +33,26 @@ template <int P, int First, int Pos, int Q, class Tile> ANYBIT_INLINE B field(co
   else return move_bits<P, kFrom, Pos>(vector);
 }
 
-// Quad Q (k = 4Q .. 4Q+3 of the tile, all 16 rows) of a tile of Bits-bit codes.
-template <int Bits, int Q, class Tile> ANYBIT_INLINE B codes_quad(const Tile& tile) {
-  if constexpr (Bits == 1 || Bits == 2 || Bits == 4 || Bits == 8) return field<Bits, 0, 0, Q>(tile);
-  else if constexpr (Bits == 3) return or_b(field<2, 0, 1, Q>(tile), field<1, 2, 0, Q>(tile));
-  else if constexpr (Bits == 5) return or_b(field<4, 0, 1, Q>(tile), field<1, 4, 0, Q>(tile));
-  else if constexpr (Bits == 6) return or_b(field<4, 0, 2, Q>(tile), field<2, 4, 0, Q>(tile));
-  else return or_b(or_b(field<4, 0, 3, Q>(tile), field<2, 4, 1, Q>(tile)), field<1, 6, 0, Q>(tile));
+// Quad Q (k = 4Q .. 4Q+3 of the tile, all 16 rows) of a tile of Bits-bit codes, each at bit `At` of its byte.
+template <int Bits, int Q, int At = 0, class Tile> ANYBIT_INLINE B codes_quad(const Tile& tile) {
+  if constexpr (Bits == 1 || Bits == 2 || Bits == 4 || Bits == 8) return field<Bits, 0, At, Q>(tile);
+  else if constexpr (Bits == 3) return or_b(field<2, 0, At + 1, Q>(tile), field<1, 2, At, Q>(tile));
+  else if constexpr (Bits == 5) return or_b(field<4, 0, At + 1, Q>(tile), field<1, 4, At, Q>(tile));
+  else if constexpr (Bits == 6) return or_b(field<4, 0, At + 2, Q>(tile), field<2, 4, At, Q>(tile));
+  else return or_b(or_b(field<4, 0, At + 3, Q>(tile), field<2, 4, At + 1, Q>(tile)), field<1, 6, At, Q>(tile));
+}
+
+// The bit at which the codes of quad Q, and of every fourth from it, can stay so that their widest field need not be moved.
+template <int Bits, int Q> constexpr int kPlace = [] {
+  constexpr int kWidest = Bits == 3 ? 2 : Bits > 4 && Bits < 8 ? 4 : Bits, kFrom = Q % 4 * kWidest % 8, kBelow = Bits - kWidest;
+  return kFrom < kBelow ? 0 : kFrom - kBelow;
+}();
+// Quad Q times 2^kPlace.
+template <int Bits, int Q, class Tile> ANYBIT_INLINE B placed_quad(const Tile& tile) {
+  constexpr int kAt = kPlace<Bits, Q>;
+  if constexpr (Bits > 1) return codes_quad<Bits, Q, kAt>(tile);
+  const B line = line_of(tile, 0);  // of its eight places four, where half of it is moved by the same
+  return and_b(Q < 4 ? line : shr_b<4>(line), splat_b(1 << kAt));
 }
 
 // What a weight offers the integer kernels: quads of unsigned bytes (or of byte pairs), and how to sum them against x.
@@ -52,7 +65,11 @@ template <int Bits> struct IntegerCodes {
   using Quad = B;
   explicit IntegerCodes(const Problem&) {}
   template <int Q, class Tile> ANYBIT_INLINE B quad(const Tile& tile) const { return codes_quad<Bits, Q>(tile); }
+  template <int Q, class Tile> ANYBIT_INLINE B placed(const Tile& tile) const { return placed_quad<Bits, Q>(tile); }
 };
+// Whether sums of codes where they lie (placed) are fewer instructions.
+template <class W> constexpr bool kHasPlaces = false;
+template <int Bits> constexpr bool kHasPlaces<IntegerCodes<Bits>> = kProductsOfBytes && Bits < 8;
 
 template <int Bits, int Max = 31> struct CodebookBytes {
   static constexpr int kBits = Bits, kTileBytes = 64 * Bits, kMax = Max;

@@ -28,6 +28,7 @@ constexpr bool kFewRegisters = false;
 constexpr int kChains = 1, kPeakSums = 6;
 constexpr int kWordBias = 0;
 constexpr int kByteOffset = 128;  // vdot is signed: u - 128
+constexpr bool kProductsOfBytes = false;
 
 struct B { uint8x16_t v[4]; };
 struct I { int32x4_t v[4]; };

@@ -29,6 +29,7 @@ constexpr bool kFewRegisters = false;
 constexpr int kChains = 1, kPeakSums = 12;
 constexpr int kWordBias = 0;   // Word accumulators return sum (level + kWordBias) * x
 constexpr int kByteOffset = 0; // Acc<255> returns sum (u - kByteOffset) * x
+constexpr bool kProductsOfBytes = false; // whether codes may be multiplied where they lie in their bytes: sar_i<N> then
 
 struct B { uint8_t v[64]; };  // 16 rows x 4 bytes
 struct I { int32_t v[16]; };
