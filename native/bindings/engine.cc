@@ -264,6 +264,7 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("position", &Engine::position)
       .def_prop_ro("vocab", &Engine::vocab)
       .def_prop_ro("threads", &Engine::threads)
+      .def_prop_ro("ranks", &Engine::ranks)
       .def_prop_ro("isa", [](const Engine& self) { return std::string(self.isa()); })
       .def_prop_ro("cache_bytes", &Engine::cache_bytes)
       .def_prop_ro("weight_bytes", &Engine::weight_bytes)

@@ -185,7 +185,7 @@ double probe_bandwidth(size_t bytes, int threads, int rounds) {
   require(bytes >= 4096 && threads >= 1 && rounds >= 1, "the probe needs at least 4096 bytes, one thread and one round");
   nb::gil_scoped_release release;
   const auto buffer = arena_allocate(bytes);
-  ThreadPool pool(threads);
+  ThreadPool pool(threads, false);
   const Kernels& k = kernels();
   std::vector<uint64_t> sinks(static_cast<size_t>(threads) * 8);
   auto* data = reinterpret_cast<uint8_t*>(buffer.get());
@@ -212,7 +212,7 @@ double probe_bandwidth(size_t bytes, int threads, int rounds) {
 double probe_int8_peak(int threads, int64_t iterations) {
   require(threads >= 1 && iterations >= 1, "the probe needs at least one thread and one iteration");
   nb::gil_scoped_release release;
-  ThreadPool pool(threads);
+  ThreadPool pool(threads, false);
   const Kernels& k = kernels();
   std::vector<double> operations(static_cast<size_t>(threads) * 8);
   double best = 0.0;

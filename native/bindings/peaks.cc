@@ -24,7 +24,7 @@ double probe_peak(const std::string& kind, int threads, int64_t rounds) {
   if (threads < 1 || rounds < 1) throw std::invalid_argument("the probe needs at least one thread and one round");
   peak_rounds(kind, 1);  // refuses an unknown kind here, on the caller's thread
   nb::gil_scoped_release release;
-  ThreadPool pool(threads);
+  ThreadPool pool(threads, false);
   std::vector<double> operations(static_cast<size_t>(threads) * 8);
   double best = 0.0;
   for (int run = 0; run < 5; ++run) {

@@ -106,6 +106,7 @@ class Engine {
   void reset();               // truncate(0), and the cache's memory is given back
   int vocab() const { return vocab_; }
   int threads() const { return pool_->size(); }
+  int ranks() const { return pool_->ranks(); }  // threads that take part, see Crew
   std::size_t cache_bytes() const { return cache_.bytes(); }
   std::size_t weight_bytes() const;
   const char* isa() const { return isa_; }

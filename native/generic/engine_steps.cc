@@ -184,39 +184,41 @@ struct Deal {
 
 void Engine::attend_one(Team& team, const Step& step) {
   const EngineOp& op = op_of(step);
-  const Deal deal(position_, op.window, op.kv_heads, team.size);
+  const Deal deal(position_, op.window, op.kv_heads, pool_->size());
   const std::ptrdiff_t d = config_.head_dim;
   const float* k = at(team, op.inputs[1], step.own[1]);
   const float* v = at(team, op.inputs[2], step.own[2]);
-  for (int head = 0; head < op.kv_heads; ++head) {
-    const Share mine = deal.of(team.rank, head);
-    if (mine.begin == mine.end) continue;
-    if (mine.end == deal.tiles) {
-      ops_->cache_store(cache_.at(position_, op.layer, head), cache_.type(), config_.head_dim,
-                        position_ % kTilePositions, k + head * d, v + head * d);
-    }
-    Attention p = attention_problem(team, step, head);
-    p.tile_begin = deal.tile_begin + static_cast<int>(mine.begin);
-    p.tile_end = deal.tile_begin + static_cast<int>(mine.end);
-    if (mine.begin == 0 && mine.end == deal.tiles) {
-      ops_->attention(p);
-    } else {
-      float* max = partial(team.rank, head);
-      ops_->attention_partial(p, max, max + p.group, max + 2 * p.group);
+  for (int rank = team.rank; rank < deal.ranks; rank += team.size) {  // parts of those that sit out, too
+    for (int head = 0; head < op.kv_heads; ++head) {
+      const Share mine = deal.of(rank, head);
+      if (mine.begin == mine.end) continue;
+      if (mine.end == deal.tiles) {
+        ops_->cache_store(cache_.at(position_, op.layer, head), cache_.type(), config_.head_dim,
+                          position_ % kTilePositions, k + head * d, v + head * d);
+      }
+      Attention p = attention_problem(team, step, head);
+      p.tile_begin = deal.tile_begin + static_cast<int>(mine.begin);
+      p.tile_end = deal.tile_begin + static_cast<int>(mine.end);
+      if (mine.begin == 0 && mine.end == deal.tiles) {
+        ops_->attention(p);
+      } else {
+        float* max = partial(rank, head);
+        ops_->attention_partial(p, max, max + p.group, max + 2 * p.group);
+      }
     }
   }
 }
 
 void Engine::collect(Team& team, const Step& step) {
   const EngineOp& op = op_of(step);
-  const Deal deal(position_, op.window, op.kv_heads, team.size);
+  const Deal deal(position_, op.window, op.kv_heads, pool_->size());
   const int group = op.heads / op.kv_heads, d = config_.head_dim, dp = padded_dim(d);
   const float* whole = at(team, op.output, false);
   float* out = at(team, op.output, true);
   for (int head = 0; head < op.kv_heads; ++head) {
     const std::ptrdiff_t columns = static_cast<std::ptrdiff_t>(head) * group * d;
     int first = -1, last = -1;
-    for (int r = 0; r < team.size; ++r) {
+    for (int r = 0; r < deal.ranks; ++r) {
       const Share s = deal.of(r, head);
       if (s.begin == s.end) continue;
       if (first < 0) first = r;
@@ -268,7 +270,7 @@ void Engine::attend_many(Team& team, const Step& step) {
   const int group = op.heads / op.kv_heads;
   // Query blocks as large as the scratch allows, smaller where there would be too few tasks to share out evenly.
   int block = std::max(1, kAttentionRows / group);
-  while (block > 8 && op.kv_heads * ((rows_ + block - 1) / block) < 4 * team.size) block /= 2;
+  while (block > 8 && op.kv_heads * ((rows_ + block - 1) / block) < 4 * pool_->size()) block /= 2;
   const int blocks = (rows_ + block - 1) / block, tasks = blocks * op.kv_heads;
   Ticket& ticket = tickets_[static_cast<std::size_t>(step.op)];
   for (int task; (task = ticket.fetch_add(1, std::memory_order_relaxed)) < tasks;) {

@@ -36,8 +36,9 @@ void forget_pool_in_child() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int size) : size_(size), barrier_(size), roomy_(size <= allowed_cores()) {
-  if (size < 1) throw std::invalid_argument("a thread pool needs at least 1 thread; got " + std::to_string(size));
+ThreadPool::ThreadPool(int size, bool gives_way)
+    : size_(size), gives_way_(gives_way), crew_(size), taking_part_(size), roomy_(size <= allowed_cores()) {
+  if (size < 1 || size > kMost) throw std::invalid_argument("a thread pool has 1 to 1024 threads; got " + std::to_string(size));
   core_.reset(new std::atomic<int>[static_cast<size_t>(size)]);
   for (int rank = 0; rank < size; ++rank) core_[static_cast<size_t>(rank)].store(-1, std::memory_order_relaxed);
   for (int rank = 1; rank < size; ++rank) threads_.emplace_back([this, rank] { work(rank); });
@@ -47,7 +48,9 @@ ThreadPool::~ThreadPool() {
   {
     std::lock_guard lock(turn_);
     stop_ = true;
-    epoch_.fetch_add(1, std::memory_order_release);
+    taking_part_.store(size_, std::memory_order_release);
+    taking_part_.notify_all();
+    epoch_.fetch_add(kMost, std::memory_order_release);
     epoch_.notify_all();
   }
   for (auto& thread : threads_) thread.join();
@@ -72,14 +75,24 @@ void ThreadPool::settle(int rank) {
   core_[static_cast<size_t>(rank)].store(sched_getcpu(), std::memory_order_relaxed);
 }
 
+// Asleep, for a core that another program wants is no place to spin.
+void ThreadPool::sit_out(int rank) {
+  for (int ranks; (ranks = taking_part_.load(std::memory_order_acquire)) <= rank;) taking_part_.wait(ranks, std::memory_order_acquire);
+}
+
 void ThreadPool::work(int rank) {
   uint32_t seen = 0;
   for (;;) {
     wait_while(epoch_, seen);
-    ++seen;
+    seen = epoch_.load(std::memory_order_acquire);  // the next job, or any later one while this rank took no part
     if (stop_) return;
+    const int last = static_cast<int>(seen % kMost);
+    if (rank > last) {
+      sit_out(rank);
+      continue;
+    }
     settle(rank);
-    Team team{rank, size_, &barrier_};
+    Team team{rank, last + 1, &barrier_};
     job_(context_, team);
     done_.fetch_add(1, std::memory_order_acq_rel);
     done_.notify_one();
@@ -88,16 +101,23 @@ void ThreadPool::work(int rank) {
 
 void ThreadPool::run_raw(Job job, void* context) {
   std::lock_guard lock(turn_);
-  Team team{0, size_, &barrier_};
-  if (size_ == 1) return job(context, team);
+  const auto start = size_ > 1 ? Clock::now() : Clock::time_point();
+  const int ranks = crew_.next(start);
+  Team team{0, ranks, &barrier_};
+  if (ranks == 1) return job(context, team);
   settle(0);
   job_ = job;
   context_ = context;
-  const uint32_t target = done_.load(std::memory_order_relaxed) + static_cast<uint32_t>(size_ - 1);
-  epoch_.fetch_add(1, std::memory_order_release);
+  if (taking_part_.exchange(ranks, std::memory_order_release) < ranks) taking_part_.notify_all();
+  const uint32_t target = done_.load(std::memory_order_relaxed) + static_cast<uint32_t>(ranks - 1);
+  const uint32_t number = epoch_.load(std::memory_order_relaxed) / kMost + 1;
+  epoch_.store(number * kMost + static_cast<uint32_t>(ranks - 1), std::memory_order_release);
   epoch_.notify_all();
   job(context, team);
-  for (uint32_t done; (done = done_.load(std::memory_order_acquire)) != target;) wait_while(done_, done);
+  for (uint32_t done; (done = done_.load(std::memory_order_acquire)) != target;) barrier_.add(wait_while(done_, done));
+  if (!gives_way_) return;
+  const auto end = Clock::now();
+  crew_.note(end, end - start, barrier_.take_waited());
 }
 
 std::shared_ptr<ThreadPool> default_pool() {

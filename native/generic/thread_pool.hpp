@@ -7,12 +7,18 @@
 // threads spin longer than that before they sleep on a futex.  Linux wakes a thread beside the one that woke it rather than on a halted
 // core whose virtual processor the host has put aside; there it would wait until the other stops spinning, call after call.  So who
 // spins long yields now and then, and a rank that finds itself on the core of a lower one moves away.
+//
+// Where another program wants a core, the rank on it is away for milliseconds at a time, and all others wait for it at the next barrier: a
+// step of a hundred barriers takes ten times as long as with one rank less.  So where ranks wait more than they work, one of them sits out
+// for a while (Crew).  Results must not depend on how many take part: what is shared out by size(), not by Team::size, is the same then.
 // The function must not throw: the other ranks would wait at a barrier for ever.
 #pragma once
 
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -54,50 +60,98 @@ inline Share share(const Team& team, int64_t items, int64_t grain = 1) {
 constexpr int kSpins = 20000;      // about a millisecond, for a pause takes 140 cycles (44 or 10 on older processors)
 constexpr int kSpinsToYield = 400;  // the first time; then after twice as many each
 
-// Waits until `word` differs from `old`.
-inline void wait_while(const std::atomic<uint32_t>& word, uint32_t old) {
+using Clock = std::chrono::steady_clock;
+
+// Waits until `word` differs from `old`.  Returns the time that it took from the first yield on.
+inline Clock::duration wait_while(const std::atomic<uint32_t>& word, uint32_t old) {
+  Clock::time_point since;
+  const auto waited = [&] { return since == Clock::time_point() ? Clock::duration::zero() : Clock::now() - since; };
   for (int i = 0, yield = kSpinsToYield; i < kSpins; ++i) {
-    if (word.load(std::memory_order_acquire) != old) return;
-    if (i == yield) sched_yield(), yield *= 2;
+    if (word.load(std::memory_order_acquire) != old) return waited();
+    if (i == yield) {
+      if (yield == kSpinsToYield) since = Clock::now();
+      sched_yield();
+      yield *= 2;
+    }
     cpu_relax();
   }
   while (word.load(std::memory_order_acquire) == old) word.wait(old, std::memory_order_acquire);
+  return waited();
 }
 
 class Barrier {
  public:
-  explicit Barrier(int size) : size_(size) {}
-  void arrive_and_wait() {
+  void arrive_and_wait(int size) {
     const uint32_t generation = generation_.load(std::memory_order_relaxed);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
       arrived_.store(0, std::memory_order_relaxed);
       generation_.store(generation + 1, std::memory_order_release);
       generation_.notify_all();
     } else {
-      wait_while(generation_, generation);
+      add(wait_while(generation_, generation));
     }
   }
+  void add(Clock::duration waited) {
+    if (waited.count() > 0) waited_.fetch_add(waited.count(), std::memory_order_relaxed);
+  }
+  Clock::duration take_waited() { return Clock::duration(waited_.exchange(0, std::memory_order_relaxed)); }  // of all, since the last call
 
  private:
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<uint32_t> generation_{0};
-  const int size_;
+  alignas(64) std::atomic<Clock::rep> waited_{0};
 };
 
 inline void Team::barrier() {
-  if (size > 1) meeting->arrive_and_wait();
+  if (size > 1) meeting->arrive_and_wait(size);
 }
+
+// How many of a pool's ranks take part: one less after a while in which each waited for others more than half of the time, one more after a
+// rest, which is longer each time that this was no good.
+class Crew {
+ public:
+  static constexpr Clock::duration kWhile = std::chrono::milliseconds(10), kTrial = std::chrono::milliseconds(2);
+  static constexpr Clock::duration kRest = std::chrono::milliseconds(50), kLongestRest = std::chrono::milliseconds(1600);
+  explicit Crew(int size) : size_(size), ranks_(size) {}
+  int ranks() const { return ranks_; }
+  int next(Clock::time_point now) {
+    if (ranks_ < size_ && now >= until_) ++ranks_, tried_ = true, worked_ = waited_ = Clock::duration::zero();
+    return ranks_;
+  }
+  // What the ranks of a job that ended now waited in all.
+  void note(Clock::time_point now, Clock::duration lasted, Clock::duration waited) {
+    worked_ += lasted, waited_ += waited;
+    if (worked_ < (tried_ ? kTrial : kWhile)) return;
+    if (ranks_ > 1 && 2 * waited_ > worked_ * (ranks_ - 1)) {
+      --ranks_;
+      until_ = now + rest_;
+      rest_ = std::min(2 * rest_, kLongestRest);
+    } else if (tried_) {
+      until_ = now, rest_ = kRest;
+    }
+    tried_ = false;
+    worked_ = waited_ = Clock::duration::zero();
+  }
+
+ private:
+  const int size_;
+  int ranks_;
+  bool tried_ = false;  // whether one more takes part than before the rest
+  Clock::duration worked_{}, waited_{}, rest_ = kRest;
+  Clock::time_point until_;
+};
 
 class ThreadPool {
  public:
-  explicit ThreadPool(int size);
+  explicit ThreadPool(int size, bool gives_way = true);  // to other programs; probes do not
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int size() const { return size_; }
+  int size() const { return size_; }  // the most ranks that take part
+  int ranks() const { return crew_.ranks(); }
 
-  // Runs f(Team&) on every thread and returns when all are done.  Calls from several threads take turns; a call from inside a run
+  // Runs f(Team&) on every rank and returns when all are done.  Calls from several threads take turns; a call from inside a run
   // would wait for itself and must not be made.
   template <class F>
   void run(F&& f) {
@@ -116,12 +170,17 @@ class ThreadPool {
   using Job = void (*)(void*, Team&);
   void run_raw(Job job, void* context);
   void work(int rank);
+  void sit_out(int rank);
   void settle(int rank);  // notes the core this rank runs on: another one than those of lower ranks, if there are enough
 
+  static constexpr int kMost = 1024;  // ranks
   const int size_;
+  const bool gives_way_;
+  Crew crew_;
   Barrier barrier_;
-  alignas(64) std::atomic<uint32_t> epoch_{0};  // one more for every job
-  alignas(64) std::atomic<uint32_t> done_{0};   // one more for every worker that finished one
+  alignas(64) std::atomic<uint32_t> epoch_{0};  // the number of the job, times kMost, and the highest rank that takes part
+  alignas(64) std::atomic<int> taking_part_;    // ranks
+  alignas(64) std::atomic<uint32_t> done_{0};   // one more for every worker that finished a job
   Job job_ = nullptr;
   void* context_ = nullptr;
   bool stop_ = false;

@@ -1,6 +1,10 @@
-"""Workers move off a core that a lower rank runs on, and are left free to run on all that the process may use."""
+"""Workers move off a core that a lower rank runs on, and are left free to run on all that the process may use; those whom all others
+wait for sit out for a while (pool_check.cc).
+"""
 
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,3 +61,15 @@ def test_a_process_of_one_core_computes_with_two_threads(product) -> None:
             product()
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+def test_ranks_sit_out_and_come_back(tmp_path: Path) -> None:
+    compiler, root = shutil.which("g++") or shutil.which("clang++"), Path(__file__).resolve().parents[2]
+    if compiler is None:
+        pytest.skip("needs a C++ compiler")
+    program, native = tmp_path / "check", root / "native"
+    sources = [root / "tests" / "native" / "pool_check.cc", native / "generic" / "thread_pool.cc"]
+    command = [compiler, "-std=c++20", "-O1", f"-I{native}", *map(str, sources), "-lpthread", "-o", str(program)]
+    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "right\n")

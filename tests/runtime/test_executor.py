@@ -6,6 +6,7 @@ thousand ulp, far below what any wrong operator would give (order 1).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -145,6 +146,30 @@ def test_static_activations_do_not_depend_on_threads_and_hardly_on_chunks(tiny_p
         run = exact(plan, weights, threads, act="int8/static", chunk=chunk)
         again = run.forward(IDS[:60], logits="all")
         assert torch.equal(again, first) if chunk == 256 else (again - first).std() < 0.02 * first.std()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores of threads are set on Linux only")
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2"])
+def test_results_do_not_depend_on_how_many_threads_take_part(tiny_plan: MakePlan, name: str) -> None:
+    """Two threads on one core wait for each other until one of them sits out."""
+    plan, weights = tiny_plan(name)
+
+    def logits(run: NativeExecutor) -> torch.Tensor:
+        return torch.cat([run.forward(IDS[:150], logits="all"), *(run.forward([i]) for i in IDS[150:])])
+
+    want, allowed = logits(exact(plan, weights, chunk=64)), os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        run, alone = exact(plan, weights, chunk=64), False
+        for _ in range(200):
+            run.reset()
+            assert torch.equal(logits(run), want)
+            alone = alone or run.ranks == 1
+            if alone:
+                break
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert alone
 
 
 def test_static_activations_need_a_scale_everywhere(tiny_plan: MakePlan) -> None:

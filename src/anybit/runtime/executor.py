@@ -207,6 +207,11 @@ class NativeExecutor:
         return int(self._engine.threads)
 
     @property
+    def ranks(self) -> int:
+        """How many of the threads take part: fewer while other programs want their cores. Results do not depend on it."""
+        return int(self._engine.ranks)
+
+    @property
     def isa(self) -> str:
         """The instruction set the engine was built for."""
         return str(self._engine.isa)
