@@ -92,6 +92,8 @@ void ThreadPool::work(int rank) {
       continue;
     }
     settle(rank);
+    const Clock::rep late = (Clock::now() - start_).count();
+    for (Clock::rep known = late_.load(std::memory_order_relaxed); known < late && !late_.compare_exchange_weak(known, late);) {}
     Team team{rank, last + 1, &barrier_};
     job_(context_, team);
     done_.fetch_add(1, std::memory_order_acq_rel);
@@ -101,8 +103,8 @@ void ThreadPool::work(int rank) {
 
 void ThreadPool::run_raw(Job job, void* context) {
   std::lock_guard lock(turn_);
-  const auto start = size_ > 1 ? Clock::now() : Clock::time_point();
-  const int ranks = crew_.next(start);
+  if (size_ > 1) start_ = Clock::now();
+  const int ranks = crew_.next(start_);
   Team team{0, ranks, &barrier_};
   if (ranks == 1) return job(context, team);
   settle(0);
@@ -117,7 +119,7 @@ void ThreadPool::run_raw(Job job, void* context) {
   for (uint32_t done; (done = done_.load(std::memory_order_acquire)) != target;) barrier_.add(wait_while(done_, done));
   if (!gives_way_) return;
   const auto end = Clock::now();
-  crew_.note(end, end - start, barrier_.take_waited());
+  crew_.note(end, end - start_, barrier_.take_waited(), Clock::duration(late_.exchange(0, std::memory_order_relaxed)));
 }
 
 std::shared_ptr<ThreadPool> default_pool() {

@@ -111,16 +111,17 @@ inline void Team::barrier() {
 class Crew {
  public:
   static constexpr Clock::duration kWhile = std::chrono::milliseconds(10), kTrial = std::chrono::milliseconds(2);
-  static constexpr Clock::duration kRest = std::chrono::milliseconds(50), kLongestRest = std::chrono::milliseconds(1600);
+  static constexpr Clock::duration kRest = std::chrono::milliseconds(50), kLongestRest = std::chrono::milliseconds(1600), kWaking = std::chrono::milliseconds(1);
   explicit Crew(int size) : size_(size), ranks_(size) {}
   int ranks() const { return ranks_; }
   int next(Clock::time_point now) {
     if (ranks_ < size_ && now >= until_) ++ranks_, tried_ = true, worked_ = waited_ = Clock::duration::zero();
     return ranks_;
   }
-  // What the ranks of a job that ended now waited in all.
-  void note(Clock::time_point now, Clock::duration lasted, Clock::duration waited) {
-    worked_ += lasted, waited_ += waited;
+  // What the ranks of a job that ended now waited in all, and how late the last of them began.  Waking may take as long as kWaking with nobody
+  // else about: that is no reason to sit out.
+  void note(Clock::time_point now, Clock::duration lasted, Clock::duration waited, Clock::duration late) {
+    worked_ += lasted, waited_ += std::max(Clock::duration::zero(), waited - std::min(late, kWaking) * (ranks_ - 1));
     if (worked_ < (tried_ ? kTrial : kWhile)) return;
     if (ranks_ > 1 && 2 * waited_ > worked_ * (ranks_ - 1)) {
       --ranks_;
@@ -181,6 +182,8 @@ class ThreadPool {
   alignas(64) std::atomic<uint32_t> epoch_{0};  // the number of the job, times kMost, and the highest rank that takes part
   alignas(64) std::atomic<int> taking_part_;    // ranks
   alignas(64) std::atomic<uint32_t> done_{0};   // one more for every worker that finished a job
+  alignas(64) std::atomic<Clock::rep> late_{0};  // the longest that a worker began after the caller
+  Clock::time_point start_;
   Job job_ = nullptr;
   void* context_ = nullptr;
   bool stop_ = false;

@@ -57,9 +57,9 @@ int main() {
     Crew crew(4);
     Clock::time_point now{};
     const auto ms = [](int n) { return std::chrono::milliseconds(n); };
-    const auto job = [&](int lasted, int waited) {
+    const auto job = [&](int lasted, int waited, int late = 0) {
       now += ms(lasted);
-      crew.note(now, ms(lasted), ms(waited));
+      crew.note(now, ms(lasted), ms(waited), ms(late));
     };
     require(crew.next(now += ms(1)) == 4, "all take part at first");
     job(9, 27);
@@ -73,7 +73,9 @@ int main() {
     require(crew.next(now) == 3 && crew.next(now += Crew::kRest) == 3 && crew.next(now += Crew::kRest) == 4, "the second rest is twice as long");
     job(3, 0);
     require(crew.next(now) == 4, "a trial without waiting was not the end of it");
-    for (int i = 0; i < 10; ++i) job(10, 25), crew.next(now);
+    for (int i = 0; i < 10; ++i) job(10, 17, 1);
+    require(crew.next(now) == 4, "a millisecond of waking was counted");
+    for (int i = 0; i < 10; ++i) job(10, 25, 2), crew.next(now);
     require(crew.ranks() >= 1, "nobody is left");
   }
   for (int size : {2, 3}) {
