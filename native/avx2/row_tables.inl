@@ -80,7 +80,7 @@ template <int Bits>
 struct RowTablesOf<IntegerNumbers<Bits>> {
   using Type = RowTables<Bits, 2>;
   static constexpr bool kZeros = true;  // may have zero points, for which there is no table
-  static float value(const Problem& p, int c) { return static_cast<float>(c) - static_cast<float>(-p.lowest) / static_cast<float>(1 << p.step_shift); }
+  static float value(const Problem& p, int c) { return static_cast<float>(c) - common_zero(p); }
 };
 template <int Bits> struct RowTablesOf<CodebookNumbers<Bits>> {
   using Type = RowTables<Bits, 4>;

@@ -37,8 +37,7 @@ template <int Bits> struct CodebookPairs : PairTable<Bits> {
 
 // Integers without zero points.
 template <int Bits> struct IntegerPairs : PairTable<Bits> {
-  explicit IntegerPairs(const Problem& p)
-      : PairTable<Bits>([&](int c) { return static_cast<float>(c) - static_cast<float>(-p.lowest) / static_cast<float>(1 << p.step_shift); }) {}
+  explicit IntegerPairs(const Problem& p) : PairTable<Bits>([&](int c) { return static_cast<float>(c) - common_zero(p); }) {}
   static float factor(const Problem& p) { return IntegerNumbers<Bits>::factor(p); }
 };
 

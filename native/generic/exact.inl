@@ -29,6 +29,9 @@ struct TreeCounter {
   }
 };
 
+// What is taken off every code of a weight without zero points, in units of the step.
+ANYBIT_INLINE float common_zero(const Problem& p) { return static_cast<float>(-p.lowest) / static_cast<float>(1 << p.step_shift); }
+
 // Kinds of numbers have quad<Q>(tile, zero, v): the four k of quad Q.  Those that also say what they read for it (codes), and what number J
 // is, can have theirs used one by one (each_number).
 template <int Bits> struct IntegerNumbers {
@@ -79,8 +82,7 @@ template <int Bits> struct CodebookNumbers : TableNumbers<Bits> {
 
 // Integers of up to 4 bits without zero points: code - zero is exact, so a table of them gives the bits that subtraction gives.
 template <int Bits> struct IntegerTable : TableNumbers<Bits> {
-  explicit IntegerTable(const Problem& p)
-      : TableNumbers<Bits>([&](int c) { return static_cast<float>(c) - static_cast<float>(-p.lowest) / static_cast<float>(1 << p.step_shift); }) {}
+  explicit IntegerTable(const Problem& p) : TableNumbers<Bits>([&](int c) { return static_cast<float>(c) - common_zero(p); }) {}
   static float factor(const Problem& p) { return IntegerNumbers<Bits>::factor(p); }
 };
 
@@ -91,9 +93,7 @@ template <int Bits> struct IntegerFields {
   static constexpr int kTileBytes = 64 * Bits, kExponent = 23;
   float less[kExponent];  // by P
   explicit IntegerFields(const Problem& p) {
-    for (int at = 0; at < kExponent; ++at) {
-      less[at] = static_cast<float>(1 << (kExponent - at)) + static_cast<float>(-p.lowest) / static_cast<float>(1 << p.step_shift);
-    }
+    for (int at = 0; at < kExponent; ++at) less[at] = static_cast<float>(1 << (kExponent - at)) + common_zero(p);
   }
   static float factor(const Problem& p) { return IntegerNumbers<Bits>::factor(p); }
   template <int P> ANYBIT_INLINE F at(const B& codes) const { return sub_f(field_f<P, Bits>(codes), splat_f(less[P])); }
@@ -162,10 +162,10 @@ template <int Q, int Rows, class E, class Body> ANYBIT_INLINE void each_number(c
   }
 }
 
-// Zero points of a group in units of the step; -lowest / step where there are none.
+// Zero points of a group in units of the step.
 ANYBIT_INLINE F load_zeros(const Problem& p, int64_t panel, int64_t group) {
   if (p.zeros) return to_f(load_u8(p.zeros + (panel * p.groups + group) * 16));
-  return splat_f(static_cast<float>(-p.lowest) / static_cast<float>(1 << p.step_shift));
+  return splat_f(common_zero(p));
 }
 
 template <class E> __attribute__((noinline)) void exact_row(const Problem& p, const E& e, int64_t panel) {
