@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <sys/resource.h>
 
 #include <cstdlib>
 #include <stdexcept>
@@ -23,6 +24,13 @@ int usable_cores() {
     if (threads >= 1 && threads <= 1024) return threads;
   }
   return allowed_cores();
+}
+
+// How often this thread had to leave its core to another, what it yielded to included.
+long losses_of_thread() {
+  rusage usage{};
+  getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_nivcsw;
 }
 
 std::mutex pool_lock;
@@ -89,13 +97,15 @@ void ThreadPool::work(int rank) {
     const int last = static_cast<int>(seen % kMost);
     if (rank > last) {
       sit_out(rank);
+      if (stop_) return;
       continue;
     }
     settle(rank);
-    const Clock::rep late = (Clock::now() - start_).count();
-    for (Clock::rep known = late_.load(std::memory_order_relaxed); known < late && !late_.compare_exchange_weak(known, late);) {}
     Team team{rank, last + 1, &barrier_};
+    const bool closely = closely_;
+    const long before = closely ? losses_of_thread() : 0;
     job_(context_, team);
+    if (closely) losses_.fetch_add(losses_of_thread() - before, std::memory_order_relaxed);
     done_.fetch_add(1, std::memory_order_acq_rel);
     done_.notify_one();
   }
@@ -103,13 +113,15 @@ void ThreadPool::work(int rank) {
 
 void ThreadPool::run_raw(Job job, void* context) {
   std::lock_guard lock(turn_);
-  if (size_ > 1) start_ = Clock::now();
-  const int ranks = crew_.next(start_);
+  const auto start = size_ > 1 ? Clock::now() : Clock::time_point();
+  const int ranks = crew_.next(start);
   Team team{0, ranks, &barrier_};
   if (ranks == 1) return job(context, team);
   settle(0);
   job_ = job;
   context_ = context;
+  closely_ = crew_.looks_closely();
+  const long before = closely_ ? losses_of_thread() : 0;
   if (taking_part_.exchange(ranks, std::memory_order_release) < ranks) taking_part_.notify_all();
   const uint32_t target = done_.load(std::memory_order_relaxed) + static_cast<uint32_t>(ranks - 1);
   const uint32_t number = epoch_.load(std::memory_order_relaxed) / kMost + 1;
@@ -118,8 +130,9 @@ void ThreadPool::run_raw(Job job, void* context) {
   job(context, team);
   for (uint32_t done; (done = done_.load(std::memory_order_acquire)) != target;) barrier_.add(wait_while(done_, done));
   if (!gives_way_) return;
+  const long losses = closely_ ? losses_of_thread() - before + losses_.exchange(0, std::memory_order_relaxed) : 0;
   const auto end = Clock::now();
-  crew_.note(end, end - start_, barrier_.take_waited(), Clock::duration(late_.exchange(0, std::memory_order_relaxed)));
+  crew_.note(end, end - start, barrier_.take_waited(), losses);
 }
 
 std::shared_ptr<ThreadPool> default_pool() {

@@ -9,8 +9,8 @@
 // spins long yields now and then, and a rank that finds itself on the core of a lower one moves away.
 //
 // Where another program wants a core, the rank on it is away for milliseconds at a time, and all others wait for it at the next barrier: a
-// step of a hundred barriers takes ten times as long as with one rank less.  So where ranks wait more than they work, one of them sits out
-// for a while (Crew).  Results must not depend on how many take part: what is shared out by size(), not by Team::size, is the same then.
+// step of a hundred barriers takes ten times as long as with one rank less.  So the highest rank sits out for a while then (Crew), and the
+// scheduler divides the cores among the others.  Results must not depend on how many take part: what is shared out by size(), not by Team::size, is the same then.
 // The function must not throw: the other ranks would wait at a barrier for ever.
 #pragma once
 
@@ -106,39 +106,53 @@ inline void Team::barrier() {
   if (size > 1) meeting->arrive_and_wait(size);
 }
 
-// How many of a pool's ranks take part: one less after a while in which each waited for others more than half of the time, one more after a
-// rest, which is longer each time that this was no good.
+// How many of a pool's ranks take part.  One less after a while in which ranks waited for others for half of the time (of two; a quarter of all
+// their time) if, looked at more closely for another while, any of them lost its core: work that cannot be shared out evenly is waited for, too.
+// One more after a rest, which is longer each time until a trial succeeds.
 class Crew {
  public:
   static constexpr Clock::duration kWhile = std::chrono::milliseconds(10), kTrial = std::chrono::milliseconds(2);
-  static constexpr Clock::duration kRest = std::chrono::milliseconds(50), kLongestRest = std::chrono::milliseconds(1600), kWaking = std::chrono::milliseconds(1);
+  static constexpr Clock::duration kRest = std::chrono::milliseconds(50), kLongestRest = std::chrono::milliseconds(1600);
   explicit Crew(int size) : size_(size), ranks_(size) {}
-  int ranks() const { return ranks_; }
+  int ranks() const { return ranks_.load(std::memory_order_relaxed); }  // may be asked by anybody
+  // How many take part in the job that begins now.
   int next(Clock::time_point now) {
-    if (ranks_ < size_ && now >= until_) ++ranks_, tried_ = true, worked_ = waited_ = Clock::duration::zero();
-    return ranks_;
+    if (ranks() < size_ && now >= until_) {
+      set(ranks() + 1);
+      tried_ = closely_ = true;
+    }
+    return ranks();
   }
-  // What the ranks of a job that ended now waited in all, and how late the last of them began.  Waking may take as long as kWaking with nobody
-  // else about: that is no reason to sit out.
-  void note(Clock::time_point now, Clock::duration lasted, Clock::duration waited, Clock::duration late) {
-    worked_ += lasted, waited_ += std::max(Clock::duration::zero(), waited - std::min(late, kWaking) * (ranks_ - 1));
+  bool looks_closely() const { return closely_; }  // whether it wants to know of `losses` of the next job
+  // How long the ranks of a job that ended now waited in all, and how often one lost its core.
+  void note(Clock::time_point now, Clock::duration lasted, Clock::duration waited, long losses) {
+    worked_ += lasted, waited_ += waited, losses_ += losses;
     if (worked_ < (tried_ ? kTrial : kWhile)) return;
-    if (ranks_ > 1 && 2 * waited_ > worked_ * (ranks_ - 1)) {
-      --ranks_;
+    const bool idle = ranks() > 1 && 4 * waited_ > worked_ * ranks(), lost = losses_ > 0;
+    if (idle && closely_ && lost) {
       until_ = now + rest_;
       rest_ = std::min(2 * rest_, kLongestRest);
-    } else if (tried_) {
-      until_ = now, rest_ = kRest;
+      set(ranks() - 1);
+    } else {
+      if (tried_) until_ = now, rest_ = kRest;
+      closely_ = idle && !closely_;
+      set(ranks());
     }
     tried_ = false;
-    worked_ = waited_ = Clock::duration::zero();
   }
 
  private:
+  void set(int ranks) {
+    ranks_.store(ranks, std::memory_order_relaxed);
+    worked_ = waited_ = Clock::duration::zero(), losses_ = 0;
+  }
+
   const int size_;
-  int ranks_;
-  bool tried_ = false;  // whether one more takes part than before the rest
+  std::atomic<int> ranks_;
+  bool tried_ = false;    // whether one more takes part than before the rest
+  bool closely_ = false;
   Clock::duration worked_{}, waited_{}, rest_ = kRest;
+  long losses_ = 0;
   Clock::time_point until_;
 };
 
@@ -182,11 +196,11 @@ class ThreadPool {
   alignas(64) std::atomic<uint32_t> epoch_{0};  // the number of the job, times kMost, and the highest rank that takes part
   alignas(64) std::atomic<int> taking_part_;    // ranks
   alignas(64) std::atomic<uint32_t> done_{0};   // one more for every worker that finished a job
-  alignas(64) std::atomic<Clock::rep> late_{0};  // the longest that a worker began after the caller
-  Clock::time_point start_;
+  alignas(64) std::atomic<long> losses_{0};     // of cores, of the workers in a job
   Job job_ = nullptr;
   void* context_ = nullptr;
-  bool stop_ = false;
+  bool closely_ = false;  // whether losses are counted
+  std::atomic<bool> stop_{false};
   const bool roomy_;                          // whether there is a core for every rank
   std::unique_ptr<std::atomic<int>[]> core_;  // of each rank when it last began a job
   std::mutex turn_;

@@ -42,7 +42,7 @@ template <int Bits, int Q, int At = 0, class Tile> ANYBIT_INLINE B codes_quad(co
   else return or_b(or_b(field<4, 0, At + 3, Q>(tile), field<2, 4, At + 1, Q>(tile)), field<1, 6, At, Q>(tile));
 }
 
-// The bit at which the codes of quad Q, and of every fourth from it, can stay so that their widest field need not be moved.
+// The bit at which the codes of quad Q, and of every fourth from it, are left: where their widest field lies, unless there is no room below it.
 template <int Bits, int Q> constexpr int kPlace = [] {
   constexpr int kWidest = Bits == 3 ? 2 : Bits > 4 && Bits < 8 ? 4 : Bits, kFrom = Q % 4 * kWidest % 8, kBelow = Bits - kWidest;
   return kFrom < kBelow ? 0 : kFrom - kBelow;

@@ -1,4 +1,4 @@
-// The tile unit of AMX for machines without it: eight tiles a thread, and shapes that an instruction would refuse end the program.
+// The tile unit of AMX for machines without it: eight tiles a thread, and shapes that do not fit end the program.
 #pragma once
 
 #include <cstdint>
