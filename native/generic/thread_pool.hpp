@@ -10,7 +10,9 @@
 //
 // Where another program wants a core, the rank on it is away for milliseconds at a time, and all others wait for it at the next barrier: a
 // step of a hundred barriers takes ten times as long as with one rank less.  So the highest rank sits out for a while then (Crew), and the
-// scheduler divides the cores among the others.  Results must not depend on how many take part: what is shared out by size(), not by Team::size, is the same then.
+// scheduler divides the cores among the others.
+//
+// Results must not depend on how many take part: where bits depend on how work is cut, it is cut by ThreadPool::size(), not by Team::size.
 // The function must not throw: the other ranks would wait at a barrier for ever.
 #pragma once
 
