@@ -109,6 +109,7 @@ def test_products_of_avx2_and_vnni_equal_the_scalar_twin(tmp_path: Path) -> None
     assert "avx512vnni: equal" in said and "avxvnni: equal" in said
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_avx512_and_amx_emulated_equal_the_scalar_twin(tmp_path: Path) -> None:
     compiler = shutil.which("g++")
