@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "generic/number.inl"
+
 namespace emulated {
 
 struct Tile {
@@ -82,10 +84,7 @@ template <class A, class B> inline void multiply_bytes(int sum, int a, int b) {
 inline float half_at(const std::uint8_t* from) {  // a bf16
   std::uint16_t half;
   std::memcpy(&half, from, 2);
-  const std::uint32_t word = std::uint32_t{half} << 16;
-  float value;
-  std::memcpy(&value, &word, 4);
-  return value;
+  return anybit::bf16_to_float(half);
 }
 inline void multiply_halves(int sum, int a, int b) {
   multiply<float>(sum, a, b, [](float value, const std::uint8_t* x, const std::uint8_t* w) {

@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "generic/number.inl"
+
 using __mmask16 = simde__mmask16;
 using __mmask32 = simde__mmask32;
 #undef __m512bh
@@ -72,14 +74,10 @@ inline __m512 dot_halves(__m512 sum, __m512i a, __m512i b) {
   const Lanes<uint32_t, __m512i> x(a), y(b);
   const Lanes<float, __m512> from(sum);
   Lanes<float, __m512> out;
-  const auto number = [](uint32_t word) {
-    float value;
-    std::memcpy(&value, &word, 4);
-    return value;
-  };
+  using anybit::float_of_bits;
   for (int i = 0; i < 16; ++i) {
-    const float upper = std::fma(number(x.v[i] & 0xffff0000u), number(y.v[i] & 0xffff0000u), from.v[i]);
-    out.v[i] = std::fma(number(x.v[i] << 16), number(y.v[i] << 16), upper);
+    const float upper = std::fma(float_of_bits(x.v[i] & 0xffff0000u), float_of_bits(y.v[i] & 0xffff0000u), from.v[i]);
+    out.v[i] = std::fma(float_of_bits(x.v[i] << 16), float_of_bits(y.v[i] << 16), upper);
   }
   return out.vector();
 }
