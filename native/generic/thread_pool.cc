@@ -21,7 +21,7 @@ int allowed_cores() {
 int usable_cores() {
   if (const char* text = std::getenv("ANYBIT_THREADS"); text && *text) {
     const int threads = std::atoi(text);
-    if (threads >= 1 && threads <= 1024) return threads;
+    if (threads >= 1 && threads <= ThreadPool::kMost) return threads;
   }
   return allowed_cores();
 }
@@ -102,7 +102,7 @@ void ThreadPool::work(int rank) {
     }
     settle(rank);
     Team team{rank, last + 1, &barrier_};
-    const bool closely = closely_;
+    const bool closely = crew_.looks_closely();
     const long before = closely ? losses_of_thread() : 0;
     job_(context_, team);
     if (closely) losses_.fetch_add(losses_of_thread() - before, std::memory_order_relaxed);
@@ -120,8 +120,8 @@ void ThreadPool::run_raw(Job job, void* context) {
   settle(0);
   job_ = job;
   context_ = context;
-  closely_ = crew_.looks_closely();
-  const long before = closely_ ? losses_of_thread() : 0;
+  const bool closely = crew_.looks_closely();
+  const long before = closely ? losses_of_thread() : 0;
   if (taking_part_.exchange(ranks, std::memory_order_release) < ranks) taking_part_.notify_all();
   const uint32_t target = done_.load(std::memory_order_relaxed) + static_cast<uint32_t>(ranks - 1);
   const uint32_t number = epoch_.load(std::memory_order_relaxed) / kMost + 1;
@@ -130,7 +130,7 @@ void ThreadPool::run_raw(Job job, void* context) {
   job(context, team);
   for (uint32_t done; (done = done_.load(std::memory_order_acquire)) != target;) barrier_.add(wait_while(done_, done));
   if (!gives_way_) return;
-  const long losses = closely_ ? losses_of_thread() - before + losses_.exchange(0, std::memory_order_relaxed) : 0;
+  const long losses = closely ? losses_of_thread() - before + losses_.exchange(0, std::memory_order_relaxed) : 0;
   const auto end = Clock::now();
   crew_.note(end, end - start, barrier_.take_waited(), losses);
 }
@@ -146,7 +146,7 @@ std::shared_ptr<ThreadPool> default_pool() {
 }
 
 void set_threads(int threads) {
-  if (threads < 1 || threads > 1024) {
+  if (threads < 1 || threads > ThreadPool::kMost) {
     throw std::invalid_argument("the number of threads must be between 1 and 1024; got " + std::to_string(threads));
   }
   if (default_pool()->size() == threads) return;

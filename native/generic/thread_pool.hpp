@@ -125,7 +125,7 @@ class Crew {
     }
     return ranks();
   }
-  bool looks_closely() const { return closely_; }  // whether it wants to know of `losses` of the next job
+  bool looks_closely() const { return closely_; }  // whether it wants to know of `losses`; changes between jobs only
   // How long the ranks of a job that ended now waited in all, and how often one lost its core.
   void note(Clock::time_point now, Clock::duration lasted, Clock::duration waited, long losses) {
     worked_ += lasted, waited_ += waited, losses_ += losses;
@@ -160,6 +160,7 @@ class Crew {
 
 class ThreadPool {
  public:
+  static constexpr int kMost = 1024;  // ranks
   explicit ThreadPool(int size, bool gives_way = true);  // to other programs; probes do not
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -190,7 +191,6 @@ class ThreadPool {
   void sit_out(int rank);
   void settle(int rank);  // notes the core this rank runs on: another one than those of lower ranks, if there are enough
 
-  static constexpr int kMost = 1024;  // ranks
   const int size_;
   const bool gives_way_;
   Crew crew_;
@@ -201,7 +201,6 @@ class ThreadPool {
   alignas(64) std::atomic<long> losses_{0};     // of cores, of the workers in a job
   Job job_ = nullptr;
   void* context_ = nullptr;
-  bool closely_ = false;  // whether losses are counted
   std::atomic<bool> stop_{false};
   const bool roomy_;                          // whether there is a core for every rank
   std::unique_ptr<std::atomic<int>[]> core_;  // of each rank when it last began a job
