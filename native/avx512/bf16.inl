@@ -36,7 +36,7 @@ __attribute__((noinline)) void pair_micro(const Problem& p, const uint8_t* chunk
         }
       }
 #pragma GCC unroll 32
-      for (int i = 0; i < MR * NP; ++i) sum[i] = held_f({sum[i]}).v;  // as Acc::stay()
+      for (int i = 0; i < MR * NP; ++i) sum[i] = held(F{sum[i]}).v;  // as Acc::stay()
     }
     F scale[NP];
 #pragma GCC unroll 4

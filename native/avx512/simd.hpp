@@ -47,11 +47,11 @@ struct F { __m512 v; };
 ANYBIT_INLINE B load(const uint8_t* p) { return {_mm512_load_si512(p)}; }
 ANYBIT_INLINE void store(uint8_t* p, B b) { _mm512_store_si512(p, b.v); }
 // A vector that stays in a register, where the compiler would read it again for each use.
-ANYBIT_INLINE B held(B b) {
+template <class T> ANYBIT_INLINE T held(T t) {
 #ifndef ANYBIT_SIMDE
-  asm("" : "+v"(b.v));
+  asm("" : "+v"(t.v));
 #endif
-  return b;
+  return t;
 }
 ANYBIT_INLINE B splat_b(uint8_t x) { return {_mm512_set1_epi8(static_cast<char>(x))}; }
 ANYBIT_INLINE B xor_b(B a, B b) { return {_mm512_xor_si512(a.v, b.v)}; }
@@ -152,12 +152,6 @@ ANYBIT_INLINE I rows_h(B even, B odd) {
 
 ANYBIT_INLINE F zero_f() { return {_mm512_setzero_ps()}; }
 ANYBIT_INLINE F splat_f(float x) { return {_mm512_set1_ps(x)}; }
-ANYBIT_INLINE F held_f(F f) {
-#ifndef ANYBIT_SIMDE
-  asm("" : "+v"(f.v));
-#endif
-  return f;
-}
 ANYBIT_INLINE F load_f(const float* p) { return {_mm512_loadu_ps(p)}; }
 ANYBIT_INLINE void store_f(float* p, F f) { _mm512_storeu_ps(p, f.v); }
 ANYBIT_INLINE F add_f(F a, F b) { return {_mm512_add_ps(a.v, b.v)}; }
@@ -208,7 +202,7 @@ template <int Max> struct Acc {
   ANYBIT_INLINE I result() const { return total; }
   ANYBIT_INLINE void add(const B& w, const B& x) { total.v = _mm512_dpbusd_epi32(total.v, w.v, x.v); }
   ANYBIT_INLINE void flush() {}
-  ANYBIT_INLINE void stay() { total.v = held({total.v}).v; }  // in its register from turn to turn: else some of many are spilled
+  ANYBIT_INLINE void stay() { total = held(total); }  // in its register from turn to turn: else some of many are spilled
 };
 
 // level + 16384 as 128 * high + low, both unsigned bytes
