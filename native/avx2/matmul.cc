@@ -16,6 +16,7 @@ namespace {
 #include "generic/int8_table.inl"
 
 #include "generic/table.inl"
+static_assert(kFewestWide == kMostFused + 1);  // fewer rows are multiplied as bytes
 }  // namespace
 
 extern const Kernels kMatmulKernels;

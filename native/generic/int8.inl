@@ -145,8 +145,9 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
   constexpr bool kInPlace = kParts == 4 && kHasPlaces<U>;  // each of four sums has codes at one place of their bytes
   const bool corrected = starts_corrected(p);
   const int32_t level = corrected ? p.lowest + kTakenOff<U> : 0;
-  const int64_t ldc = p.ldc;
-  const int8_t* x = p.xcodes + row * ldc + begin;
+  constexpr bool kWide = kWideWords && U::kWord && From::kInTurn;
+  const int64_t ldc = kWide ? 2 * p.ldh : p.ldc;
+  const int8_t* x = kWide ? reinterpret_cast<const int8_t*>(p.xhalves + row * p.ldh + begin) : p.xcodes + row * ldc + begin;
   each_block(p, begin, end, row, [&](const Block& block) ANYBIT_UNROLLED {
     const auto finish = [&](auto&& total_of) ANYBIT_UNROLLED {
       F scale[NP];
@@ -171,7 +172,7 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
     Accumulator dot[kTile * kParts];
 #pragma GCC unroll 32
     for (int i = 0; i < kTile * kParts; ++i) dot[i].start(i < kTile ? splat_i(level * block.sum(i / NP)) : zero_i());
-    for (int64_t t = block.begin; t < block.end; t += 32, x += 32, from.next()) {
+    for (int64_t t = block.begin; t < block.end; t += 32, x += kWide ? 64 : 32, from.next()) {
       from.fetch();
       each_tile();
       const typename From::Tile tile = from.tile();
@@ -181,6 +182,19 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
         for (int i = 0; i < NP; ++i) {
           if constexpr (kInPlace) quad[i] = from.template placed<Q>(tile, i);
           else quad[i] = from.template quad<Q>(tile, i);
+        }
+        if constexpr (kWide) {
+          const auto pairs = [&](B WordQuad::*part, int at) ANYBIT_UNROLLED {
+#pragma GCC unroll 32
+            for (int m = 0; m < MR; ++m) {
+              asm volatile("" ::: "memory");  // as below
+              const B two = broadcast4(x + m * ldc + at);
+#pragma GCC unroll 4
+              for (int i = 0; i < NP; ++i) dot[m * NP + i].add_pairs(quad[i].*part, two);
+            }
+          };
+          pairs(&WordQuad::low, 8 * Q), pairs(&WordQuad::high, 8 * Q + 4);
+          return;
         }
 #pragma GCC unroll 32
         for (int m = 0; m < MR; ++m) {
@@ -338,7 +352,7 @@ __attribute__((noinline)) void int8_strip(const Problem& p, const W& w, int64_t 
 template <class W> void int8_many(const Problem& p, const W& w, int64_t first, int64_t last) {
   constexpr int kPanels = W::kWord ? 1 : kTilePanels;  // words have two sums each
   alignas(64) float acc[kMostRows * kPanels * 16];
-  int64_t pass = kPassBytes / p.slots / kTileRows * kTileRows;
+  int64_t pass = kPassBytes / (kWideWords && W::kWord ? 2 * p.slots : p.slots) / kTileRows * kTileRows;
   pass = (pass < 32 ? 32 : pass > kMostRows ? kMostRows : pass) / kTileRows * kTileRows;
   for (int64_t row = 0; row < p.m; row += pass) {
     const int64_t rows = row + pass < p.m ? pass : p.m - row;

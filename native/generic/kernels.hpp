@@ -30,7 +30,7 @@ struct Problem {
   int64_t ldx;
   const int8_t* xcodes;
   int64_t ldc;
-  const uint16_t* xhalves;  // bf16, see to_bf16; or integers of up to 16 bits
+  const uint16_t* xhalves;  // bf16, see to_bf16; integers of up to 16 bits; or xcodes widened, see widen_codes
   int64_t ldh;
   const float *wsquares, *xsquares;  // int16: of panel i, or rows 8i to 8i + 7, and chunk c at (i * chunks + c) * kSpans
   int64_t chunks;
@@ -75,6 +75,7 @@ constexpr int64_t kWordChunk = 256, kSquaredRows = 8;
 constexpr int kSpans = 6;
 // bf16 of so few rows may be multiplied as integers in so many digits (avx512/digits.inl)
 constexpr int64_t kMostDigitRows = 5, kDigits = 3;
+constexpr int64_t kFewestWide = 9;   // rows from which on codes of x are widened, where there is widen_codes
 constexpr int64_t kFewestSplit = 5;  // rows from which on products of digits are faster, where there are such
 constexpr int64_t kWordBlock = 32768;  // largest k-block: digits of eight bits times each other, two such products a sum, stay below 2^31
 
@@ -123,6 +124,8 @@ struct Kernels {
   // a row of x as kDigits rows of codes, scales (each `groups`) and sums; null where bf16 is not multiplied as integers
   void (*split_floats)(const float* x, int64_t slots, int64_t group, int8_t* codes, int64_t ldc, float* scales, int64_t groups, int32_t* sums,
                        int64_t lds);
+  // codes in 16 bits, every four as 0, 2, 1, 3, for levels of 16 bits; null where those are multiplied in digits
+  void (*widen_codes)(const int8_t* codes, int64_t slots, uint16_t* halves);
   int32_t (*top_of)(const float* x, int64_t count);  // the bit pattern of the largest magnitude
   // probes for `doctor`: reads `bytes` once and returns a value that depends on all of it; `rounds` of the int8 multiply-add loop,
   // returning the number of operations (2 a multiply-add)

@@ -87,7 +87,8 @@ void lay_out(Activations& a, const float* x, int64_t m, int64_t k, int64_t ldx, 
   a.ldh = code_stride(2 * a.slots) / 2;
   a.halves = nullptr;
   std::byte* halves = at + round_up(sizeof(float) * m * a.slots);
-  if (spec.act == Act::int16 || (spec.act == Act::bf16 && kernels().to_bf16)) {
+  const bool widened = spec.act == Act::int8 && m >= kFewestWide && kernels().widen_codes;
+  if (widened || spec.act == Act::int16 || (spec.act == Act::bf16 && kernels().to_bf16)) {
     a.halves = reinterpret_cast<const uint16_t*>(halves);
   }
   std::byte* squares = halves + round_up(static_cast<size_t>(m) * code_stride(2 * a.slots));
@@ -228,6 +229,7 @@ void prepare_row(const Activations& a, const float* x, int64_t row, int64_t ldx,
     return;
   }
   kernels().quantize_row(source, a.slots, rounding, codes, scales, sums, lds);
+  if (a.halves) kernels().widen_codes(codes, a.slots, halves);
   if (spec.values) {
     for (int64_t k = 0; k < a.slots; ++k) copy[k] = static_cast<float>(codes[k]) * scales[k / a.group];
   }
@@ -280,7 +282,7 @@ Act act_of(const Weight& w, const Activations& a) {
 PanelFn choose(const Weight& w, const Activations& a, Act act) {
   const Kernels& k = kernels();
   if (w.kind == ElementKind::int16) return act == Act::int16 ? k.int16 : k.exact_int16;
-  if (a.halves && act != Act::int8) {
+  if (a.halves && a.spec.act == Act::bf16 && act != Act::int8) {
     if (bf16_holds_integers(w)) return k.bf16_integer[w.bits];
     if (w.kind == ElementKind::codebook && w.table_is_bf16) return k.bf16_codebook[w.bits];
     if (w.kind == ElementKind::bf16) return k.bf16_bf16;

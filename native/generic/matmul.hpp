@@ -163,7 +163,7 @@ struct Activations {
   int64_t digits = 1;             // rows of codes, scales and sums for each row: kDigits of few rows of bf16 where kernels want them
   const int8_t* codes = nullptr;  // [m * digits][ldc]; of int16 the lower digits where kernels split them
   int64_t ldc = 0;
-  const uint16_t* halves = nullptr;  // bf16: [m][ldh], where this machine multiplies them; or codes of int16
+  const uint16_t* halves = nullptr;  // bf16: [m][ldh], where this machine multiplies them; codes of int16; or of int8 widened
   int64_t ldh = 0;
   const float* squares = nullptr;  // int16: [ceil(m / kSquaredRows)][chunks][kSpans]
   const float* scales = nullptr;  // [m * digits][groups]

@@ -149,6 +149,7 @@ constexpr Kernels kTable = with_words<Int8>(with_int8<Int8>({
     quantize_words,
     nullptr,
     nullptr,
+    widen_codes,
     top_of,
     read_all,
     nullptr,
