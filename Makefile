@@ -71,7 +71,7 @@ sanitize: $(VENV)/install.stamp
 	$(VENV)/bin/cmake --build build/sanitize
 	rm -rf build/sanitize/src && cp -r src build/sanitize/src && cp build/sanitize/_native*.so build/sanitize/src/anybit/
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  PYTHONPATH=build/sanitize/src $(PY) -m pytest -q -m "not slow" -p no:cacheprovider --capture=sys $(SANITIZED)
+	  PYTHONPATH=build/sanitize/src OMP_NUM_THREADS=1 ANYBIT_THREADS=1 $(PY) -m pytest -q -m "not slow" -n 2 --dist loadfile -p no:cacheprovider --capture=sys $(SANITIZED)
 
 clean:
 	rm -rf build $(VENV) .venv-peers .venv-peers-calibrated src/anybit/_native*.so
