@@ -30,15 +30,16 @@ using namespace anybit::avx512;
 
 #include "amx/int16.inl"
 
-constexpr int64_t kFewestBytes = 2, kFewestWords = 5;  // rows from which on tiles are faster than vectors
+constexpr int kFewestBytes = 2, kFewestWords = 5;  // rows from which on tiles are faster than vectors
 
 template <class W> struct TileInt8 {
   static void panels(const Problem& p, int64_t first, int64_t last) {
+    constexpr int kFewest = W::kWord ? kFewestWords : kFewestBytes;
     const int64_t rows = p.m * p.digits;
     if (rows > kTileX) return tile_panels<Int8Work<W>>(p, first, last);
-    if (rows >= (W::kWord ? kFewestWords : kFewestBytes)) return few_panels<Int8Few<W>>(p, first, last);
+    if (rows >= kFewest) return few_panels<Int8Few<W>>(p, first, last);
     const W w(p);
-    for (int64_t panel = first; panel < last; ++panel) int8_fused_rows<W, 4>(p, w, panel, 0);
+    for (int64_t panel = first; panel < last; ++panel) int8_fused_rows<W, kFewest - 1>(p, w, panel, 0);
   }
 };
 

@@ -31,18 +31,17 @@ constexpr int kCountSide = 2;  // rows of bits that are counted against as many
 constexpr int kTileRows = 6;  // 12 sums hide the latency of vpdpbusd
 constexpr int kChains = 4, kPeakSums = 6, kByteOffset = 0;
 constexpr bool kProductsOfBytes = true;  // of any byte times x, summed exactly
-constexpr bool kWideWords = false;
 #else
 constexpr int kTileRows = 4;
 constexpr int kChains = 1, kPeakSums = 4;
 constexpr int kByteOffset = 128;  // Acc<255> has u - 128
 constexpr bool kProductsOfBytes = false;  // sums of 16 bits on the way
-constexpr bool kWideWords = true;  // many rows of x are widened before they are multiplied with levels of 16 bits
 #endif
 constexpr int kShortRows = 4, kTilePanels = 1;
 constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over the weights: half of a small L2
 constexpr int kExactRows = 6, kExactPanels = 1, kExactFused = 4;  // rows times panels of float32 sums; rows that unpack on the way
 constexpr bool kFewRegisters = true;
+constexpr bool kFloatDigits = false;
 constexpr int kWordBias = 0;
 
 struct B { __m256i v[2]; };
@@ -321,11 +320,11 @@ struct WordAcc {
       total.v[h] = _mm256_add_epi32(total.v[h], _mm256_madd_epi16(odd.v[h], odd_s8(x.v[h])));
     }
   }
-  ANYBIT_INLINE void add_pairs(const B& levels, const B& x) { total = dot_pairs(total, levels, x); }
   ANYBIT_INLINE void flush() {}
 };
 
 #ifndef ANYBIT_VNNI
+#define ANYBIT_WIDENS_CODES 1  // where rows are many
 void widen_codes(const int8_t* codes, int64_t slots, uint16_t* halves) {
   const __m256i order = _mm256_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
   for (int64_t k = 0; k < slots; k += 32) {

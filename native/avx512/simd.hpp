@@ -36,11 +36,10 @@ constexpr int kExactRows = 8, kExactPanels = 3, kExactFused = 8;  // rows times 
 constexpr bool kFewRegisters = false;
 constexpr int kChains = 8;  // that hide the latency of vpdpbusd where a tile has fewer sums
 constexpr int kPeakSums = 12;  // of the probe of the peak
-constexpr bool kWideWords = false;
-constexpr void (*widen_codes)(const int8_t*, int64_t, uint16_t*) = nullptr;
 constexpr int kWordBias = 16384;
 constexpr int kByteOffset = 0;
 constexpr bool kProductsOfBytes = true;  // of any byte times x, summed exactly
+constexpr bool kFloatDigits = true;  // x of bf16 may come in digits (digits.inl)
 
 struct B { __m512i v; };
 struct I { __m512i v; };

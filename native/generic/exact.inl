@@ -91,6 +91,7 @@ template <int Bits> struct IntegerTable : TableNumbers<Bits> {
 // more places, whose constants cost more than the look-ups.
 template <int Bits> struct IntegerFields {
   static constexpr int kTileBytes = 64 * Bits, kExponent = 23;
+  static constexpr int64_t kMostRows = 3;  // of x: with more registers run out
   float less[kExponent];  // by P
   explicit IntegerFields(const Problem& p) {
     for (int at = 0; at < kExponent; ++at) less[at] = static_cast<float>(1 << (kExponent - at)) + common_zero(p);
@@ -360,6 +361,12 @@ constexpr int64_t fused_rows(int64_t rows) {
   return most > 1 && most <= kExactFused ? most : 0;
 }
 
+// Rows of x up to which such numbers are asked for.
+template <class E> constexpr int64_t most_rows() {
+  if constexpr (requires { E::kMostRows; }) return E::kMostRows;
+  else return INT64_MAX;
+}
+
 // Rows [row, row + rows) times NP panels from `panel` on.
 template <class E, int NP>
 __attribute__((noinline)) void exact_strip(const Problem& p, const E& e, int64_t panel, int64_t row, int64_t rows, float* acc) {
@@ -372,10 +379,10 @@ __attribute__((noinline)) void exact_strip(const Problem& p, const E& e, int64_t
       if (done == 2) exact_fused<E, NP, 2, false>(p, e, panel, k, end, row, chunk, acc);
       if (done == 3) exact_fused<E, NP, 3, false>(p, e, panel, k, end, row, chunk, acc);
     }
-    if constexpr (kExactFused >= 4) {
+    if constexpr (kExactFused >= 4 && most_rows<E>() >= 4) {
       if (done == 4) exact_fused<E, NP, 4, true>(p, e, panel, k, end, row, chunk, acc);
     }
-    if constexpr (kExactFused >= 8) {
+    if constexpr (kExactFused >= 8 && most_rows<E>() >= 8) {
       if (done == 8) exact_fused<E, NP, 8, true>(p, e, panel, k, end, row, chunk, acc);
     }
     if (!done) {
@@ -388,19 +395,17 @@ __attribute__((noinline)) void exact_strip(const Problem& p, const E& e, int64_t
   }
 }
 
-// What reads integers without zero points faster, where there is such, and for how many rows: with more of them registers run out.
+// What reads integers without zero points faster, where there is such.
 template <class E> struct WithoutZeros { using Type = void; };
 template <int Bits>
   requires(kRawLookup && Bits <= 4)
 struct WithoutZeros<IntegerNumbers<Bits>> {
   using Type = IntegerTable<Bits>;
-  static constexpr int64_t kMostRows = INT64_MAX;
 };
 template <int Bits>
   requires(kRawFields && Bits > 4)
 struct WithoutZeros<IntegerNumbers<Bits>> {
   using Type = IntegerFields<Bits>;
-  static constexpr int64_t kMostRows = 3;
 };
 
 #ifdef ANYBIT_ROW_TABLES
@@ -408,8 +413,9 @@ struct WithoutZeros<IntegerNumbers<Bits>> {
 #endif
 
 template <class E> void exact_panels(const Problem& p, int64_t first, int64_t last) {
-  if constexpr (!std::is_void_v<typename WithoutZeros<E>::Type>) {
-    if (!p.zeros && p.m <= WithoutZeros<E>::kMostRows) return exact_panels<typename WithoutZeros<E>::Type>(p, first, last);
+  using Faster = typename WithoutZeros<E>::Type;
+  if constexpr (!std::is_void_v<Faster>) {
+    if (!p.zeros && p.m <= most_rows<Faster>()) return exact_panels<Faster>(p, first, last);
   }
 #ifdef ANYBIT_ROW_TABLES
   if (table_rows<E>(p, first, last)) return;

@@ -84,7 +84,7 @@ template <class W, int NP, int64_t kFurther> struct Packed {
   template <int Q> ANYBIT_INLINE typename W::Quad quad(const Tile& tile, int i) const {
     return w.template quad<Q>(LinesOf<W::kBits, NP>{tile, i});
   }
-  template <int Q> ANYBIT_INLINE B placed(const Tile& tile, int i) const { return w.template placed<Q>(LinesOf<W::kBits, NP>{tile, i}); }
+  template <int Q> ANYBIT_INLINE B placed(const Tile& tile, int i) const { return placed_quad<W::kBits, Q>(LinesOf<W::kBits, NP>{tile, i}); }
   ANYBIT_INLINE void next() { at += W::kTileBytes; }
 };
 // a chunk unpacked before;
@@ -145,9 +145,9 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
   constexpr bool kInPlace = kParts == 4 && kHasPlaces<U>;  // each of four sums has codes at one place of their bytes
   const bool corrected = starts_corrected(p);
   const int32_t level = corrected ? p.lowest + kTakenOff<U> : 0;
-  constexpr bool kWide = kWideWords && U::kWord && From::kInTurn;
-  const int64_t ldc = kWide ? 2 * p.ldh : p.ldc;
-  const int8_t* x = kWide ? reinterpret_cast<const int8_t*>(p.xhalves + row * p.ldh + begin) : p.xcodes + row * ldc + begin;
+  constexpr bool kFromHalves = kWide<U> && From::kInTurn;
+  const int64_t ldc = kFromHalves ? 2 * p.ldh : p.ldc;
+  const int8_t* x = kFromHalves ? reinterpret_cast<const int8_t*>(p.xhalves + row * p.ldh + begin) : p.xcodes + row * ldc + begin;
   each_block(p, begin, end, row, [&](const Block& block) ANYBIT_UNROLLED {
     const auto finish = [&](auto&& total_of) ANYBIT_UNROLLED {
       F scale[NP];
@@ -172,7 +172,7 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
     Accumulator dot[kTile * kParts];
 #pragma GCC unroll 32
     for (int i = 0; i < kTile * kParts; ++i) dot[i].start(i < kTile ? splat_i(level * block.sum(i / NP)) : zero_i());
-    for (int64_t t = block.begin; t < block.end; t += 32, x += kWide ? 64 : 32, from.next()) {
+    for (int64_t t = block.begin; t < block.end; t += 32, x += kFromHalves ? 64 : 32, from.next()) {
       from.fetch();
       each_tile();
       const typename From::Tile tile = from.tile();
@@ -183,14 +183,14 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
           if constexpr (kInPlace) quad[i] = from.template placed<Q>(tile, i);
           else quad[i] = from.template quad<Q>(tile, i);
         }
-        if constexpr (kWide) {
+        if constexpr (kFromHalves) {
           const auto pairs = [&](B WordQuad::*part, int at) ANYBIT_UNROLLED {
 #pragma GCC unroll 32
             for (int m = 0; m < MR; ++m) {
               asm volatile("" ::: "memory");  // as below
               const B two = broadcast4(x + m * ldc + at);
 #pragma GCC unroll 4
-              for (int i = 0; i < NP; ++i) dot[m * NP + i].add_pairs(quad[i].*part, two);
+              for (int i = 0; i < NP; ++i) dot[m * NP + i].total = dot_pairs(dot[m * NP + i].total, quad[i].*part, two);
             }
           };
           pairs(&WordQuad::low, 8 * Q), pairs(&WordQuad::high, 8 * Q + 4);
@@ -352,13 +352,13 @@ __attribute__((noinline)) void int8_strip(const Problem& p, const W& w, int64_t 
 template <class W> void int8_many(const Problem& p, const W& w, int64_t first, int64_t last) {
   constexpr int kPanels = W::kWord ? 1 : kTilePanels;  // words have two sums each
   alignas(64) float acc[kMostRows * kPanels * 16];
-  int64_t pass = kPassBytes / (kWideWords && W::kWord ? 2 * p.slots : p.slots) / kTileRows * kTileRows;
+  int64_t pass = kPassBytes / (kWide<W> ? 2 * p.slots : p.slots) / kTileRows * kTileRows;
   pass = (pass < 32 ? 32 : pass > kMostRows ? kMostRows : pass) / kTileRows * kTileRows;
   for (int64_t row = 0; row < p.m; row += pass) {
     const int64_t rows = row + pass < p.m ? pass : p.m - row;
     int64_t panel = first;
     if (rows < kTileRows) {
-      for (; panel < last; ++panel) int8_fused_rows<W, kTileRows>(p, w, panel, row);
+      for (; panel < last; ++panel) int8_fused_rows<W, kTileRows < kFusedRows ? kTileRows : kFusedRows>(p, w, panel, row);
       break;
     }
     for (; panel + kPanels <= last; panel += kPanels) int8_strip<W, kPanels>(p, w, panel, row, rows, acc);
@@ -372,7 +372,7 @@ template <class W> struct Int8 {
   static void panels(const Problem& p, int64_t first, int64_t last) {
     const W w(p);
     int64_t panel = first;
-    if constexpr (!W::kWord) {
+    if constexpr (kFloatDigits && !W::kWord) {
       if (p.digits > 1) {
         // with three digits it is not reading that takes longest: two panels share what the end of a block costs
         if (p.m == 1) {

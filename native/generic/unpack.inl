@@ -65,7 +65,6 @@ template <int Bits> struct IntegerCodes {
   using Quad = B;
   explicit IntegerCodes(const Problem&) {}
   template <int Q, class Tile> ANYBIT_INLINE B quad(const Tile& tile) const { return codes_quad<Bits, Q>(tile); }
-  template <int Q, class Tile> ANYBIT_INLINE B placed(const Tile& tile) const { return placed_quad<Bits, Q>(tile); }
 };
 // Whether sums of codes where they lie (placed) are fewer instructions.
 template <class W> constexpr bool kHasPlaces = false;
@@ -112,6 +111,15 @@ struct UnpackedWords {
     return {load(tile + 64 * Q), load(tile + kHighDigits + 64 * Q)};
   }
 };
+
+#ifdef ANYBIT_WIDENS_CODES
+constexpr bool kWidensCodes = true;
+#else
+constexpr bool kWidensCodes = false;
+constexpr void (*widen_codes)(const int8_t* codes, int64_t slots, uint16_t* halves) = nullptr;
+#endif
+// Whether these weights are multiplied with widened codes of x once they are unpacked.
+template <class W> constexpr bool kWide = kWidensCodes && W::kWord;
 
 template <bool IsWord, int Max> struct UnpackedOf { using Type = UnpackedBytes<Max>; using Accumulator = Acc<Max>; };
 template <int Max> struct UnpackedOf<true, Max> { using Type = UnpackedWords; using Accumulator = WordAcc; };

@@ -26,8 +26,7 @@ constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // of x a pass over 
 constexpr int kExactRows = 4, kExactPanels = 1, kExactFused = 3;  // rows times panels of float32 sums; rows that unpack on the way
 constexpr bool kFewRegisters = false;
 constexpr int kChains = 1, kPeakSums = 6;
-constexpr bool kWideWords = false;
-constexpr void (*widen_codes)(const int8_t*, int64_t, uint16_t*) = nullptr;
+constexpr bool kFloatDigits = false;
 constexpr int kWordBias = 0;
 constexpr int kByteOffset = 128;  // vdot is signed: u - 128
 constexpr bool kProductsOfBytes = false;

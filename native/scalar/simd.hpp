@@ -27,8 +27,7 @@ constexpr int64_t kMostRows = 128, kPassBytes = 256 << 10;  // rows, and bytes o
 constexpr int kExactRows = 2, kExactPanels = 1, kExactFused = 1;  // rows times panels of float32 sums; rows that unpack on the way
 constexpr bool kFewRegisters = false;
 constexpr int kChains = 1, kPeakSums = 12;
-constexpr bool kWideWords = false;
-constexpr void (*widen_codes)(const int8_t*, int64_t, uint16_t*) = nullptr;
+constexpr bool kFloatDigits = false;  // whether x of bf16 may come in digits of its own (avx512/digits.inl)
 constexpr int kWordBias = 0;   // Word accumulators return sum (level + kWordBias) * x
 constexpr int kByteOffset = 0; // Acc<255> returns sum (u - kByteOffset) * x
 constexpr bool kProductsOfBytes = false; // whether codes may be multiplied where they lie in their bytes: sar_i<N> then
