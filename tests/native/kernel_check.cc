@@ -126,31 +126,40 @@ std::vector<float> run_planes(ThreadPool& pool, const PlaneWeight& w, const std:
   return y;
 }
 
-// The same in plain arithmetic: every row decoded by embedding_row, codes of x by their definition, sums in double.
+// x as it is multiplied: codes by their definition, times their scale, or x itself.
+std::vector<double> multiplied(const std::vector<float>& x, int64_t m, int64_t k, const ActSpec& spec) {
+  if (spec.act != Act::int8 && spec.act != Act::int16) return {x.begin(), x.end()};
+  const auto largest = [&](int64_t from, int64_t to) {
+    float top = 0;
+    for (int64_t i = from; i < to; ++i) top = std::max(top, std::fabs(x[i]));
+    return top;
+  };
+  const float levels = static_cast<float>(spec.levels), whole = spec.whole ? largest(0, m * k) : 0;
+  const int64_t group = spec.group ? spec.group : k;
+  std::vector<double> used(x.size());
+  for (int64_t begin = 0; begin < m * k; begin += k) {
+    for (int64_t g = begin; g < begin + k; g += group) {
+      const int64_t end = std::min(g + group, begin + k);
+      const float scale = spec.given > 0 ? spec.given : (spec.whole ? whole : largest(g, end)) / levels;
+      for (int64_t i = g; i < end; ++i) used[i] = double{scale} * std::min(std::max(std::nearbyint(x[i] / scale), -levels), levels);
+    }
+  }
+  return used;
+}
+
+// The same in plain arithmetic: every row decoded by embedding_row, sums in double; of magnitudes in `bound`.
 std::vector<double> oracle(const Weight& w, const std::vector<float>& x, int64_t m, const ActSpec& spec, std::vector<double>& bound) {
+  const std::vector<double> used = multiplied(x, m, w.k, spec);
   std::vector<double> y(static_cast<size_t>(m * w.n));
   bound.assign(y.size(), 0.0);
-  const int64_t group = spec.group ? spec.group : w.k;
+  std::vector<float> row(static_cast<size_t>(w.k));
   for (int64_t r = 0; r < w.n; ++r) {
-    std::vector<float> row(static_cast<size_t>(w.k));
     embedding_row(w, r, 1.0f, row.data());
     for (int64_t i = 0; i < m; ++i) {
       double sum = 0, size = 0;
-      float whole = 0;
-      for (float value : x) whole = std::fmax(whole, std::fabs(value));
-      for (int64_t g = 0; g < w.k; g += group) {
-        float top = spec.whole ? whole : 0;
-        const int64_t end = g + group < w.k ? g + group : w.k;
-        for (int64_t k = g; k < end; ++k) top = std::fmax(top, std::fabs(x[i * w.k + k]));
-        const auto levels = static_cast<float>(spec.levels);
-        const float scale = spec.given > 0 ? spec.given : top / levels;
-        for (int64_t k = g; k < end; ++k) {
-          const float value = x[i * w.k + k];
-          const float code = std::fmin(std::fmax(std::nearbyint(value / scale), -levels), levels);
-          const double used = spec.act == Act::int8 || spec.act == Act::int16 ? double{scale} * code : double{value};
-          sum += used * row[k];
-          size += std::fabs(used * row[k]);
-        }
+      for (int64_t k = 0; k < w.k; ++k) {
+        const double product = used[i * w.k + k] * row[k];
+        sum += product, size += std::fabs(product);
       }
       y[i * w.n + r] = sum + 1.75;
       bound[i * w.n + r] = size + 2;
