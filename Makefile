@@ -15,6 +15,7 @@ $(VENV)/torch.stamp:
 
 $(VENV)/install.stamp: $(VENV)/torch.stamp pyproject.toml CMakeLists.txt $(shell find native -type f)
 	$(PY) -m pip install -q "scikit-build-core>=0.10" "nanobind>=2.4" cmake ninja
+	@echo "compiling kernels for every instruction set: about 7 minutes on two cores, once"
 	$(PY) -m pip install -q --no-build-isolation -e ".[test,lint]"
 	touch $@
 
