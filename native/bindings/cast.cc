@@ -223,6 +223,36 @@ nb::tuple quantize(OwnedGrid& owner, int mode, In<uint8_t> x, const std::string&
   return nb::make_tuple(static_cast<int>(status), tensor_scale);
 }
 
+// x [rows, cols]; weights [1 or rows, cols]; steps, zeros and results [trials, rows * blocks].  norms: null for errors.
+void try_blocks(OwnedGrid& owner, Matrix<const float> x, std::optional<Matrix<const float>> weights, int64_t width, Matrix<const float> steps,
+                std::optional<Matrix<const float>> zeros, Matrix<float> sums, float* norms) {
+  const Grid grid = owner.in_mode(static_cast<int>(CastMode::nearest_even));
+  BlockTrials of;
+  of.grid = &grid, of.width = width, of.trials = static_cast<int64_t>(steps.shape(0));
+  of.rows = static_cast<int64_t>(x.shape(0)), of.cols = static_cast<int64_t>(x.shape(1));
+  require(of.rows >= 1 && of.cols >= 1 && width >= 1, "sizes are positive");
+  require(steps.shape(1) == static_cast<size_t>(of.rows * ((of.cols + width - 1) / width)), "the steps do not fill the grid of blocks");
+  require(sums.shape(0) == steps.shape(0) && sums.shape(1) == steps.shape(1), "a result for every step");
+  require(!zeros || (zeros->shape(0) == steps.shape(0) && zeros->shape(1) == steps.shape(1)), "a zero point for every step");
+  require(!weights || (weights->shape(1) == x.shape(1) && (weights->shape(0) == 1 || weights->shape(0) == x.shape(0))), "the weights do not fit");
+  of.x = x.data(), of.steps = steps.data(), of.zeros = zeros ? zeros->data() : nullptr;
+  of.weights = weights ? weights->data() : nullptr, of.weight_stride = weights && weights->shape(0) == x.shape(0) ? of.cols : 0;
+  nb::gil_scoped_release release;
+  if (norms) block_projections(of, sums.data(), norms);
+  else block_errors(of, sums.data());
+}
+
+void errors_of_blocks(OwnedGrid& grid, Matrix<const float> x, std::optional<Matrix<const float>> weights, int64_t width,
+                      Matrix<const float> steps, std::optional<Matrix<const float>> zeros, Matrix<float> sums) {
+  try_blocks(grid, x, weights, width, steps, zeros, sums, nullptr);
+}
+
+void projections_of_blocks(OwnedGrid& grid, Matrix<const float> x, std::optional<Matrix<const float>> weights, int64_t width,
+                           Matrix<const float> steps, std::optional<Matrix<const float>> zeros, Matrix<float> on_x, Matrix<float> norms) {
+  require(norms.shape(0) == steps.shape(0) && norms.shape(1) == steps.shape(1), "a result for every step");
+  try_blocks(grid, x, weights, width, steps, zeros, on_x, norms.data());
+}
+
 uint32_t bits_of(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, 4);
@@ -299,6 +329,10 @@ void bind_cast(nb::module_& m) {
   m.def("dequantize_blocks", dequantize, nb::arg("values"), nb::arg("bits"), nb::arg("codes"), nb::arg("rows"), nb::arg("cols"),
         nb::arg("height"), nb::arg("width"), nb::arg("scales"), nb::arg("zeros").none(), nb::arg("y"),
         "Returns False where a code is beyond the values.");
+  m.def("block_errors", errors_of_blocks, nb::arg("grid"), nb::arg("x"), nb::arg("weights").none(), nb::arg("width"), nb::arg("steps"),
+        nb::arg("zeros").none(), nb::arg("sums"), "sums of weight * (unit * step - x)^2, unit = round(x / step + zero) - zero.");
+  m.def("block_projections", projections_of_blocks, nb::arg("grid"), nb::arg("x"), nb::arg("weights").none(), nb::arg("width"),
+        nb::arg("steps"), nb::arg("zeros").none(), nb::arg("on_x"), nb::arg("norms"), "Sums of weight * unit * x and of weight * unit^2.");
   m.def("emulated_matmul", emulate, nb::arg("x"), nb::arg("w"), nb::arg("rule"), nb::arg("constant"), nb::arg("smallest"),
         nb::arg("largest"), nb::arg("beyond"), nb::arg("accumulator").none(), nb::arg("order"), nb::arg("chunk"), nb::arg("gain"),
         nb::arg("y"));

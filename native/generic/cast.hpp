@@ -71,6 +71,22 @@ constexpr int block_scale_bytes(BlockScale type) {
 BlockStatus quantize_blocks(const BlockCast& cast, const void* x, SourceType type, std::int64_t rows, std::int64_t cols,
                             std::uint8_t* codes, void* scales, float* tensor_scale);
 
+// Blocks of `width` columns of the rows of a matrix, in units of steps that are tried for them: round(x / step + zero) - zero to the nearest
+// on the grid, with a step of 1 where it is 0.
+struct BlockTrials {
+  const Grid* grid = nullptr;  // in the nearest even mode
+  std::int64_t rows = 0, cols = 0, width = 0, trials = 0;
+  const float* x = nullptr;                      // [rows, cols]
+  const float* weights = nullptr;                // of squared errors: of row r at weights + r * weight_stride; null: all 1
+  std::int64_t weight_stride = 0;
+  const float *steps = nullptr, *zeros = nullptr;  // [trials, rows, blocks]; zeros may be null
+};
+
+// All results [trials, rows, blocks]: sums of weight * (unit * step - x)^2; or of weight * unit * x and of weight * unit^2.  They depend
+// neither on the number of threads nor on the instruction set.
+void block_errors(const BlockTrials& of, float* sums);
+void block_projections(const BlockTrials& of, float* on_x, float* norms);
+
 // What packed codes of 1 to 8 bits mean: (values[code] - zero) * scale, of blocks of height x width, or values[code] * scale.
 struct BlockDecode {
   const float* values = nullptr;

@@ -91,6 +91,14 @@ struct CastOps {
   void (*absmax)(const float* x, std::size_t n, std::size_t width, std::uint32_t* bits);
   // y = x / the divisor of its block
   void (*divide)(const float* x, std::size_t n, std::size_t width, const float* divisors, float* y);
+  // y += the offset of its block
+  void (*shift)(float* y, std::size_t n, std::size_t width, const float* offsets);
+  // Of every block of `width` units (rounded numbers): the sum of weight * ((unit - zero) * step - x)^2; or of weight * unit * x, and of
+  // weight * unit^2, zero taken off.  zeros and weights [n] may be null.  Sixteen chains, whatever the width of a register.
+  void (*errors)(const float* units, const float* x, const float* weights, std::size_t n, std::size_t width, const float* steps,
+                 const float* zeros, float* sums);
+  void (*projections)(const float* units, const float* x, const float* weights, std::size_t n, std::size_t width, const float* zeros,
+                      float* on_x, float* norms);
   void (*widen_bf16)(const std::uint16_t* x, float* y, std::size_t n);
   void (*widen_fp16)(const std::uint16_t* x, float* y, std::size_t n);
   // x rounded to float32.  To odd: a later rounding to a format of at most 22 significant bits gives what rounding x itself would.

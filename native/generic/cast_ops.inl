@@ -282,6 +282,80 @@ inline void divide(const float* x, std::size_t n, std::size_t width, const float
   }
 }
 
+inline void shift(float* y, std::size_t n, std::size_t width, const float* offsets) {
+  for (std::size_t begin = 0; begin < n; begin += width) {
+    const std::size_t end = begin + width < n ? begin + width : n;
+    const float offset = *offsets++;
+    const Vec o = splat(offset);
+    std::size_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) store(y + i, load(y + i) + o);
+    for (; i < end; ++i) y[i] += offset;
+  }
+}
+
+inline Vec at(const float* p, Vec) { return load(p); }
+inline float at(const float* p, float) { return *p; }
+inline Vec all(float x, Vec) { return splat(x); }
+inline float all(float x, float) { return x; }
+
+// The sum of term(i) over [begin, end): chains of terms sixteen apart, then halves added to halves.
+template <class Term> inline float chained(std::size_t begin, std::size_t end, Term&& term) {
+  constexpr std::size_t kChains = 16, kVectors = kChains / kLanes;
+  Vec sums[kVectors] = {};
+  std::size_t i = begin;
+  for (; i + kChains <= end; i += kChains) {
+    for (std::size_t v = 0; v < kVectors; ++v) sums[v] += term(i + v * kLanes, Vec{});
+  }
+  alignas(64) float chain[kChains];
+  for (std::size_t v = 0; v < kVectors; ++v) store(chain + v * kLanes, sums[v]);
+  for (std::size_t c = 0; i < end; ++i, ++c) chain[c] += term(i, 0.0f);
+  for (std::size_t half = kChains / 2; half; half /= 2) {
+    for (std::size_t c = 0; c < half; ++c) chain[c] += chain[c + half];
+  }
+  return chain[0];
+}
+
+template <bool kWeighted>
+inline void errors_of(const float* units, const float* x, const float* weights, std::size_t n, std::size_t width, const float* steps,
+                      const float* zeros, float* sums) {
+  for (std::size_t begin = 0; begin < n; begin += width) {
+    const float step = *steps++, zero = zeros ? *zeros++ : 0.0f;
+    *sums++ = chained(begin, begin + width < n ? begin + width : n, [&](std::size_t i, auto kind) {
+      const auto wrong = (at(units + i, kind) - all(zero, kind)) * all(step, kind) - at(x + i, kind);
+      if constexpr (kWeighted) return wrong * wrong * at(weights + i, kind);
+      else return wrong * wrong;
+    });
+  }
+}
+inline void errors(const float* units, const float* x, const float* weights, std::size_t n, std::size_t width, const float* steps,
+                   const float* zeros, float* sums) {
+  (weights ? errors_of<true> : errors_of<false>)(units, x, weights, n, width, steps, zeros, sums);
+}
+
+template <bool kWeighted>
+inline void projections_of(const float* units, const float* x, const float* weights, std::size_t n, std::size_t width, const float* zeros,
+                           float* on_x, float* norms) {
+  for (std::size_t begin = 0; begin < n; begin += width) {
+    const std::size_t end = begin + width < n ? begin + width : n;
+    const float zero = zeros ? *zeros++ : 0.0f;
+    const auto weighed = [&](std::size_t i, auto unit) {
+      if constexpr (kWeighted) return unit * at(weights + i, unit);
+      else return unit;
+    };
+    *on_x++ = chained(begin, end, [&](std::size_t i, auto kind) {
+      return weighed(i, at(units + i, kind) - all(zero, kind)) * at(x + i, kind);
+    });
+    *norms++ = chained(begin, end, [&](std::size_t i, auto kind) {
+      const auto unit = at(units + i, kind) - all(zero, kind);
+      return weighed(i, unit) * unit;
+    });
+  }
+}
+inline void projections(const float* units, const float* x, const float* weights, std::size_t n, std::size_t width, const float* zeros,
+                        float* on_x, float* norms) {
+  (weights ? projections_of<true> : projections_of<false>)(units, x, weights, n, width, zeros, on_x, norms);
+}
+
 inline void widen_bf16(const std::uint16_t* x, float* y, std::size_t n) {
   typedef std::uint16_t Shorts __attribute__((vector_size(2 * kLanes)));
   std::size_t i = 0;
@@ -309,7 +383,7 @@ inline void stream(const float* x, float* y, std::size_t n) {
 }
 
 inline CastOps make_cast_table(const char* isa) {
-  return {isa, round, encode, replace<float>, replace<double>, narrow8, narrow16, draws<float>, draws<double>, absmax, divide, widen_bf16,
+  return {isa, round, encode, replace<float>, replace<double>, narrow8, narrow16, draws<float>, draws<double>, absmax, divide, shift, errors, projections, widen_bf16,
           widen_fp16, narrow_fp64, widen_fp32, stream, store_fence};
 }
 

@@ -174,6 +174,20 @@ void check_helpers(const CastOps& ops, const CastOps& scalar) {
     for (float& d : divisors) d = 0.1f + static_cast<float>(generator() % 1000) / 64.0f;
     ops.divide(x.data(), n, width, divisors.data(), a.data()), scalar.divide(x.data(), n, width, divisors.data(), b.data());
     same(a, b, isa + ": divide");
+    ops.shift(a.data(), n, width, divisors.data()), scalar.shift(b.data(), n, width, divisors.data());
+    same(a, b, isa + ": shift");
+    std::vector<float> units(n), near(n), weights(n), sums(divisors.size()), others(sums.size()), norms(sums.size()), twins(sums.size());
+    for (size_t i = 0; i < n; ++i) units[i] = static_cast<float>(i % 15) - 7, near[i] = std::sin(static_cast<float>(i)), weights[i] = 1.0f + near[i] / 2;
+    for (const float* w : {static_cast<const float*>(nullptr), static_cast<const float*>(weights.data())}) {
+      for (const float* zeros : {static_cast<const float*>(nullptr), static_cast<const float*>(divisors.data())}) {
+        ops.errors(units.data(), near.data(), w, n, width, divisors.data(), zeros, sums.data());
+        scalar.errors(units.data(), near.data(), w, n, width, divisors.data(), zeros, others.data());
+        same(sums, others, isa + ": errors");
+        ops.projections(units.data(), near.data(), w, n, width, zeros, sums.data(), norms.data());
+        scalar.projections(units.data(), near.data(), w, n, width, zeros, others.data(), twins.data());
+        same(sums, others, isa + ": projections"), same(norms, twins, isa + ": norms");
+      }
+    }
   }
   check_draws<float>(isa, ops.draws, scalar.draws);
   check_draws<double>(isa, ops.draws_fp64, scalar.draws_fp64);

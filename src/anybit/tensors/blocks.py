@@ -12,14 +12,14 @@ CHUNK = 1 << 18
 """Elements worked on at a time: 1 MiB of float32, so that a chunk and its temporaries stay near the core."""
 
 
-def bands(rows: int, cols: int, block_rows: int) -> Iterator[list[tuple[int, int]]]:
+def bands(rows: int, cols: int, block_rows: int, chunk: int | None = None) -> Iterator[list[tuple[int, int]]]:
     """Row ranges [a, b) covering `rows`, grouped into bands.
 
     A band is whole row blocks: either one chunk of several, or one row block too large for a chunk and so cut into several chunks.
-    block_rows 0 means all rows.
+    block_rows 0 means all rows.  chunk: elements of one, CHUNK where it is not said.
     """
     block_rows = block_rows or max(rows, 1)
-    limit = max(1, CHUNK // max(cols, 1))
+    limit = max(1, (chunk or CHUNK) // max(cols, 1))
     step = block_rows * max(1, limit // block_rows)
     for start in range(0, rows, step):
         stop = min(start + step, rows)

@@ -19,7 +19,8 @@ from anybit.errors import FormatError
 from anybit.formats import Exponent, Float, TensorFormat
 from anybit.formats.sweep import sweep
 from anybit.tensors import blocks
-from anybit.tensors.scale_search import Best, BlockErrors, importance_weights, mirrored
+from anybit.tensors.block_errors import BlockErrors
+from anybit.tensors.scale_search import Best, importance_weights, mirrored
 from anybit.tensors.scales import load_scale, range_parameters, store_scale
 
 LARGEST = 1 << 22
@@ -44,14 +45,16 @@ def exact_parameters(
     weights = importance_weights(importance, rows, cols, fmt)
     scales, _ = range_parameters(low, high, fmt, factor)
     tall = fmt.block[0]
-    for band in blocks.bands(rows, cols, tall):
+    for band in blocks.bands(rows, cols, tall, BlockErrors.chunk(matrix, fmt)):
         first = band[0][0] // tall if tall else 0
         part = slice(first, first + (-(-band[-1][1] // tall) - first if tall else 1))
         errors = BlockErrors(matrix, weights, fmt, factor, band)
         scale = scales[part]
         best = Best(scale, None, torch.ones_like(scale), errors.of(scale, None))
-        for candidate in _real(matrix, weights, fmt, factor, band) if fine else _all(scale, fmt):
-            best = best.or_better(candidate, None, 1.0, errors.of(candidate, None))
+        candidates = torch.stack(list(_real(matrix, weights, fmt, factor, band) if fine else _all(scale, fmt)))
+        best = best.or_best(
+            candidates, None, torch.ones(len(candidates), device=scale.device), errors.of_each(candidates, None)
+        )
         scales[part] = best.scale
     return scales, None
 

@@ -11,7 +11,6 @@ A candidate is taken only where it lowers the error, so the result is never wors
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import log
 
@@ -22,7 +21,8 @@ from torch import Tensor
 from anybit.errors import FormatError
 from anybit.formats import Exponent, Float, Int, TensorFormat
 from anybit.tensors import blocks
-from anybit.tensors.scales import load_scale, range_parameters, store_scale
+from anybit.tensors.block_errors import BlockErrors
+from anybit.tensors.scales import range_parameters
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,12 @@ class Best:
             torch.where(wins, error, self.error),
         )
 
+    def or_best(self, scales: Tensor, zeros: Tensor | None, shrinks: Tensor, errors: Tensor) -> Best:
+        """`or_better` of the one of least error among several: all but shrinks [trials] are [trials, row blocks, col blocks]."""
+        error, at = errors.min(0)
+        scale = scales.gather(0, at[None])[0]
+        return self.or_better(scale, None if zeros is None else zeros.gather(0, at[None])[0], shrinks[at], error)
+
 
 def mse_parameters(
     matrix: Tensor, fmt: TensorFormat, low: Tensor, high: Tensor, factor: Tensor | None, importance: Tensor | None
@@ -89,7 +95,8 @@ def mse_parameters(
     scales, zeros = range_parameters(low, high, fmt, factor)
     tall, plan = fmt.block[0], sweep(fmt)
     signs = (1.0, -1.0) if mirrored(fmt) else (1.0,)
-    for band in blocks.bands(rows, cols, tall):
+    tried = torch.tensor([sign * fraction for fraction in plan.coarse for sign in signs], device=matrix.device)
+    for band in blocks.bands(rows, cols, tall, BlockErrors.chunk(matrix, fmt)):
         first = band[0][0] // tall if tall else 0
         part = slice(first, first + (-(-band[-1][1] // tall) - first if tall else 1))
         errors = BlockErrors(matrix, weights, fmt, factor, band)
@@ -100,9 +107,8 @@ def mse_parameters(
             scale, zero = range_parameters(low[part], high[part], fmt, factor, shrink)
             return best.or_better(scale, zero, shrink, errors.of(scale, zero))
 
-        for fraction in plan.coarse:
-            for sign in signs:
-                best = attempt(best, sign * fraction)
+        given = range_parameters(low[part], high[part], fmt, factor, tried[:, None, None])
+        best = best.or_best(*given, tried, errors.of_each(*given))
         for multiple in plan.fine:
             best = attempt(best, best.shrink * multiple)
         for _ in range(plan.closed_forms):
@@ -137,66 +143,3 @@ def importance_weights(importance: Tensor | None, rows: int, cols: int, fmt: Ten
             f"importance must be non-negative [{cols}] or [{rows}, {cols}]; got the shape {list(importance.shape)}"
         )
     return weights
-
-
-class BlockErrors:
-    """The blocks of one band, and the squared error of given parameters. A band of one chunk is read once, others every time."""
-
-    def __init__(
-        self,
-        matrix: Tensor,
-        weights: Tensor | None,
-        fmt: TensorFormat,
-        factor: Tensor | None,
-        band: list[tuple[int, int]],
-    ) -> None:
-        self.matrix, self.weights, self.fmt, self.factor, self.band = matrix, weights, fmt, factor, band
-        self.kept = list(self._read()) if len(band) == 1 else None
-
-    def _read(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        for a, b in self.band:
-            weight = self.weights
-            if weight is not None:
-                weight = (weight if weight.shape[0] == 1 else weight[a:b]).to(self.matrix.device)
-                weight = blocks.blocked(weight.expand(b - a, -1), self.fmt.block)
-            yield blocks.blocked(self.matrix[a:b].float(), self.fmt.block), weight
-
-    def _chunks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        return iter(self.kept) if self.kept is not None else self._read()
-
-    def _quantized(self, value: Tensor, scale: Tensor, zero: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(decode(code) - zero, a tensor of its own; the step it is multiplied by)."""
-        step = (scale if self.factor is None else scale * self.factor)[:, None, :, None]
-        units = value / torch.where(step == 0, 1.0, step)
-        element, offset = self.fmt.element, None if zero is None else zero[:, None, :, None]
-        if offset is not None:
-            units += offset
-        # For integers what `round` does, in place: the sweep spends its time here.
-        units = units.round_().clamp_(element.min, element.max) if isinstance(element, Int) else element.round(units)
-        if offset is not None:
-            units -= offset
-        return units, step
-
-    def of(self, scale: Tensor, zero: Tensor | None) -> Tensor:
-        """Weighted squared error [row blocks, col blocks] of these float parameters."""
-        total = torch.zeros_like(scale)
-        for value, weight in self._chunks():
-            units, step = self._quantized(value, scale, zero)
-            wrong = units.mul_(step).sub_(value).square_()
-            total += (wrong if weight is None else wrong.mul_(weight)).sum((1, 3))
-        return total
-
-    def closed_form(self, scale: Tensor, zero: Tensor | None) -> Tensor:
-        """The scale of least error for the codes that `scale` gives, as its format stores it; `scale` where it is undefined."""
-        assert self.fmt.scale is not None, "callers have refused unscaled formats"
-        xq, qq = torch.zeros_like(scale), torch.zeros_like(scale)
-        for value, weight in self._chunks():
-            units, _ = self._quantized(value, scale, zero)
-            weighted = units if weight is None else units * weight
-            xq += (value * weighted).sum((1, 3))
-            qq += (units * weighted).sum((1, 3))
-        found = xq / torch.where(qq == 0, 1.0, qq)
-        found = found if self.factor is None else found / self.factor
-        usable = (qq > 0) & (found > 0 if self.fmt.scale.min >= 0 else found != 0)
-        found = torch.where(usable, found, scale)
-        return load_scale(store_scale(found, self.fmt.scale), self.fmt.scale)

@@ -20,7 +20,8 @@ from torch import Tensor
 from anybit.errors import FormatError
 from anybit.formats import Exponent, Format, TensorFormat
 from anybit.tensors import blocks
-from anybit.tensors.scale_search import Best, BlockErrors, importance_weights
+from anybit.tensors.block_errors import BlockErrors
+from anybit.tensors.scale_search import Best, importance_weights
 from anybit.tensors.scales import PowerRounding, load_scale, power_of_two, range_parameters, store_scale
 
 
@@ -42,7 +43,7 @@ def four_over_six_parameters(
     weights, tall = importance_weights(importance, rows, cols, fmt), fmt.block[0]
     scales, _ = range_parameters(low, high, fmt, factor)
     larger, _ = range_parameters(low, high, fmt, factor, second_ratio(fmt))
-    for band in blocks.bands(rows, cols, tall):
+    for band in blocks.bands(rows, cols, tall, BlockErrors.chunk(matrix, fmt)):
         first = band[0][0] // tall if tall else 0
         part = slice(first, first + (-(-band[-1][1] // tall) - first if tall else 1))
         errors = BlockErrors(matrix, weights, fmt, factor, band)
