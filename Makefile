@@ -66,7 +66,7 @@ native: $(VENV)/torch.stamp
 	cp build/dev/_native*.so src/anybit/
 
 # The tests of native code with AddressSanitizer and UndefinedBehaviorSanitizer in it, whose reports pytest must not capture: they end it
-SANITIZED := tests/ops tests/native/test_isas.py tests/native/test_pack_bytes.py tests/formats/test_native.py tests/tensors/test_fused.py tests/tensors/test_decoding.py tests/runtime
+SANITIZED := tests/ops tests/native/test_isas.py tests/native/test_pack_bytes.py tests/formats/test_native.py tests/tensors/test_fused.py tests/tensors/test_block_errors.py tests/tensors/test_decoding.py tests/runtime
 sanitize: $(VENV)/install.stamp
 	$(VENV)/bin/cmake -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=Release -DANYBIT_SANITIZE=ON -DPython_EXECUTABLE=$(abspath $(PY)) -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV)/bin/ninja)
 	$(VENV)/bin/cmake --build build/sanitize
