@@ -95,7 +95,7 @@ def mse_parameters(
     scales, zeros = range_parameters(low, high, fmt, factor)
     tall, plan = fmt.block[0], sweep(fmt)
     signs = (1.0, -1.0) if mirrored(fmt) else (1.0,)
-    tried = torch.tensor([sign * fraction for fraction in plan.coarse for sign in signs], device=matrix.device)
+    tried = torch.tensor([sign * fraction for fraction in plan.coarse for sign in signs], device=matrix.device).float()
     for band in blocks.bands(rows, cols, tall, BlockErrors.chunk(matrix, fmt)):
         first = band[0][0] // tall if tall else 0
         part = slice(first, first + (-(-band[-1][1] // tall) - first if tall else 1))
@@ -103,7 +103,7 @@ def mse_parameters(
         scale, zero = scales[part], None if zeros is None else zeros[part]
         best = Best(scale, zero, torch.ones_like(scale), errors.of(scale, zero))
 
-        def attempt(best: Best, shrink: float | Tensor, part: slice = part, errors: BlockErrors = errors) -> Best:
+        def attempt(best: Best, shrink: Tensor, part: slice = part, errors: BlockErrors = errors) -> Best:
             scale, zero = range_parameters(low[part], high[part], fmt, factor, shrink)
             return best.or_better(scale, zero, shrink, errors.of(scale, zero))
 
