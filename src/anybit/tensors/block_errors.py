@@ -19,8 +19,26 @@ from anybit.formats import Int, TensorFormat, native
 from anybit.tensors import blocks
 from anybit.tensors.scales import load_scale, store_scale
 
-TOGETHER = 1 << 21
-"""Elements that compiled code tries scales for at a time."""
+TOGETHER, MOST_BLOCKS = 1 << 21, 1 << 17
+"""Elements, and blocks, that compiled code tries scales for at a time: more than a chunk, because what torch does is for blocks alone."""
+
+
+def bands(
+    matrix: Tensor, weights: Tensor | None, fmt: TensorFormat, factor: Tensor | None
+) -> Iterator[tuple[slice, BlockErrors]]:
+    """The row blocks of each band of matrix [rows, cols], and their errors; weights: [1 or rows, cols], factor: the tensor scale."""
+    (rows, cols), tall = matrix.shape, fmt.block[0]
+    compiled = _NativeErrors.cast(matrix, fmt) is not None
+    chunk = min(TOGETHER, MOST_BLOCKS * (fmt.block[1] or cols)) if compiled else None
+    for band in blocks.bands(rows, cols, tall, chunk):
+        first = band[0][0] // tall if tall else 0
+        last = -(-band[-1][1] // tall) if tall else 1
+        yield slice(first, last), BlockErrors(matrix, weights, fmt, factor, band)
+
+
+def _of_rows(weights: Tensor, first: int, last: int, device: torch.device) -> Tensor:
+    """The weights [1 or last - first, cols] of these rows."""
+    return (weights if weights.shape[0] == 1 else weights[first:last]).to(device)
 
 
 class BlockErrors:
@@ -38,17 +56,11 @@ class BlockErrors:
         self.native = _NativeErrors.of_band(matrix, weights, fmt, band)
         self.kept = list(self._read()) if len(band) == 1 and self.native is None else None
 
-    @staticmethod
-    def chunk(matrix: Tensor, fmt: TensorFormat) -> int:
-        """Elements to work on at a time: more where all that is left to do in torch is scales, a few numbers for a block."""
-        return TOGETHER if _NativeErrors.cast(matrix, fmt) is not None else blocks.CHUNK
-
     def _read(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         for a, b in self.band:
             weight = self.weights
             if weight is not None:
-                weight = (weight if weight.shape[0] == 1 else weight[a:b]).to(self.matrix.device)
-                weight = blocks.blocked(weight.expand(b - a, -1), self.fmt.block)
+                weight = blocks.blocked(_of_rows(weight, a, b, self.matrix.device).expand(b - a, -1), self.fmt.block)
             yield blocks.blocked(self.matrix[a:b].float(), self.fmt.block), weight
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -138,11 +150,9 @@ class _NativeErrors:
             return None
         first, last = band[0][0], band[-1][1]
         if weights is not None:
-            weights = (
-                (weights if weights.shape[0] == 1 else weights[first:last]).detach().to(matrix.device).contiguous()
-            )
+            weights = _of_rows(weights.detach(), first, last, matrix.device).contiguous()
         x = matrix.detach()[first:last].float().contiguous()
-        return cls(cast.module, cast.grid, x, weights, min(fmt.block[1] or x.shape[1], x.shape[1]))
+        return cls(cast.module, cast.grid, x, weights, fmt.block[1] or x.shape[1])
 
     def errors(self, steps: Tensor, zeros: Tensor | None) -> Tensor:
         """[trials, rows, blocks] as the steps and zero points are."""
@@ -152,7 +162,7 @@ class _NativeErrors:
 
     def projections(self, steps: Tensor, zeros: Tensor | None) -> tuple[Tensor, Tensor]:
         """<x, q> and <q, q>, weighed, [rows, blocks] as the steps and zero points are."""
-        on_x, norms = torch.empty(steps.shape, dtype=torch.float32), torch.empty(steps.shape)
+        on_x, norms = (torch.empty(steps.shape, dtype=torch.float32) for _ in range(2))
         self._run(self.module.block_projections, steps, zeros, on_x, norms)
         return on_x, norms
 

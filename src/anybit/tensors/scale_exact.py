@@ -18,8 +18,7 @@ from torch import Tensor
 from anybit.errors import FormatError
 from anybit.formats import Exponent, Float, TensorFormat
 from anybit.formats.sweep import sweep
-from anybit.tensors import blocks
-from anybit.tensors.block_errors import BlockErrors
+from anybit.tensors import block_errors, blocks
 from anybit.tensors.scale_search import Best, importance_weights, mirrored
 from anybit.tensors.scales import load_scale, range_parameters, store_scale
 
@@ -44,14 +43,10 @@ def exact_parameters(
         raise FormatError(f"the blocks of {fmt} are too large to sort ({size} numbers); use the scale rule 'mse'")
     weights = importance_weights(importance, rows, cols, fmt)
     scales, _ = range_parameters(low, high, fmt, factor)
-    tall = fmt.block[0]
-    for band in blocks.bands(rows, cols, tall, BlockErrors.chunk(matrix, fmt)):
-        first = band[0][0] // tall if tall else 0
-        part = slice(first, first + (-(-band[-1][1] // tall) - first if tall else 1))
-        errors = BlockErrors(matrix, weights, fmt, factor, band)
+    for part, errors in block_errors.bands(matrix, weights, fmt, factor):
         scale = scales[part]
         best = Best(scale, None, torch.ones_like(scale), errors.of(scale, None))
-        candidates = torch.stack(list(_real(matrix, weights, fmt, factor, band) if fine else _all(scale, fmt)))
+        candidates = torch.stack(list(_real(matrix, weights, fmt, factor, errors.band) if fine else _all(scale, fmt)))
         best = best.or_best(
             candidates, None, torch.ones(len(candidates), device=scale.device), errors.of_each(candidates, None)
         )

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from anybit.errors import FormatError
 from anybit.formats import Exponent, Float, Int, TensorFormat
-from anybit.tensors import blocks
-from anybit.tensors.block_errors import BlockErrors
+from anybit.tensors import block_errors
 from anybit.tensors.scales import range_parameters
 
 
@@ -93,24 +92,19 @@ def mse_parameters(
     rows, cols = matrix.shape
     weights = importance_weights(importance, rows, cols, fmt)
     scales, zeros = range_parameters(low, high, fmt, factor)
-    tall, plan = fmt.block[0], sweep(fmt)
+    plan = sweep(fmt)
     signs = (1.0, -1.0) if mirrored(fmt) else (1.0,)
     tried = torch.tensor([sign * fraction for fraction in plan.coarse for sign in signs], device=matrix.device).float()
-    for band in blocks.bands(rows, cols, tall, BlockErrors.chunk(matrix, fmt)):
-        first = band[0][0] // tall if tall else 0
-        part = slice(first, first + (-(-band[-1][1] // tall) - first if tall else 1))
-        errors = BlockErrors(matrix, weights, fmt, factor, band)
+    for part, errors in block_errors.bands(matrix, weights, fmt, factor):
         scale, zero = scales[part], None if zeros is None else zeros[part]
         best = Best(scale, zero, torch.ones_like(scale), errors.of(scale, zero))
-
-        def attempt(best: Best, shrink: Tensor, part: slice = part, errors: BlockErrors = errors) -> Best:
-            scale, zero = range_parameters(low[part], high[part], fmt, factor, shrink)
-            return best.or_better(scale, zero, shrink, errors.of(scale, zero))
 
         given = range_parameters(low[part], high[part], fmt, factor, tried[:, None, None])
         best = best.or_best(*given, tried, errors.of_each(*given))
         for multiple in plan.fine:
-            best = attempt(best, best.shrink * multiple)
+            shrink = best.shrink * multiple
+            scale, zero = range_parameters(low[part], high[part], fmt, factor, shrink)
+            best = best.or_better(scale, zero, shrink, errors.of(scale, zero))
         for _ in range(plan.closed_forms):
             scale = errors.closed_form(best.scale, best.zero)
             best = best.or_better(scale, best.zero, best.shrink, errors.of(scale, best.zero))

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from anybit.errors import FormatError
 from anybit.formats import Exponent, Format, TensorFormat
-from anybit.tensors import blocks
-from anybit.tensors.block_errors import BlockErrors
+from anybit.tensors import block_errors, blocks
 from anybit.tensors.scale_search import Best, importance_weights
 from anybit.tensors.scales import PowerRounding, load_scale, power_of_two, range_parameters, store_scale
 
@@ -40,13 +39,10 @@ def four_over_six_parameters(
 ) -> tuple[Tensor, None]:
     """(scale [row blocks, col blocks], None): of the two scales the one that errs less; arguments as of `scale_search.mse_parameters`."""
     rows, cols = matrix.shape
-    weights, tall = importance_weights(importance, rows, cols, fmt), fmt.block[0]
+    weights = importance_weights(importance, rows, cols, fmt)
     scales, _ = range_parameters(low, high, fmt, factor)
     larger, _ = range_parameters(low, high, fmt, factor, second_ratio(fmt))
-    for band in blocks.bands(rows, cols, tall, BlockErrors.chunk(matrix, fmt)):
-        first = band[0][0] // tall if tall else 0
-        part = slice(first, first + (-(-band[-1][1] // tall) - first if tall else 1))
-        errors = BlockErrors(matrix, weights, fmt, factor, band)
+    for part, errors in block_errors.bands(matrix, weights, fmt, factor):
         best = Best(scales[part], None, torch.ones_like(scales[part]), errors.of(scales[part], None))
         scales[part] = best.or_better(larger[part], None, 1.0, errors.of(larger[part], None)).scale
     return scales, None
