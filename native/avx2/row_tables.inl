@@ -1,43 +1,7 @@
-// One row of fp32 x times numbers of up to 4 bits, made of bytes that are looked up 32 at a time (vpshufb): zipped twice, the four k of an output
-// lie side by side, and so do its four chains.  x is read as it lies, four numbers at once.
+// One row of fp32 x times numbers of up to 4 bits from tables of bytes: the four k of an output lie side by side, and so do its four chains.
+// x is read as it lies, four numbers at once.
 
-// kBytes: the upper ones of a number that are not zero, 2 for integers (bf16 holds them), 4 for any.
-template <int Bits, int kBytes> struct RowTables {
-  __m256i byte[kBytes];  // the highest last
-  bool holds = true;     // all of every number
-  template <class Value> explicit RowTables(Value&& value) {
-    uint32_t words[16];
-    for (int c = 0; c < 16; ++c) {
-      const float number = value(c & ((1 << Bits) - 1));
-      __builtin_memcpy(words + c, &number, 4);
-      if constexpr (kBytes == 2) holds = holds && (words[c] & 0xffff) == 0;
-    }
-#pragma GCC unroll 4
-    for (int b = 0; b < kBytes; ++b) {
-      alignas(16) uint8_t of[16];
-      for (int c = 0; c < 16; ++c) of[c] = static_cast<uint8_t>(words[c] >> (8 * (4 - kBytes + b)));
-      byte[b] = table16(of).v[0];
-    }
-  }
-  // Of 8 outputs times 4 k: outputs 0 and 4, 1 and 5, 2 and 6, 3 and 7.
-  ANYBIT_INLINE void numbers(__m256i codes, __m256* out) const {
-    const auto of = [&](int b) ANYBIT_UNROLLED { return _mm256_shuffle_epi8(byte[b], codes); };
-    const auto zipped = [](__m256i low, __m256i high, __m256* to) ANYBIT_UNROLLED {
-      to[0] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(low, high)), to[1] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(low, high));
-    };
-    const __m256i one = of(kBytes - 2), other = of(kBytes - 1);
-    const __m256i first = _mm256_unpacklo_epi8(one, other), last = _mm256_unpackhi_epi8(one, other);
-    if constexpr (kBytes == 2) {
-      const __m256i none = _mm256_setzero_si256();
-      zipped(none, first, out), zipped(none, last, out + 2);
-    } else {
-      const __m256i low = of(0), next = of(1);
-      zipped(_mm256_unpacklo_epi8(low, next), first, out), zipped(_mm256_unpackhi_epi8(low, next), last, out + 2);
-    }
-  }
-};
-
-template <int Bits, int kBytes> __attribute__((noinline)) void table_row(const Problem& p, const RowTables<Bits, kBytes>& e, int64_t panel, float factor) {
+template <int Bits, int kBytes> __attribute__((noinline)) void table_row(const Problem& p, const ByteTables<Bits, kBytes>& e, int64_t panel, float factor) {
   constexpr int kTileBytes = 64 * Bits;
   const uint8_t* tile = p.codes + panel * p.panel_bytes;
   F acc = zero_f();
@@ -78,12 +42,12 @@ template <class E> struct RowTablesOf { using Type = void; };
 template <int Bits>
   requires(Bits <= 4)
 struct RowTablesOf<IntegerNumbers<Bits>> {
-  using Type = RowTables<Bits, 2>;
+  using Type = ByteTables<Bits, 2>;
   static constexpr bool kZeros = true;  // may have zero points, for which there is no table
   static float value(const Problem& p, int c) { return static_cast<float>(c) - common_zero(p); }
 };
 template <int Bits> struct RowTablesOf<CodebookNumbers<Bits>> {
-  using Type = RowTables<Bits, 4>;
+  using Type = ByteTables<Bits, 4>;
   static constexpr bool kZeros = false;
   static float value(const Problem& p, int c) { return p.table[c]; }
 };

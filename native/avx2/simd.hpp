@@ -17,7 +17,7 @@
 #define ANYBIT_UNROLLED __attribute__((always_inline))
 #endif
 
-#define ANYBIT_ROW_TABLES 1  // row_tables.inl
+#define ANYBIT_BYTE_TABLES 1  // byte_tables.inl, row_tables.inl
 
 namespace anybit::avx2 {
 namespace {
@@ -211,17 +211,10 @@ ANYBIT_INLINE F bf16_even(B b) { ANYBIT_BOTH(F, _mm256_castsi256_ps(_mm256_slli_
 ANYBIT_INLINE F bf16_odd(B b) {
   ANYBIT_BOTH(F, _mm256_castsi256_ps(_mm256_and_si256(b.v[h], _mm256_set1_epi32(static_cast<int>(0xffff0000u)))))
 }
-struct T { __m256 low, high; };
 constexpr bool kRawLookup = false, kRawFields = false;
-template <int Shift> F lookup_raw(T, B);
 template <int N> B shr_d(B);
 template <int N> B shl_d(B);
 template <int P, int Bits> F field_f(B);
-ANYBIT_INLINE T table_f(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-ANYBIT_INLINE F lookup_f(T t, I i) {  // bit 3 of the index, moved to the sign, picks the half
-  ANYBIT_BOTH(F, _mm256_blendv_ps(_mm256_permutevar8x32_ps(t.low, i.v[h]), _mm256_permutevar8x32_ps(t.high, i.v[h]),
-                                  _mm256_castsi256_ps(_mm256_slli_epi32(i.v[h], 28))))
-}
 
 ANYBIT_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 

@@ -46,6 +46,9 @@ template <int Bits> struct IntegerNumbers {
   }
 };
 
+#ifdef ANYBIT_BYTE_TABLES
+#include "avx2/byte_tables.inl"
+#else
 // Values of up to 4 bits from a table of 16 floats.  Where a look-up takes the low four bits of a dword and no others (kRawLookup), a
 // plane is looked up as it is, shifted but not masked: what a narrow field's neighbours add to the index, the table repeats.
 template <int Bits> struct TableNumbers {
@@ -74,6 +77,7 @@ template <int Bits> struct TableNumbers {
     }
   }
 };
+#endif
 
 template <int Bits> struct CodebookNumbers : TableNumbers<Bits> {
   explicit CodebookNumbers(const Problem& p) : TableNumbers<Bits>([&](int c) { return p.table[c]; }) {}
@@ -144,10 +148,10 @@ struct Fp32Numbers {
   }
 };
 
-// body.operator()<J>(number) for the four numbers of quad Q, of which `Rows` rows make use: of up to three, where registers are few, one is used
-// before the next is made.
+// body.operator()<J>(number) for the four numbers of quad Q, of which `Rows` rows make use: where registers are few, one is used before the
+// next is made.
 template <int Q, int Rows, class E, class Body> ANYBIT_INLINE void each_number(const E& e, const uint8_t* tile, const F& zero, Body&& body) {
-  if constexpr (kFewRegisters && Rows <= 3 && requires { e.template codes<Q>(tile); }) {
+  if constexpr (kFewRegisters && requires { e.template codes<Q>(tile); }) {
     const B codes = e.template codes<Q>(tile);
     body.template operator()<0>(e.template number<Q, 0>(codes, zero));
     body.template operator()<1>(e.template number<Q, 1>(codes, zero));
@@ -230,11 +234,36 @@ __attribute__((noinline)) void exact_micro(const Problem& p, const float* chunk,
   });
 }
 
+// How many of so many rows are multiplied at a time: of more, never fewer after that.  A sum is a chain of fmas, so that with six in registers
+// fewer than four take as long as four do, and none to three are not left over.
+constexpr bool kSixRows = kExactRows == 6;
+constexpr int exact_tile(int64_t rows) {
+  if (!kSixRows) {
+    int tile = kExactRows;
+    while (tile > rows) tile = smaller_tile(tile);
+    return tile;
+  }
+  for (int tile = 6; tile > 4; --tile) {
+    const int64_t left = rows - tile;
+    if (left == 0 || (left >= 4 && left != 7)) return tile;
+  }
+  return rows < 4 ? static_cast<int>(rows) : 4;
+}
+static_assert([] {
+  for (int64_t rows = 2; rows <= kExactMostRows; ++rows) {
+    const int64_t left = rows - exact_tile(rows);
+    if (left > 0 && exact_tile(left) > exact_tile(rows)) return false;
+  }
+  return true;
+}());
+
 template <int NP, int MR>
 ANYBIT_INLINE void exact_micro_rows(const Problem& p, const float* chunk, int64_t panel, int64_t k0, int64_t k1, int64_t row, int64_t rows,
                                     float* acc) {
-  for (; rows >= MR; rows -= MR, row += MR, acc += 16 * NP * MR) exact_micro<NP, MR>(p, chunk, panel, k0, k1, row, acc);
-  if constexpr (MR > 1) exact_micro_rows<NP, smaller_tile(MR)>(p, chunk, panel, k0, k1, row, rows, acc);
+  if constexpr (exact_tile(MR) == MR) {
+    for (; rows > 0 && exact_tile(rows) == MR; rows -= MR, row += MR, acc += 16 * NP * MR) exact_micro<NP, MR>(p, chunk, panel, k0, k1, row, acc);
+  }
+  if constexpr (MR > 1) exact_micro_rows<NP, MR - 1>(p, chunk, panel, k0, k1, row, rows, acc);
 }
 
 // The same from packed tiles, a panel's numbers after the other's: the processor finds the products of the next while one waits.  Where
@@ -242,7 +271,8 @@ ANYBIT_INLINE void exact_micro_rows(const Problem& p, const float* chunk, int64_
 template <class E, int NP, int MR, bool kKeep>
 __attribute__((noinline)) void exact_fused(const Problem& p, const E& e, int64_t panel, int64_t k0, int64_t k1, int64_t row, float* chunk,
                                            float* acc) {
-  const float* x = p.x + row * p.ldx;
+  const int64_t ldx = p.ldx;  // in a register: a chunk that is stored might be its place
+  const float* x = p.x + row * ldx;
   const uint8_t *tile = p.codes + panel * p.panel_bytes + k0 / 32 * E::kTileBytes, *last = p.codes + (panel + 1) * p.panel_bytes;
   exact_blocks<MR, NP>(p, panel, k0, k1, acc, [&](int64_t k, int64_t end, int64_t group, F* part) ANYBIT_UNROLLED {
     F zero[NP];
@@ -256,7 +286,7 @@ __attribute__((noinline)) void exact_fused(const Problem& p, const E& e, int64_t
           each_number<Q, MR>(e, tile + i * p.panel_bytes, zero[i], [&]<int J>(const F& v) ANYBIT_UNROLLED {
             if constexpr (kKeep) store_f(chunk + 16 * (kExactChunk * i + 4 * Q + J), v);
 #pragma GCC unroll 16
-            for (int m = 0; m < MR; ++m) part[m * NP + i] = fma_f(v, splat_f(x[m * p.ldx + k + 4 * Q + J]), part[m * NP + i]);
+            for (int m = 0; m < MR; ++m) part[m * NP + i] = fma_f(v, splat_f(x[m * ldx + k + 4 * Q + J]), part[m * NP + i]);
           });
         }
       });
@@ -267,10 +297,10 @@ __attribute__((noinline)) void exact_fused(const Problem& p, const E& e, int64_t
 // Slots [k0, k1) of a panel as fp32 without scales, k by k.
 template <class E> __attribute__((noinline)) void exact_unpack(const Problem& p, const E& e, int64_t panel, int64_t k0, int64_t k1, float* chunk) {
   const uint8_t* tile = p.codes + panel * p.panel_bytes + k0 / 32 * E::kTileBytes;
-  int64_t group = -1;
-  F zero = zero_f();
+  int64_t group = k0 / p.group, group_end = (group + 1) * p.group;
+  F zero = load_zeros(p, panel, group);
   for (int64_t k = k0; k < k1; k += 32, tile += E::kTileBytes, chunk += 512) {
-    if (group != k / p.group) group = k / p.group, zero = load_zeros(p, panel, group);
+    if (k >= group_end) ++group, group_end += p.group, zero = load_zeros(p, panel, group);
     each_quad([&]<int Q>() ANYBIT_UNROLLED {
       F v[4];
       e.template quad<Q>(tile, zero, v);
@@ -357,7 +387,8 @@ static_assert(kExactFused == 1 || kExactFused == 3 || kExactFused == 4 || (kExac
 
 // How many of so many rows are multiplied with numbers on their way to the chunk; 0 for one, and where that takes too many registers.
 constexpr int64_t fused_rows(int64_t rows) {
-  const int64_t most = rows >= kExactRows ? kExactRows : rows >= 4 ? 4 : rows;
+  if (kSixRows && exact_tile(rows) == rows && rows > 4) return 0;
+  const int64_t most = rows >= kExactRows && !kSixRows ? kExactRows : rows >= 4 ? 4 : rows;
   return most > 1 && most <= kExactFused ? most : 0;
 }
 
@@ -408,7 +439,7 @@ struct WithoutZeros<IntegerNumbers<Bits>> {
   using Type = IntegerFields<Bits>;
 };
 
-#ifdef ANYBIT_ROW_TABLES
+#ifdef ANYBIT_BYTE_TABLES
 #include "avx2/row_tables.inl"
 #endif
 
@@ -417,7 +448,7 @@ template <class E> void exact_panels(const Problem& p, int64_t first, int64_t la
   if constexpr (!std::is_void_v<Faster>) {
     if (!p.zeros && p.m <= most_rows<Faster>()) return exact_panels<Faster>(p, first, last);
   }
-#ifdef ANYBIT_ROW_TABLES
+#ifdef ANYBIT_BYTE_TABLES
   if (table_rows<E>(p, first, last)) return;
 #endif
   const E e(p);
