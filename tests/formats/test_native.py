@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 
 import ml_dtypes
@@ -55,12 +56,18 @@ def bits(a: NDArray) -> NDArray:
     return a.view({1: np.uint8, 2: np.uint16, 4: np.uint32}[a.dtype.itemsize])
 
 
-@pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest):
+@pytest.fixture(autouse=True)
+def isa_as_before():
     before = MODULE.isa()
-    MODULE.set_isa(request.param)
-    yield request.param
+    yield
     MODULE.set_isa(before)
+
+
+def each_isa() -> Iterator[str]:
+    """One after the other, all in one test: the readable code takes longer than the kernels, and need not run for each."""
+    for name in ISAS:
+        MODULE.set_isa(name)
+        yield name
 
 
 def reference(fmt, x: NDArray, mode: str, key: object) -> tuple[NDArray, NDArray]:
@@ -71,21 +78,22 @@ def reference(fmt, x: NDArray, mode: str, key: object) -> tuple[NDArray, NDArray
 
 def check(fmt, x: NDArray, mode: str, key: object) -> None:
     values, codes = reference(fmt, x, mode, key)
-    rounded, encoded = native.round(fmt, x, mode, key), native.encode(fmt, x, mode, key)
-    assert rounded is not None and encoded is not None
-    assert np.array_equal(bits(rounded), bits(values)), (mode, key)
-    assert encoded.dtype == codes.dtype and np.array_equal(encoded, codes), (mode, key)
+    for isa in each_isa():
+        rounded, encoded = native.round(fmt, x, mode, key), native.encode(fmt, x, mode, key)
+        assert rounded is not None and encoded is not None
+        assert np.array_equal(bits(rounded), bits(values)), (mode, key, isa)
+        assert encoded.dtype == codes.dtype and np.array_equal(encoded, codes), (mode, key, isa)
 
 
 @pytest.mark.parametrize("name", [*SMALL, "fp32"])
-def test_every_mode_equals_the_reference(isa: str, name: str) -> None:
+def test_every_mode_equals_the_reference(name: str) -> None:
     fmt = get(name)
     for mode in MODES:
         check(fmt, EVERYTHING if fmt.has_nan else NUMBERS, mode, KEY)
 
 
 @pytest.mark.parametrize("name", [*SMALL, "fp32"])
-def test_draws_of_few_bits_equal_the_reference(isa: str, name: str) -> None:
+def test_draws_of_few_bits_equal_the_reference(name: str) -> None:
     """Among the numbers are many whose position is a tie between two multiples of 2^-k, which goes to the even one."""
     fmt = get(name)
     steps = np.arange(-(1 << 15), 1 << 15).astype(np.float32) * np.float32(fmt.min_positive or 1) / 64
@@ -122,22 +130,25 @@ DOUBLES = doubles()
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_float64_to_fp32_in_every_mode(isa: str, mode: str) -> None:
+def test_float64_to_fp32_in_every_mode(mode: str) -> None:
     fmt, x = get("fp32"), DOUBLES
     for key in [KEY, *FEW_BITS] if mode in RANDOM_MODES else [None]:
         with np.errstate(all="ignore"):
             values, codes = fmt._round(np, x, mode, key), code_array(fmt._encode(np, x, mode, key), 32)
-        rounded, encoded = native.round(fmt, x, mode, key), native.encode(fmt, x, mode, key)
-        assert rounded.dtype == np.float64 and np.array_equal(rounded.view(np.uint64), values.view(np.uint64)), key
-        assert encoded.dtype == np.uint32 and np.array_equal(encoded, codes), key
+        if mode == "nearest_even":
+            with np.errstate(over="ignore"):
+                expected = np.clip(x.astype(np.float32), -fmt.max, fmt.max)
+            assert np.array_equal(bits(values.astype(np.float32)), bits(expected))
         t = torch.from_numpy(x)
-        assert np.array_equal(fmt.round(t, mode, key).numpy().view(np.uint64), values.view(np.uint64))
-        assert fmt.encode(t, mode, key).dtype == torch.int64 and np.array_equal(fmt.encode(t, mode, key).numpy(), codes)
-    assert np.isnan(native.round(fmt, np.full(2000, np.nan), mode, KEY)).all()
-    if mode == "nearest_even":
-        with np.errstate(over="ignore"):
-            expected = np.clip(x.astype(np.float32), -fmt.max, fmt.max)
-        assert np.array_equal(bits(rounded.astype(np.float32)), bits(expected))
+        for isa in each_isa():
+            rounded, encoded = native.round(fmt, x, mode, key), native.encode(fmt, x, mode, key)
+            assert rounded.dtype == np.float64, isa
+            assert np.array_equal(rounded.view(np.uint64), values.view(np.uint64)), (key, isa)
+            assert encoded.dtype == np.uint32 and np.array_equal(encoded, codes), (key, isa)
+            assert np.array_equal(fmt.round(t, mode, key).numpy().view(np.uint64), values.view(np.uint64)), isa
+            encoded = fmt.encode(t, mode, key)
+            assert encoded.dtype == torch.int64 and np.array_equal(encoded.numpy(), codes), isa
+            assert np.isnan(native.round(fmt, np.full(2000, np.nan), mode, KEY)).all(), isa
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -160,7 +171,7 @@ def test_float64_to_fp32_in_every_mode(isa: str, mode: str) -> None:
         "posit8_1",
     ],
 )
-def test_overflow_equals_the_reference(isa: str, name: str, overflow: str, dtype: type) -> None:
+def test_overflow_equals_the_reference(name: str, overflow: str, dtype: type) -> None:
     fmt = get(name)
     if overflow == "infinity" and not fmt.has_inf:
         pytest.skip(f"{name} has no infinity")
@@ -173,20 +184,19 @@ def test_overflow_equals_the_reference(isa: str, name: str, overflow: str, dtype
         for key in keys if dtype == np.float32 or native.from_float64(fmt, mode) else []:
             with np.errstate(all="ignore"):
                 values, codes = fmt._rounded(np, x, mode, key, overflow), fmt._encoded(np, x, mode, key, overflow)
-            rounded, encoded = native.round(fmt, x, mode, key, overflow), native.encode(fmt, x, mode, key, overflow)
-            assert rounded.dtype == dtype and np.array_equal(rounded, values.astype(dtype), equal_nan=True), (mode, key)
-            assert np.array_equal(np.signbit(rounded), np.signbit(values)), (mode, key)
-            assert np.array_equal(encoded, code_array(codes, fmt.bits)), (mode, key)
-            t = torch.from_numpy(x)
-            assert np.array_equal(fmt.round(t, mode, key, overflow).numpy(), values.astype(dtype), equal_nan=True), (
-                mode,
-                key,
-            )
+            expected, expected_codes, t = values.astype(dtype), code_array(codes, fmt.bits), torch.from_numpy(x)
+            for case in ((mode, key, isa) for isa in each_isa()):
+                rounded, encoded = native.round(fmt, x, mode, key, overflow), native.encode(fmt, x, mode, key, overflow)
+                assert rounded.dtype == dtype and np.array_equal(rounded, expected, equal_nan=True), case
+                assert np.array_equal(np.signbit(rounded), np.signbit(values)), case
+                assert np.array_equal(encoded, expected_codes), case
+                rounded = fmt.round(t, mode, key, overflow).numpy()
+                assert np.array_equal(rounded, expected, equal_nan=True), case
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in RANDOM_MODES])
 @pytest.mark.parametrize("name", ["e2m1", "e4m3fn", "bf16", "fp16", "e6m9", "int16", *TABLES, "fixed8_8", "fixed4_16"])
-def test_float64_is_rounded_once(isa: str, name: str, mode: str) -> None:
+def test_float64_is_rounded_once(name: str, mode: str) -> None:
     """Numbers a hair beside float32's, so that going through float32 to nearest would round twice; and ones outside its range."""
     fmt, rng = get(name), np.random.default_rng(8)
     near = np.concatenate([NUMBERS[:70_000], NUMBERS[-70_000:]]).astype(np.float64)
@@ -195,25 +205,27 @@ def test_float64_is_rounded_once(isa: str, name: str, mode: str) -> None:
     x = np.concatenate([near, np.nextafter(near, np.inf), np.nextafter(near, -np.inf), drawn, extreme])
     with np.errstate(all="ignore"):
         values, codes = fmt._round(np, x, mode, None), code_array(fmt._encode(np, x, mode, None), fmt.bits)
-    rounded = native.round(fmt, x, mode, None)
-    assert rounded.dtype == np.float64
-    assert np.array_equal(rounded.view(np.uint64), values.astype(np.float64).view(np.uint64))
-    assert np.array_equal(native.encode(fmt, x, mode, None), codes)
-    assert np.array_equal(fmt.round(torch.from_numpy(x), mode).numpy(), values)
-    if fmt.has_nan:
-        assert np.isnan(native.round(fmt, np.full(2000, np.nan), mode, None)).all()
+    for isa in each_isa():
+        rounded = native.round(fmt, x, mode, None)
+        assert rounded.dtype == np.float64, isa
+        assert np.array_equal(rounded.view(np.uint64), values.astype(np.float64).view(np.uint64)), isa
+        assert np.array_equal(native.encode(fmt, x, mode, None), codes), isa
+        assert np.array_equal(fmt.round(torch.from_numpy(x), mode).numpy(), values), isa
+        if fmt.has_nan:
+            assert np.isnan(native.round(fmt, np.full(2000, np.nan), mode, None)).all(), isa
 
 
 @pytest.mark.parametrize("name", [*FLOATS, *INTEGERS, *CODEBOOKS, *TABLES, "fixed8_8", "ufixed3_5"])
-def test_decoding_equals_the_reference(isa: str, name: str) -> None:
+def test_decoding_equals_the_reference(name: str) -> None:
     fmt = get(name)
     count = len(fmt.levels) if isinstance(fmt, Codebook) else 2**fmt.bits
     codes = np.resize(np.arange(count), max(count, native.SMALLEST)).astype(np.uint8 if fmt.bits <= 8 else np.uint16)
     with np.errstate(all="ignore"):
         expected = fmt._decode(np, codes, np.float32)
-    assert np.array_equal(bits(native.decode(fmt, codes, np.float32)), bits(expected))
     wide = torch.from_numpy(codes.astype(np.uint8 if fmt.bits <= 8 else np.int32))
-    assert np.array_equal(bits(native.decode(fmt, wide, torch.float32).numpy()), bits(expected))
+    for isa in each_isa():
+        assert np.array_equal(bits(native.decode(fmt, codes, np.float32)), bits(expected)), isa
+        assert np.array_equal(bits(native.decode(fmt, wide, torch.float32).numpy()), bits(expected)), isa
 
 
 def half_tie(x: NDArray, mode: str) -> NDArray:
@@ -226,7 +238,7 @@ def half_tie(x: NDArray, mode: str) -> NDArray:
 
 @pytest.mark.parametrize("mode", ["nearest_up", "nearest_down", "nearest_zero", "odd"])
 @pytest.mark.parametrize("name", ["e5m2", "bf16", "int8"])
-def test_further_modes_of_the_kernels(isa: str, name: str, mode: str) -> None:
+def test_further_modes_of_the_kernels(name: str, mode: str) -> None:
     fmt = get(name)
     x = NUMBERS[(np.abs(NUMBERS) <= min(fmt.max, 1e30)) & (np.abs(NUMBERS) >= 2.0**-100)].astype(np.float64)
     if name == "int8":
@@ -238,9 +250,10 @@ def test_further_modes_of_the_kernels(isa: str, name: str, mode: str) -> None:
         expected = np.where(low == x / unit, x, unit * np.where(low % 2 == 1, low, low + 1))
     else:
         expected = half_tie(x / unit, mode) * unit
-    got = np.empty(x.shape, np.float32)
-    assert not MODULE.cast_round(native.grid(fmt), MODULE.CAST_MODES.index(mode), x.astype(np.float32), got)
-    assert np.array_equal(got, expected)
+    for isa in each_isa():
+        got = np.empty(x.shape, np.float32)
+        assert not MODULE.cast_round(native.grid(fmt), MODULE.CAST_MODES.index(mode), x.astype(np.float32), got)
+        assert np.array_equal(got, expected), isa
 
 
 @pytest.mark.parametrize("mode, key", [("nearest_even", None), ("stochastic", KEY), ("stochastic", FEW_BITS[2])])
