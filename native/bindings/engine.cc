@@ -241,6 +241,7 @@ void bind_engine(nb::module_& m) {
             config.cache = cache_named(cache);
             config.act = {int8 ? Act::int8 : Act::exact, act_group, {}};
             config.chunk = chunk;
+            config.may_be_alone = threads == 0;
             new (self) Engine(std::move(config), threads > 0 ? std::make_shared<ThreadPool>(threads) : default_pool());
           },
           nb::arg("widths"), nb::arg("logits"), nb::arg("ops"), nb::arg("tables"), nb::arg("cache_shape"), nb::arg("cache"),

@@ -16,6 +16,7 @@ constexpr int kPrepare = kOpKinds, kWait = kOpKinds + 1;
 constexpr const char* kNames[] = {"embedding", "rms_norm", "linear", "rope", "attention", "glu",
                                   "add",       "softcap",  "last",   "hadamard", "gather", "scatter", "prepare", "wait"};
 constexpr int kRotationBlock = 256;
+constexpr std::size_t kWorthSharing = 3 << 19;  // bytes of weights times tokens, from which on barriers cost less than a second thread saves
 
 void need(bool condition, const std::string& message) {
   if (!condition) throw std::invalid_argument(message);
@@ -32,6 +33,9 @@ Engine::Engine(EngineConfig config, std::shared_ptr<ThreadPool> pool)
   check();
   share_kept();
   vocab_ = width(config_.logits);
+  for (const EngineOp& op : config_.ops) {
+    if (op.kind == OpKind::linear) product_bytes_ += op.weight->nbytes();
+  }
   const int threads = pool_->size();
   one_ = build_program(config_, threads, false, Ending::last);
   many_last_ = build_program(config_, threads, true, Ending::last);
@@ -261,8 +265,18 @@ void Engine::run_chunk(const Program& program, std::span<const std::int32_t> ids
   ids_ = ids;
   rows_ = static_cast<int>(ids.size());
   for (std::size_t op = 0; op < config_.ops.size(); ++op) tickets_[op].store(0, std::memory_order_relaxed);
+  const bool alone = config_.may_be_alone && ids.size() * product_bytes_ < kWorthSharing;
+  const auto on_all = [&](auto&& job) {
+    const auto noted = [&](Team& team) {
+      if (team.rank == 0) ranks_ = team.size;
+      job(team);
+    };
+    Team self{0, 1, nullptr};
+    if (alone) noted(self);
+    else pool_->run(noted);
+  };
   if (!profiling_) {
-    pool_->run([&](Team& team) {
+    on_all([&](Team& team) {
       for (const Step& step : program) {
         if (step.barrier) team.barrier();
         run_step(team, step);
@@ -270,7 +284,7 @@ void Engine::run_chunk(const Program& program, std::span<const std::int32_t> ids
     });
     return;
   }
-  pool_->run([&](Team& team) {
+  on_all([&](Team& team) {
     using Clock = std::chrono::steady_clock;
     auto then = Clock::now();
     const auto lap = [&](int kind, bool counted = true) {

@@ -60,6 +60,7 @@ struct EngineConfig {
   CacheType cache = CacheType::fp16;
   ActSpec act;
   int chunk = 256;  // most tokens of one step; longer prompts take several
+  bool may_be_alone = false;  // one thread computes what is too little to share
 };
 
 struct OpTime {
@@ -106,7 +107,7 @@ class Engine {
   void reset();               // truncate(0), and the cache's memory is given back
   int vocab() const { return vocab_; }
   int threads() const { return pool_->size(); }
-  int ranks() const { return pool_->ranks(); }  // threads that take part, see Crew
+  int ranks() const { return ranks_; }  // threads that took part in the last step
   std::size_t cache_bytes() const { return cache_.bytes(); }
   std::size_t weight_bytes() const;
   const char* isa() const { return isa_; }
@@ -144,7 +145,8 @@ class Engine {
   const char* isa_ = active_isa().name;  // of the products when it was made
   KvCache cache_;
   Sampler sampler_;
-  int vocab_ = 0, position_ = 0;
+  int vocab_ = 0, position_ = 0, ranks_ = 1;
+  std::size_t product_bytes_ = 0;  // of weights that a token is multiplied by
 
   Program one_, many_last_, many_all_, many_none_;
   std::array<Activations, 2> activations_;

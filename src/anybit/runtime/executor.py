@@ -34,7 +34,6 @@ Progress = Callable[[int, int, str], None]
 AUTO = "auto"
 DEFAULT_ACTIVATION = "int8/g128"
 _MOST_THREADS = 1024
-_WORTH_SHARING = 4 << 20
 
 
 class Weights(Protocol):
@@ -74,7 +73,7 @@ class NativeExecutor:
     always meet exact activations.
     kv: what the KV cache holds; int8 has one scale a token and head.
     threads: a number makes a pool of that many; None shares anybit's own pool ($ANYBIT_THREADS or all cores), but takes one thread
-    where the packed weights are below 4 MiB: meeting at barriers would cost more than the second thread saves.
+    for so few tokens of so small a model that meeting at barriers would cost more than the others save (weights of 1.5 MiB in all).
     levels: of codebooks such as nf4: exact, or int8, which is faster and rounds them to 127 steps of the largest (`ops.prepack`).
     progress: called after each weight is packed.  One weight at a time is unpacked in memory.
 
@@ -122,11 +121,9 @@ class NativeExecutor:
         tables = [np.ascontiguousarray(plan.constants[t].to(torch.float32).numpy()) for t in self._tables]
         shape = (plan.layers, plan.kv_heads, plan.head_dim, plan.max_positions)
         widths = [plan.buffers[name] for name in names]
-        if threads is None:
-            threads = 1 if sum(w.nbytes for w in self._packed.values()) < _WORTH_SHARING else 0
         try:
             self._engine = native.module().Engine(
-                widths, self._index["logits"], native_ops, tables, shape, kv, int8, group, chunk, threads
+                widths, self._index["logits"], native_ops, tables, shape, kv, int8, group, chunk, threads or 0
             )
         except ValueError as error:
             raise UnsupportedModelError(f"the native engine cannot run this plan: {error}") from None
@@ -208,7 +205,8 @@ class NativeExecutor:
 
     @property
     def ranks(self) -> int:
-        """How many of the threads take part: fewer while other programs want their cores. Results do not depend on it."""
+        """How many of the threads took part in the last step: fewer while other programs want their cores, one where there is little
+        to do. Results do not depend on it."""
         return int(self._engine.ranks)
 
     @property
