@@ -7,15 +7,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "generic/inline.hpp"
 #include "generic/number.inl"
-
-#ifdef ANYBIT_SANITIZE  // every load is checked: plain calls compile in seconds instead of minutes
-#define ANYBIT_INLINE __attribute__((noinline))
-#define ANYBIT_UNROLLED
-#else
-#define ANYBIT_INLINE inline __attribute__((always_inline))
-#define ANYBIT_UNROLLED __attribute__((always_inline))
-#endif
 
 #define ANYBIT_BYTE_TABLES 1  // byte_tables.inl, row_tables.inl
 

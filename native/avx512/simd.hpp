@@ -11,15 +11,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "generic/inline.hpp"
 #include "generic/number.inl"
-
-#if defined(ANYBIT_SIMDE) || defined(ANYBIT_SANITIZE)  // every instruction is many: plain calls compile in seconds instead of minutes
-#define ANYBIT_INLINE __attribute__((noinline))
-#define ANYBIT_UNROLLED
-#else
-#define ANYBIT_INLINE inline __attribute__((always_inline))
-#define ANYBIT_UNROLLED __attribute__((always_inline))
-#endif
 
 namespace anybit::avx512 {
 namespace {

@@ -8,10 +8,8 @@
 #include <utility>
 #include <cstring>
 
+#include "generic/inline.hpp"
 #include "generic/number.inl"
-
-#define ANYBIT_INLINE inline __attribute__((always_inline))
-#define ANYBIT_UNROLLED __attribute__((always_inline))
 
 namespace anybit::neon {
 namespace {

@@ -8,11 +8,9 @@
 #include <utility>
 #include <cstring>
 
+#define ANYBIT_PLAIN_CALLS 1  // a fallback that compiles fast
+#include "generic/inline.hpp"
 #include "generic/number.inl"
-
-// plain calls: a fallback that compiles fast and is read easily
-#define ANYBIT_INLINE __attribute__((noinline))
-#define ANYBIT_UNROLLED
 
 namespace anybit::scalar {
 namespace {

@@ -85,7 +85,8 @@ def test_neon_equals_the_scalar_twin(tmp_path: Path, casts: bool) -> None:
         pytest.skip("needs aarch64-linux-gnu-g++ and qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user-static)")
     pairs = () if casts else ("-DANYBIT_HAVE_I8MM=1",)
     target = "-march=armv8.2-a+dotprod+fp16" + ("" if casts else "+i8mm")
-    program = build(compiler, "neon", tmp_path / "check", "-O1", "-static", target, *pairs, casts=casts)
+    flags = ("-O1", "-DANYBIT_PLAIN_CALLS", "-static", target, *pairs)
+    program = build(compiler, "neon", tmp_path / "check", *flags, casts=casts)
     said = check([emulator, str(program), "brief"] if emulator else [str(program)], "neon")
     if not casts and (emulator or " i8mm" in Path("/proc/cpuinfo").read_text()):
         assert "i8mm: equal" in said

@@ -2,8 +2,13 @@
 
 import json
 
+import pytest
 
-def test_auto_says_what_it_tried(tiny_folder, tmp_path, anybit):
+from anybit.recipes import auto
+
+
+@pytest.mark.parametrize("tried", [(("gptq", ()), ("rtn", ())), pytest.param(auto.BUDGET, marks=pytest.mark.slow)])
+def test_auto_says_what_it_tried(tried, tiny_folder, tmp_path, anybit, monkeypatch):
     common = ("--weights", "int3/g64", "--samples", 4, "--length", 64, "--json", "--transforms", "none")
     dry = anybit("quantize", tiny_folder, tmp_path / "out", "--method", "auto", *common, "--dry-run")
     assert [each["candidate"] for each in dry.json["plan"]["candidates"]] == [
@@ -12,6 +17,7 @@ def test_auto_says_what_it_tried(tiny_folder, tmp_path, anybit):
         "distill",
     ]
     assert not any(tmp_path.iterdir())
+    monkeypatch.setattr(auto, "BUDGET", tried)
     done = anybit("quantize", tiny_folder, tmp_path / "out", "--method", "auto", *common)
     assert done.code == 0, done.err
     kls = {each["candidate"]: each["kl"] for each in done.json["tried"]}
