@@ -234,8 +234,8 @@ __attribute__((noinline)) void exact_micro(const Problem& p, const float* chunk,
   });
 }
 
-// How many of so many rows are multiplied at a time: of more, never fewer after that.  A sum is a chain of fmas, so that with six in registers
-// fewer than four take as long as four do, and none to three are not left over.
+// How many of so many rows are multiplied at a time; of those that are left then, no more.  A sum is a chain of fmas, so that where six rows
+// fit, fewer than four take as long as four do: none to three are not left over.
 constexpr bool kSixRows = kExactRows == 6;
 constexpr int exact_tile(int64_t rows) {
   if (!kSixRows) {

@@ -84,6 +84,7 @@ template <class W, int NP, int64_t kFurther> struct Packed {
   template <int Q> ANYBIT_INLINE typename W::Quad quad(const Tile& tile, int i) const {
     return w.template quad<Q>(LinesOf<W::kBits, NP>{tile, i});
   }
+  template <int Q> ANYBIT_INLINE WordQuad digits(const Tile& tile, int i) const { return w.template digits<Q>(LinesOf<W::kBits, NP>{tile, i}); }
   template <int Q> ANYBIT_INLINE B placed(const Tile& tile, int i) const { return placed_quad<W::kBits, Q>(LinesOf<W::kBits, NP>{tile, i}); }
   ANYBIT_INLINE void next() { at += W::kTileBytes; }
 };
@@ -140,7 +141,8 @@ template <class U, int NP, int MR> struct RowPairs;
 // sum[MR][NP] += slots [begin, end) of NP panels times MR rows of x; sums of integers and of blocks stay in registers.
 template <class U, int NP, int MR, class From, class Each>
 ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t begin, int64_t end, int64_t row, F* sum, Each&& each_tile) {
-  using Accumulator = typename UnpackedOf<U::kWord, U::kMax>::Accumulator;
+  constexpr bool kZipped = U::kWord && !From::kInTurn && MR <= kMostZipped;
+  using Accumulator = std::conditional_t<kZipped, ZippedAcc, typename UnpackedOf<U::kWord, U::kMax>::Accumulator>;
   constexpr int kTile = MR * NP, kParts = chains(kTile);
   constexpr bool kInPlace = kParts == 4 && kHasPlaces<U>;  // each of four sums has codes at one place of their bytes
   const bool corrected = starts_corrected(p);
@@ -181,6 +183,7 @@ ANYBIT_INLINE void int8_sums(const Problem& p, From from, int64_t panel, int64_t
 #pragma GCC unroll 4
         for (int i = 0; i < NP; ++i) {
           if constexpr (kInPlace) quad[i] = from.template placed<Q>(tile, i);
+          else if constexpr (kZipped) quad[i] = from.template digits<Q>(tile, i);
           else quad[i] = from.template quad<Q>(tile, i);
         }
         if constexpr (kFromHalves) {

@@ -86,9 +86,12 @@ template <int Bits> struct CodebookWords {
   using Quad = WordQuad;
   Word table;
   explicit CodebookWords(const Problem& p) : table(p.level_words) {}
-  template <int Q, class Tile> ANYBIT_INLINE WordQuad quad(const Tile& tile) const {
+  template <int Q, class Tile> ANYBIT_INLINE WordQuad digits(const Tile& tile) const {
     const B index = codes_quad<Bits, Q>(tile);
-    WordQuad out{lookup(table.low, index), lookup(table.high, index)};
+    return {lookup(table.low, index), lookup(table.high, index)};
+  }
+  template <int Q, class Tile> ANYBIT_INLINE WordQuad quad(const Tile& tile) const {
+    WordQuad out = digits<Q>(tile);
     arrange_word(out.low, out.high);
     return out;
   }
@@ -120,6 +123,11 @@ constexpr void (*widen_codes)(const int8_t* codes, int64_t slots, uint16_t* halv
 #endif
 // Whether these weights are multiplied with widened codes of x once they are unpacked.
 template <class W> constexpr bool kWide = kWidensCodes && W::kWord;
+
+#ifndef ANYBIT_ZIPS_WORDS
+constexpr int kMostZipped = 0;
+struct ZippedAcc : WordAcc {};
+#endif
 
 template <bool IsWord, int Max> struct UnpackedOf { using Type = UnpackedBytes<Max>; using Accumulator = Acc<Max>; };
 template <int Max> struct UnpackedOf<true, Max> { using Type = UnpackedWords; using Accumulator = WordAcc; };
