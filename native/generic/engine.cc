@@ -29,7 +29,8 @@ Engine::Engine(EngineConfig config, std::shared_ptr<ThreadPool> pool)
       pool_(std::move(pool)),
       ops_(&vector_ops()),
       cache_(config_.layers, config_.kv_heads, config_.head_dim, config_.cache),
-      sampler_(*ops_) {
+      sampler_(*ops_),
+      ranks_(pool_->size()) {
   check();
   share_kept();
   vocab_ = width(config_.logits);

@@ -145,7 +145,8 @@ class Engine {
   const char* isa_ = active_isa().name;  // of the products when it was made
   KvCache cache_;
   Sampler sampler_;
-  int vocab_ = 0, position_ = 0, ranks_ = 1;
+  int vocab_ = 0, position_ = 0;
+  int ranks_;  // all before the first step
   std::size_t product_bytes_ = 0;  // of weights that a token is multiplied by
 
   Program one_, many_last_, many_all_, many_none_;

@@ -116,7 +116,7 @@ class Crew {
   static constexpr Clock::duration kWhile = std::chrono::milliseconds(10), kTrial = std::chrono::milliseconds(2);
   static constexpr Clock::duration kRest = std::chrono::milliseconds(50), kLongestRest = std::chrono::milliseconds(1600);
   explicit Crew(int size) : size_(size), ranks_(size) {}
-  int ranks() const { return ranks_.load(std::memory_order_relaxed); }  // may be asked by anybody
+  int ranks() const { return ranks_; }
   // How many take part in the job that begins now.
   int next(Clock::time_point now) {
     if (ranks() < size_ && now >= until_) {
@@ -145,12 +145,12 @@ class Crew {
 
  private:
   void set(int ranks) {
-    ranks_.store(ranks, std::memory_order_relaxed);
+    ranks_ = ranks;
     worked_ = waited_ = Clock::duration::zero(), losses_ = 0;
   }
 
   const int size_;
-  std::atomic<int> ranks_;
+  int ranks_;
   bool tried_ = false;    // whether one more takes part than before the rest
   bool closely_ = false;
   Clock::duration worked_{}, waited_{}, rest_ = kRest;
@@ -167,7 +167,6 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const { return size_; }  // the most ranks that take part
-  int ranks() const { return crew_.ranks(); }
 
   // Runs f(Team&) on every rank and returns when all are done.  Calls from several threads take turns; a call from inside a run
   // would wait for itself and must not be made.

@@ -73,7 +73,7 @@ class NativeExecutor:
     always meet exact activations.
     kv: what the KV cache holds; int8 has one scale a token and head.
     threads: a number makes a pool of that many; None shares anybit's own pool ($ANYBIT_THREADS or all cores), but takes one thread
-    for so few tokens of so small a model that meeting at barriers would cost more than the others save (weights of 1.5 MiB in all).
+    where tokens times bytes of weights are below 1.5 MiB: meeting at barriers would cost more than the others save.
     levels: of codebooks such as nf4: exact, or int8, which is faster and rounds them to 127 steps of the largest (`ops.prepack`).
     progress: called after each weight is packed.  One weight at a time is unpacked in memory.
 
