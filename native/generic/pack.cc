@@ -40,6 +40,49 @@ Place place(const Plane& plane, int64_t lane, int64_t in_tile) {
   return {plane.offset + quad / per * 64 + lane * 4 + j, static_cast<int>(quad % per) * plane.bits};
 }
 
+// 32 codes of row `lane` of a panel into a tile: quads at a time, for their fields lie in the four bytes of a row at the same place.
+template <int bits>
+void put(uint8_t* tile, int64_t lane, const uint8_t* codes) {
+  for (int i = 0; i < kPlanes[bits].count; ++i) {
+    const Plane plane = kPlanes[bits].plane[i];
+    const int per = 8 / plane.bits;
+    const uint32_t mask = ((1u << plane.bits) - 1) * 0x01010101u;
+    for (int part = 0; part < 8 / per; ++part) {
+      uint32_t word = 0;
+      for (int quad = 0; quad < per; ++quad) {
+        uint32_t four;
+        std::memcpy(&four, codes + (part * per + quad) * 4, 4);
+        word |= (four >> plane.position & mask) << (quad * plane.bits);
+      }
+      std::memcpy(tile + plane.offset + part * 64 + lane * 4, &word, 4);
+    }
+  }
+}
+
+// A row of the source: its codes, and what they are stored as.
+struct Row {
+  const uint8_t* bytes;
+  int64_t size;
+  int bits;
+  const uint8_t* stored;
+};
+
+// `count` codes from column k on, eight in a window of 64 bits (which codes of a byte start at bit 0 of).
+void unpack(const Row& row, int64_t k, int64_t count, uint8_t* out) {
+  const unsigned mask = (1u << row.bits) - 1;
+  for (int64_t i = 0; i < count; i += 8) {
+    const int64_t bit = (k + i) * row.bits, byte = bit >> 3;
+    uint64_t window = 0;
+    if (row.size - byte >= 8) {
+      std::memcpy(&window, row.bytes + byte, 8);
+    } else {
+      std::memcpy(&window, row.bytes + byte, static_cast<size_t>(row.size - byte));
+    }
+    window >>= bit & 7;
+    for (int64_t j = i; j < i + 8 && j < count; ++j, window >>= row.bits) out[j] = row.stored[window & mask];
+  }
+}
+
 // A scale grid of the source spread to [panel][group][16]: every row of a panel has its own entry, rows beyond n are zero.
 void spread(const void* source, size_t item, int64_t n, int64_t block_rows, int64_t groups, std::byte* out) {
   const auto* in = static_cast<const std::byte*>(source);
@@ -228,9 +271,10 @@ WeightPtr pack(ThreadPool& pool, const Source& source) {
     auto* zeros = reinterpret_cast<uint8_t*>(w.zeros.get());
     for (int64_t i = 0; i < w.panels * w.groups * 16; ++i) zeros[i] = stored[zeros[i] & ((1 << source.bits) - 1)];
   }
+  using Tile = void (*)(uint8_t*, int64_t, const uint8_t*);
+  constexpr Tile kPut[9] = {nullptr, put<1>, put<2>, put<3>, put<4>, put<5>, put<6>, put<7>, put<8>};
   const int64_t row_bytes = (w.k * source.bits + 7) / 8, group = w.geometry.group ? w.geometry.group : w.k;
   const int64_t padded = w.geometry.group ? w.geometry.padded : w.k;
-  const Planes& planes = kPlanes[bits];
   pool.run([&](Team& team) {
     const Share share_of_panels = share(team, w.panels);
     for (int64_t row = share_of_panels.begin * 16; row < share_of_panels.end * 16 && row < w.n; ++row) {
@@ -238,16 +282,10 @@ WeightPtr pack(ThreadPool& pool, const Source& source) {
       auto* panel = reinterpret_cast<uint8_t*>(w.codes.get()) + row / 16 * w.panel_bytes;
       for (int64_t start = 0, first_slot = 0; start < w.k; start += group, first_slot += padded) {
         const int64_t end = start + group < w.k ? start + group : w.k;
-        for (int64_t k = start, slot = first_slot; k < end; ++k, ++slot) {
-          const int64_t bit = k * source.bits;
-          unsigned window = in[bit >> 3];
-          if ((bit >> 3) + 1 < row_bytes) window |= unsigned{in[(bit >> 3) + 1]} << 8;
-          const unsigned u = stored[window >> (bit & 7) & ((1u << source.bits) - 1)];
-          uint8_t* tile = panel + slot / 32 * 64 * bits;
-          for (int i = 0; i < planes.count; ++i) {
-            const Place at = place(planes.plane[i], row % 16, slot % 32);
-            tile[at.byte] |= static_cast<uint8_t>((u >> planes.plane[i].position & ((1u << planes.plane[i].bits) - 1)) << at.shift);
-          }
+        for (int64_t k = start, slot = first_slot; k < end; k += 32, slot += 32) {
+          uint8_t codes[32] = {};
+          unpack({in, row_bytes, source.bits, stored}, k, end - k < 32 ? end - k : 32, codes);
+          kPut[bits](panel + slot / 32 * 64 * bits, row % 16, codes);
         }
       }
     }
@@ -273,10 +311,16 @@ WeightPtr pack_dense(ThreadPool& pool, const DenseSource& source) {
       const auto* in = static_cast<const std::byte*>(source.values) + row * w.k * item;
       std::byte* panel = w.codes.get() + row / 16 * w.panel_bytes;
       const int64_t lane = row % 16;
-      for (int64_t k = 0; k < w.k; ++k) {
-        const int64_t slot = k / group * padded + k % group;
-        const int64_t at = item == 2 ? half_place(source.kind, lane, slot) : slot * 64 + lane * 4;
-        std::memcpy(panel + at, in + k * item, item);
+      for (int64_t start = 0, first_slot = 0; start < w.k; start += group, first_slot += padded) {
+        const int64_t end = start + group < w.k ? start + group : w.k;
+        for (int64_t k = start, slot = first_slot; k < end; ++k, ++slot) {
+          const int64_t at = item == 2 ? half_place(source.kind, lane, slot) : slot * 64 + lane * 4;
+          if (item == 2) {
+            std::memcpy(panel + at, in + k * 2, 2);
+          } else {
+            std::memcpy(panel + at, in + k * 4, 4);
+          }
+        }
       }
     }
   });
