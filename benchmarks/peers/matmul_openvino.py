@@ -54,8 +54,9 @@ class OpenVino:
         grouped = weight.reshape(len(weight), k // group, group)
         low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
         scale = np.abs(grouped).max(2, keepdims=True) / (-low if bits == 2 else high)
-        codes = repeated(np.clip(np.rint(grouped / scale), low, high).astype(np.int8) + middle, n)
-        scale, bytes_ = repeated(scale.astype(np.float16), n), packed(codes, bits)
+        codes = np.clip(np.rint(grouped / scale), low, high).astype(np.int8) + middle
+        bytes_ = repeated(packed(codes, bits).reshape(len(weight), -1), n).reshape(-1)
+        scale, shape = repeated(scale.astype(np.float16), n), (n, *codes.shape[1:])
         size = n * k * bits // 8 + scale.size * 2 + (1 if middle else 0)
         config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -69,7 +70,7 @@ class OpenVino:
             )
         requests = []
         for _ in range(copies(size)):
-            model = self.model(kind, codes, bytes_, scale, middle, n, k)
+            model = self.model(kind, shape, bytes_, scale, middle, n, k)
             requests.append(self.core.compile_model(model, "CPU", config).create_infer_request())
 
         def calls(x: Floats) -> list[Callable[[], Any]]:
@@ -81,9 +82,9 @@ class OpenVino:
             size, "int8" if dynamic else "bf16", weight, calls, lambda request: request.get_output_tensor().data
         )
 
-    def model(self, kind: ov.Type, codes: Any, bits: Any, scale: Any, middle: int, n: int, k: int) -> ov.Model:
+    def model(self, kind: ov.Type, shape: Any, bits: Any, scale: Any, middle: int, n: int, k: int) -> ov.Model:
         x = op.parameter([-1, k], np.float32, name="x")
-        w = op.convert(op.constant(tensor(kind, codes.shape, bits)), np.float16)
+        w = op.convert(op.constant(tensor(kind, shape, bits)), np.float16)
         if middle:
             zero = op.constant(tensor(kind, (1,), packed(np.full(8, middle), kind.bitwidth)[:1]))
             w = op.subtract(w, op.convert(zero, np.float16))

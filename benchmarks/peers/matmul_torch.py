@@ -35,10 +35,9 @@ class Torch:
 
     def prepare(self, fmt: str, n: int, k: int, copies: Callable[[int], int]) -> Product:
         weight = normal(n, k)
-        w = torch.from_numpy(repeated(weight, n))
         if fmt == "int4pack g128 bf16":
-            return self.int4pack(weight, w, copies)
-        codes, scale = int8_rows(w)
+            return self.int4pack(weight, n, copies)
+        codes, scale = (torch.from_numpy(repeated(one.numpy(), n)) for one in int8_rows(torch.from_numpy(weight)))
         size = n * k + 4 * n
         if fmt.startswith("int8 dynamic"):
             return self.dynamic(fmt.split()[-1], weight, codes, scale, copies(size))
@@ -74,13 +73,15 @@ class Torch:
 
         return Product(codes.numel() + 4 * len(scale), "int8", weight, calls, floats)
 
-    def int4pack(self, weight: Floats, w: torch.Tensor, copies: Callable[[int], int]) -> Product:
-        n, k = w.shape
+    def int4pack(self, weight: Floats, n: int, copies: Callable[[int], int]) -> Product:
+        k = weight.shape[1]
         if k % GROUP or n % 16:
             raise Lacks(f"columns must be a multiple of {GROUP} and rows of 16")
-        grouped = w.reshape(n, k // GROUP, GROUP)
-        scale = (grouped.abs().amax(2) / 7).bfloat16()
-        codes = ((grouped / scale[:, :, None]).round().clamp(-8, 7) + 8).to(torch.int32).reshape(n, k)
+        grouped = torch.from_numpy(weight).reshape(-1, k // GROUP, GROUP)
+        rounded = (grouped.abs().amax(2) / 7).bfloat16()
+        codes = ((grouped / rounded[:, :, None]).round().clamp(-8, 7) + 8).to(torch.int32).reshape(-1, k)
+        codes = torch.from_numpy(repeated(codes.numpy(), n))
+        scale = torch.from_numpy(repeated(rounded.float().numpy(), n)).bfloat16()
         scales = torch.stack([scale.t(), torch.zeros_like(scale.t())], -1).contiguous()
         size = n * k // 2 + int(scales.nbytes)
         pack = torch.ops.aten._convert_weight_to_int4pack_for_cpu

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import ndtr, ndtri
 
 from anybit.errors import AnybitError
 
@@ -75,8 +75,8 @@ def _corrected(
     square = float((spread**2).sum())
     if not 0.0 < below < 1.0 or square == 0.0:
         return tails
-    bias = stats.norm.ppf(below)
+    bias = ndtri(below)
     acceleration = float((spread**3).sum()) / (6 * square**1.5)
-    shifted = bias + stats.norm.ppf(tails)
-    corrected: NDArray[np.float64] = stats.norm.cdf(bias + shifted / (1 - acceleration * shifted))
+    shifted = bias + ndtri(tails)
+    corrected: NDArray[np.float64] = ndtr(bias + shifted / (1 - acceleration * shifted))
     return corrected

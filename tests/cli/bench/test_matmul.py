@@ -65,9 +65,7 @@ def answer(*seconds: float, size: int = 50, error: float = 0.1) -> dict:
 
 
 def test_libraries_are_asked_for_every_format():
-    library = Fake(
-        {"q4": answer(9.0, 6.0, 6.0, 5.0, 7.0), "q3": {"lacks": "no such width"}, "q2": answer(1.0, error=1.4)}
-    )
+    library = Fake({"q4": answer(9.0, 6.0, 5.0, 7.0), "q3": {"lacks": "no such width"}, "q2": answer(1.0, error=1.4)})
     entrants, lacks, slow = matmul.theirs(Shape(2, 10, 20), {"ggml": library})
     assert lacks == {"ggml q3": "no such width", "ggml q2": "its product is off by 1.4 of its size"}
     (one,) = entrants
@@ -96,6 +94,16 @@ def test_the_hopelessly_slow_are_not_measured():
     )  # with few rows all are tried
 
 
+def test_what_takes_very_long_to_prepare_is_not_tried():
+    fast, slow, busy = answer(0.2, 0.01), answer(4.1, size=60), answer(4.0, 0.02, size=60)
+    library = Fake({"fast": fast, "slow": slow, "busy": busy})
+    found, lacks, hopeless = matmul.theirs(Shape(16, 10, 20), {"x": library})
+    assert [one.name for one in found] == ["x fast", "x busy"] and hopeless == ["x slow"]
+    assert lacks == {"x slow": "4100000 us, 20 times as long as another with no more bits"}
+    short = Fake({"fast": answer(0.001, 0.001), "slow": answer(0.2, 0.002, size=60)})  # interrupted, perhaps
+    assert len(matmul.theirs(Shape(16, 10, 20), {"x": short})[0]) == 2
+
+
 def entrant(engine: str, name: str, size: int, *seconds: float, arithmetic: str = "int8") -> Entrant:
     values = list(seconds)
     return Entrant(engine, name, size, arithmetic, lambda: values.pop(0))
@@ -104,7 +112,7 @@ def entrant(engine: str, name: str, size: int, *seconds: float, arithmetic: str 
 def test_shares_of_made_up_times():
     bandwidths, peaks, cleared = iter([1_200_000.0, 600_000.0]), iter([400_000.0, 200_000.0]), []
     probes = {"int8": lambda: next(peaks), "e8": lambda: 1 / 0}  # what nobody computes with is not measured
-    setting = Setting(None, 2, True, lambda: cleared.append(1), lambda: next(bandwidths), probes)
+    setting = Setting(2, lambda: cleared.append(1), lambda: next(bandwidths), probes)
     shape = Shape(1, 10, 10)
     entrants = [
         entrant("anybit", "int4/row", 55, 0.001, 0.002),
@@ -142,14 +150,15 @@ def test_no_peer_of_so_few_bits():
     lines = matmul.measure(
         Shape(1, 10, 10),
         [entrant("anybit", "int2/row", 27, 1.0), entrant("torch", "torch bf16", 200, 0.5)],
-        Setting(None, 1, False),
+        Setting(1),
     )
     assert lines[0].best_peer is None and lines[0].floor is None and lines[0].as_dict()["best_peer_us"] is None
 
 
 def test_our_side():
     specs = ["int4/g32", "nf4/g32", "e4m3fn/row", "int4/g32@bf16", "int8/row@none"]
-    found = matmul.ours(Shape(2, 32, 64), specs, Setting("int8/row", 1, True, copies=3))
+    ours = matmul.Ours(specs, "int8/row", 3, cold=True)
+    found = ours.entrants(Shape(2, 32, 64))
     assert [(one.engine, one.name, one.arithmetic, one.act) for one in found] == [
         ("anybit", "int4/g32", "int8", "int8/row"),
         ("anybit", "nf4/g32", "int8", "int8/row"),
@@ -162,3 +171,6 @@ def test_our_side():
     ]
     assert found[0].bytes == 32 * 32 + 32 * 2 * 2
     assert all(one.sample() > 0 for one in found)
+    made = ours.forms
+    assert len(ours.entrants(Shape(3, 32, 64))) == len(found) and ours.forms is made  # other rows, the same weights
+    assert [one.bytes for one in ours.entrants(Shape(3, 16, 64))[:1]] == [16 * 32 + 16 * 2 * 2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anybit.cli.bench.rounds import Cold, Sample, Steady, interleave, order, ratio
+from anybit.cli.bench.rounds import LONG, Cold, Sample, Steady, interleave, order, ratio
 
 
 class Clock:
@@ -54,22 +54,31 @@ def test_progress_counts_up_to_the_rounds():
 def test_cold_samples_call_every_counted_copy_once():
     clock = Clock()
     sample = Cold(
-        [clock.case(name, seconds) for name, seconds in (("a", 0.0015), ("b", 1.0), ("c", 3.0))], 100.0, clock
+        [clock.case(name, seconds) for name, seconds in (("a", 0.0015), ("b", 0.01), ("c", 0.03))], 0.1, clock
     )
-    assert sample() == 2.0  # the mean of b and c; a was called until threads were awake
-    assert clock.calls == ["a", "b", "c", "a", "a", "b", "c"]  # all once at first use
-    assert sample() == 2.0 and clock.calls[7:] == ["a", "a", "b", "c"]
+    assert sample() == pytest.approx(0.02)  # the mean of b and c; a was called until threads were awake
+    assert clock.calls == ["a", "a", "a", "b", "c", "b", "c"]  # all once at first use
+    assert sample() == pytest.approx(0.02) and clock.calls[7:] == ["a", "a", "b", "c"]
 
 
 def test_cold_samples_end_when_they_have_lasted_long_enough():
     clock = Clock()
-    assert Cold([clock.case(name, 1.0) for name in "abcd"], 1.5, clock)() == 1.0
-    assert clock.calls == [*"abcd", "a", "b", "c"]
+    sample = Cold([clock.case(name, 0.01) for name in "abcdefg"], 0.015, clock)
+    assert sample() == pytest.approx(0.01)
+    assert clock.calls == [*"aabcd", "b", "c"]  # no sample gets to e, f and g
+    assert len(sample.calls) == 4
+
+
+def test_a_long_call_is_a_sample_by_itself():
+    clock = Clock()
+    sample = Cold([clock.case("a", LONG), clock.case("b", 1.0)], 1.0, clock)
+    assert [sample(), sample()] == [LONG, pytest.approx(LONG)]
+    assert clock.calls == ["a", "a", "a"] and len(sample.calls) == 1  # the first made it ready
 
 
 def test_a_copy_alone_is_called_again_and_again():
     clock = Clock()
-    assert Cold([clock.case("a", 0.25)], 1.0, clock)() == 0.25
+    assert Cold([clock.case("a", 0.03125)], 0.125, clock)() == 0.03125
     assert len(clock.calls) == 1 + 1 + 4
     with pytest.raises(ValueError, match="at least one copy"):
         Cold([])

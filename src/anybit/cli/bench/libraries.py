@@ -70,6 +70,8 @@ class Libraries:
             else:
                 found.running[name] = stack.enter_context(peer)
                 found.versions[name] = str(peer.about["version"])
+        for peer in found.running.values():  # ahead of all that wait for one
+            stack.callback(peer.finish)
         return found
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anybit.cli import engines
-from anybit.cli.bench.limits import COPY_BYTES, FEWEST_COPIES, MOST_COPIES
+from anybit.cli.bench.limits import COPY_BYTES, FEWEST_COPIES
 from anybit.cli.bench.rounds import Cold, Progress, Sample, interleave, ratio, silent
 from anybit.errors import AnybitError
+
+if TYPE_CHECKING:
+    import torch
 
 OURS = "anybit"
 READ = "reading memory"
@@ -21,8 +25,10 @@ CLASSES = (
     (1.8, "1–1.7"), (2.4, "2"), (2.8, "2.6"), (3.6, "3.4"), (4.6, "4–4.5"), (6.7, "5–6.6"), (9.0, "8"), (16.5, "16"), (64.0, "32"),
 )  # fmt: skip
 """Classes of bits a weight, everything stored counted: the largest number that belongs to one, and its name."""
-HOPELESS, TRIES = 4.0, 2
-"""So many times as long as the fastest with no more bits: a library that takes longer in all of a few tries is not measured again."""
+HOPELESS = 4.0
+"""So many times as long as the fastest with no more bits: a library that takes longer in two tries is not measured again."""
+BESIDE, LENGTHY = 5.0, 0.25
+"""What takes so many times as long as is hopeless, and so many seconds, while all libraries prepare at once, is not even tried."""
 FROM_ROWS = 16
 """Rows from which on a format that was hopeless is so with more rows, too."""
 WRONG = 0.9
@@ -148,17 +154,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Setting:
-    """How to measure. cold: weights are read from memory.  before: called ahead of each sample; clears the caches, or lets the threads of
-    others fall asleep.  read: bytes/s of reading memory, and peaks: operations/s of int8, bf16 and fp32 arithmetic, measured in turns
-    with the products, for what a shared machine gives changes; empty for no limit.  copies: the most copies of a weight."""
+    """How to measure. before: called ahead of each sample; clears the caches, or lets the threads of others fall asleep.  read: bytes/s of
+    reading memory, and peaks: operations/s of int8, bf16 and fp32 arithmetic, measured in turns with the products, for what a shared
+    machine gives changes; empty for no limit."""
 
-    act: str | None
     rounds: int
-    cold: bool
     before: Callable[[], object] | None = None
     read: Callable[[], float] | None = None
     peaks: Mapping[str, Callable[[], float]] = field(default_factory=dict)
-    copies: int = MOST_COPIES
 
 
 def copies(stored: int, most: int, cold: bool) -> int:
@@ -166,31 +169,69 @@ def copies(stored: int, most: int, cold: bool) -> int:
     return min(max(FEWEST_COPIES, COPY_BYTES // max(stored, 1)), most) if cold else 1
 
 
-def ours(shape: Shape, specs: Sequence[str], setting: Setting) -> list[Entrant]:
-    """anybit with every format, and torch in this process in fp32 and bf16.
+@dataclass(frozen=True)
+class Form:
+    """A weight of ours in one format, or torch's. copies: of the weight, functions of x [m, k] that multiply. act: the format that x is
+    rounded to, of ours."""
 
-    specs: formats of weights; after @ those of their activations, where they are not the setting's.
+    engine: str
+    name: str
+    bytes: int
+    arithmetic: str
+    copies: Sequence[Callable[[torch.Tensor], object]]
+    act: str | None = None
+
+
+class Ours:
+    """anybit with every format, and torch in this process in fp32 and bf16; weights of the last n and k are kept.
+
+    specs: formats of weights; after @ those of their activations, where they are not `act`. most, cold: of `copies`.
     """
-    import torch
 
-    from anybit import ops
-    from anybit.formats import TensorFormat
-    from anybit.tensors import quantize
+    def __init__(self, specs: Sequence[str], act: str | None, most: int, cold: bool) -> None:
+        self.specs, self.act = specs, act
+        self.copies = partial(copies, most=most, cold=cold)
+        self.sides: tuple[int, int] = (0, 0)
+        self.forms: list[Form] = []
 
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(shape.n, shape.k, generator=generator) / shape.k**0.5
-    x = torch.randn(shape.m, shape.k, generator=generator)
+    def entrants(self, shape: Shape) -> list[Entrant]:
+        """All formats with this shape."""
+        import torch
 
-    def product(packed: Any, rounded: TensorFormat | None) -> Callable[[], object]:
-        return lambda: ops.matmul(x, packed, act=rounded)
+        self.prepare(shape.n, shape.k)
+        x = torch.randn(shape.m, shape.k, generator=torch.Generator().manual_seed(1))
+        made = []
+        for form in self.forms:
+            rows = x.to(torch.bfloat16) if form.name == "torch bf16" else x
+            sample = Cold([partial(product, rows) for product in form.copies])
+            made.append(Entrant(form.engine, form.name, form.bytes, form.arithmetic, sample, form.act))
+        return made
 
-    def linear(matrix: torch.Tensor, rows: torch.Tensor) -> Callable[[], object]:
-        return lambda: torch.nn.functional.linear(rows, matrix)
+    def prepare(self, n: int, k: int) -> None:
+        """Weights of n rows and k columns."""
+        import torch
 
-    found = []
-    for label in specs:
+        if self.sides == (n, k):
+            return
+        self.forms.clear()  # before memory is taken for others
+        weight = torch.randn(n, k, generator=torch.Generator().manual_seed(0)) / k**0.5
+        self.forms = [form for label in self.specs for form in self._packed(label, weight)]
+        for name, dtype in (("torch fp32", torch.float32), ("torch bf16", torch.bfloat16)):
+            matrix = weight.to(dtype)
+            size = int(matrix.nbytes)
+            clones = [partial(torch.nn.functional.linear, weight=matrix.clone()) for _ in range(self.copies(size))]
+            self.forms.append(Form("torch", name, size, name.split()[1], clones))
+        self.sides = n, k
+
+    def _packed(self, label: str, weight: torch.Tensor) -> Iterator[Form]:
+        import torch
+
+        from anybit import ops
+        from anybit.formats import TensorFormat
+        from anybit.tensors import quantize
+
         spec, _, own = label.partition("@")
-        act = engines.activation(own) if own else setting.act
+        act = engines.activation(own) if own else self.act
         fmt = TensorFormat.parse(spec)
         w = (
             quantize(weight, fmt)
@@ -200,21 +241,15 @@ def ours(shape: Shape, specs: Sequence[str], setting: Setting) -> list[Entrant]:
         size = int(w.nbytes)
         rounded = TensorFormat.parse(act) if act and fmt.scale is not None else None
         for levels in ops.LEVELS:
-            packed = [ops.prepack(w, levels=levels) for _ in range(copies(size, setting.copies, setting.cold))]
+            packed = [ops.prepack(w, levels=levels) for _ in range(self.copies(size))]
             integer = rounded is not None and rounded.element.name == "int8" and packed[0].integer
             arithmetic = "int8" if integer else "bf16" if str(rounded) == "bf16" else "fp32"
             named = f" by {own}" if own and (rounded is not None or act is None) else ""
             name = f"{fmt}{'' if levels == 'exact' else ' int8 levels'}{named}"
-            sample = Cold([product(one, rounded) for one in packed])
-            found.append(Entrant(OURS, name, size, arithmetic, sample, str(rounded) if rounded else None))
+            products = [partial(ops.matmul, w=one, act=rounded) for one in packed]
+            yield Form(OURS, name, size, arithmetic, products, str(rounded) if rounded else None)
             if not packed[0].element.startswith("word"):
                 break  # there are no others
-    for name, dtype in (("torch fp32", torch.float32), ("torch bf16", torch.bfloat16)):
-        matrix, rows = weight.to(dtype), x.to(dtype)
-        size = int(matrix.nbytes)
-        clones = [matrix.clone() for _ in range(copies(size, setting.copies, setting.cold))]
-        found.append(Entrant("torch", name, size, name.split()[1], Cold([linear(one, rows) for one in clones])))
-    return found
 
 
 class Library(Protocol):
@@ -234,8 +269,8 @@ def theirs(
 ) -> tuple[list[Entrant], dict[str, str], list[str]]:
     """What the libraries can do of a shape; for the rest why not; and those of them that are hopelessly slow.
 
-    They prepare their weights here, all libraries at a time, and are then tried one by one, `before` called ahead of each. hopeless: what
-    is not even tried, `FROM_ROWS` permitting.
+    They prepare their weights here, all libraries at a time, and are then tried one by one, `before` called ahead of each; who is too slow
+    is tried again. hopeless: what is not even tried, `FROM_ROWS` permitting.
     """
     skipped = set(hopeless) if shape.m >= FROM_ROWS else set()
 
@@ -251,6 +286,7 @@ def theirs(
         return lambda: float(library.ask(request(fmt))["seconds"])
 
     able: list[Entrant] = []
+    prepared: dict[str, float] = {}
     lacks = dict.fromkeys(sorted(skipped), "hopelessly slow with fewer rows already")
     with ThreadPoolExecutor(max(1, len(libraries))) as pool:
         for name, answers in zip(libraries, pool.map(prepare, libraries), strict=True):
@@ -263,16 +299,27 @@ def theirs(
                 else:
                     entrant = Entrant(name, label, answer["bytes"], answer["arithmetic"], sampler(libraries[name], fmt))
                     able.append(entrant)
-    first = interleave({one.name: one.sample for one in able}, TRIES, before=before)
-    tried = [(one, first[one.name].least) for one in able]
+                    prepared[label] = float(answer["seconds"])
+
+    def times(one: Entrant, tried: Mapping[str, float]) -> float:
+        fastest = min(tried[other.name] for other in able if other.bytes <= one.bytes and other.name in tried)
+        return tried[one.name] / fastest
+
+    def take(samples: Sequence[Entrant]) -> dict[str, float]:
+        return {
+            name: one.least
+            for name, one in interleave({one.name: one.sample for one in samples}, 1, before=before).items()
+        }
+
+    tried = take([one for one in able if prepared[one.name] < LENGTHY or times(one, prepared) <= BESIDE * HOPELESS])
+    again = take([one for one in able if one.name in tried and times(one, tried) > HOPELESS])
+    tried |= {name: min(seconds, tried[name]) for name, seconds in again.items()}
     found, slow = [], []
-    for one, seconds in tried:
-        fastest = min(other for entrant, other in tried if entrant.bytes <= one.bytes)
-        if seconds > HOPELESS * fastest:
+    for one in able:
+        taken = tried if one.name in tried else prepared
+        if (ratio := times(one, taken)) > HOPELESS:
             slow.append(one.name)
-            lacks[one.name] = (
-                f"{1e6 * seconds:.0f} us, {seconds / fastest:.0f} times as long as another with no more bits"
-            )
+            lacks[one.name] = f"{1e6 * taken[one.name]:.0f} us, {ratio:.0f} times as long as another with no more bits"
         else:
             found.append(one)
     return found, lacks, [*sorted(skipped), *slow] if shape.m >= FROM_ROWS else []

@@ -113,12 +113,16 @@ class Peer:
         """One measurement of a model."""
         return Round(**self.ask("round"))
 
-    def close(self) -> None:
-        """End the process: at the end of its input, or by force after five seconds."""
+    def finish(self) -> None:
+        """Let the process end, which takes it a while."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+
+    def close(self) -> None:
+        """End the process: at the end of its input, or by force after five seconds."""
+        self.finish()
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:

@@ -6,6 +6,7 @@ Medians over rounds are compared as ratios within one run; a figure of one run s
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,8 @@ Case = Callable[[], object]
 Progress = Callable[[str, float, float], None]
 WAKE = 0.002
 """Seconds of uncounted calls before a sample: threads that slept and what they compute with."""
+LONG = 0.05
+"""Seconds of a call beside which waking threads is nothing, so that the first counts."""
 
 
 def silent(what: str, done: float, total: float) -> None:
@@ -79,8 +82,9 @@ class Cold:
     """Samples of one piece of work on several copies of its data, whose caches were cleared before: seconds a call.
 
     The first copy is called until threads are awake and code is warm, and not counted; the others are then called once each, until
-    `least_seconds` have passed.  With one copy alone it is called again and again: its data stay in cache.  Ahead of the first sample all
-    are called once, for libraries put off to the first use what they make of a weight.
+    `least_seconds` have passed.  With one copy alone it is called again and again: its data stay in cache.  A call of `LONG` seconds is a
+    sample by itself.  Ahead of the first sample all are called once, for libraries put off to the first use what they make of a weight;
+    copies beyond twice as many as fill `least_seconds` are let go.
     """
 
     def __init__(
@@ -93,14 +97,16 @@ class Cold:
 
     def __call__(self) -> float:
         if not self.used:
-            self.used = True
-            for call in self.calls:
-                call()
-        begun = self.clock()
-        while True:
             self.calls[0]()
-            if self.clock() - begun >= WAKE:
-                break
+        took = self._wake()
+        if not self.used:
+            self.used = True
+            reached = 0 if took >= LONG else math.ceil(2 * self.least_seconds / took)
+            self.calls = self.calls[: 1 + reached]
+            for call in self.calls[1:]:
+                call()
+        if took >= LONG:
+            return took
         started = self.clock()
         number = 0
         for call in self.calls[1:] or itertools.repeat(self.calls[0]):
@@ -110,6 +116,16 @@ class Cold:
             if took >= self.least_seconds:
                 break
         return took / number
+
+    def _wake(self) -> float:
+        """Seconds of the last call of the first copy when they have lasted `WAKE` together."""
+        begun = self.clock()
+        while True:
+            called = self.clock()
+            self.calls[0]()
+            now = self.clock()
+            if now - begun >= WAKE:
+                return now - called
 
 
 class Steady:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 from anybit.cli import engines, numbers
 from anybit.cli.arguments import listed, model_folder, positive
 from anybit.cli.console import Console
-from anybit.errors import AnybitError
+from anybit.errors import AnybitError, FormatError
 
 if TYPE_CHECKING:
     from anybit.cli.bench.formats import Line as FormatLine
@@ -53,12 +54,20 @@ def thread_counts(text: str | None) -> list[int]:
 
 def dynamic(act: str) -> str | None:
     """The spec of activations whose scales are found in x, None for exact ones; AnybitError for static ones, FormatError for no format."""
-    from anybit.ops.static import is_static
+    from anybit.formats import TensorFormat
 
-    rounded = engines.activation(act)
-    if rounded is not None and is_static(rounded):
-        raise AnybitError(f"products are measured with scales that are found in x, such as int8/row; got {act!r}")
-    return rounded
+    if act == "none":
+        return None
+    try:
+        return str(TensorFormat.parse(act))
+    except FormatError:
+        from anybit.ops.static import is_static
+
+        if is_static(act):
+            raise AnybitError(
+                f"products are measured with scales that are found in x, such as int8/row; got {act!r}"
+            ) from None
+        raise
 
 
 @app.command("matmul")
@@ -98,7 +107,7 @@ def matmul(
     from anybit.cli.bench import libraries, limits, roofline_picture
     from anybit.cli.bench import matmul as bench
     from anybit.formats import TensorFormat
-    from anybit.reproduce.runner import checkout
+    from anybit.zoo.data import checkout
 
     wanted = listed(shapes or (QUICK_SHAPES if quick else SHAPES), "--shapes", bench.Shape.parse)
     specs = listed(formats, "--formats", str)
@@ -117,25 +126,34 @@ def matmul(
     console = Console(json)
     document: list[dict[str, Any]] = []
     drawn: list[roofline_picture.Panel] = []
-    evict = limits.pause if warm else limits.evictor()
     versions: dict[str, str] = {}
     absent: dict[str, str] = {}
+    ours = bench.Ours(specs, rounded, copies, not warm)
     for count in counts:
-        with ExitStack() as stack, limits.threads(count):
+        with ExitStack() as stack:
             job = {"threads": count, "copies": 1 if warm else copies, "copy_bytes": limits.COPY_BYTES, "quick": quick}
-            found = libraries.MATMUL.start(chosen, checkout(), job, stack)
+            # libraries start while weights are made for the first shape
+            started = stack.enter_context(ThreadPoolExecutor(1)).submit(
+                libraries.MATMUL.start, chosen, checkout(), job, stack
+            )
+            stack.enter_context(limits.threads(count))
+            with console.progress(f"{wanted[0]}, {count} threads") as tell:
+                tell("preparing weights", 0, 0)
+                ours.prepare(wanted[0].n, wanted[0].k)
+                found = started.result()
             versions |= found.versions
             absent |= found.absent
+            evict = limits.pause if warm else limits.evictor()
             peaks = limits.peaks(count)
             probes = {kind: partial(limits.peak, kind, count) for kind in limits.VECTOR_KINDS if kind in peaks}
             read = partial(limits.read_bandwidth, count, 1) if warm else limits.reader()
-            setting = bench.Setting(rounded, rounds, not warm, evict, read, probes, copies)
+            setting = bench.Setting(rounds, evict, read, probes)
             lines: list[Line] = []
             hopeless: dict[tuple[int, int], list[str]] = {}
             for shape in wanted:
                 with console.progress(f"{shape}, {count} threads") as tell:
                     tell("preparing weights", 0, 0)
-                    entrants = bench.ours(shape, specs, setting)
+                    entrants = ours.entrants(shape)
                     slow = hopeless.get((shape.n, shape.k), [])
                     others, lacks, hopeless[shape.n, shape.k] = bench.theirs(shape, found.running, slow, evict)
                     measured = bench.measure(shape, [*entrants, *others], setting, tell)
@@ -226,7 +244,7 @@ def model(
     engines.check("native", act, cache, None, levels)
     counts = thread_counts(threads)
     names = listed(peers, "--peers", str) if peers.strip() else []
-    from anybit.reproduce.runner import checkout
+    from anybit.zoo.data import checkout
 
     root = checkout()
     commands = {name: other.command(name, root) for name in names}
@@ -351,7 +369,7 @@ def formats(
     from anybit.cli.bench import limits
     from anybit.formats import MODES, TensorFormat
     from anybit.formats.rounding import check_mode
-    from anybit.reproduce.runner import checkout
+    from anybit.zoo.data import checkout
 
     positive(rounds, "--rounds")
     names = tuple(listed(formats, "--formats", str)) if formats else bench.FORMATS

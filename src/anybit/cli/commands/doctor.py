@@ -51,7 +51,7 @@ def doctor(
     """
     from anybit.cli.advice import advice
     from anybit.cli.machine import machine
-    from anybit.reproduce.runner import checkout
+    from anybit.zoo.data import checkout
 
     console = Console(json)
     if calibrate:
