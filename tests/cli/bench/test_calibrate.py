@@ -23,24 +23,19 @@ def table() -> Costs:
     return Costs("toy", "avx2", 1, 1e10, 0.0, 128, ROWS, overlap, {"int8": (1e-9,) * 3}, kernels, {})
 
 
-def test_the_quicker_of_two_stretches_counts():
-    now, calls = [0.0], []
-    durations = iter([9.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0])  # the first call is lost; then 2 calls of 2 s, then 4 of 1 s
+def test_a_stretch_after_a_call_that_is_lost():
+    now = [0.0]
+    durations = iter([9.0, 1.0, 2.0, 3.0, 7.0])
 
     def call() -> None:
-        calls.append(1)
         now[0] += next(durations)
 
-    def clock() -> float:
-        return now[0]
+    assert calibrate.spent(call, 4.0, lambda: now[0]) == 2.0  # the mean of 1, 2 and 3 s
+    assert next(durations) == 7.0
 
-    calibrate_limit = calibrate.LIMIT
-    try:
-        calibrate.LIMIT = 100.0
-        assert calibrate.spent(call, 4.0, clock) == 1.0
-    finally:
-        calibrate.LIMIT = calibrate_limit
-    assert len(calls) == 7
+
+def test_no_rows_take_longer_than_more_rows():
+    assert calibrate.rising([1.0, 5.0, 3.0, 4.0, 3.5]) == [1.0, 3.0, 3.0, 3.5, 3.5]
 
 
 def test_long_calls_are_measured_once_and_more_rows_not_at_all():
@@ -56,10 +51,21 @@ def test_long_calls_are_measured_once_and_more_rows_not_at_all():
 
 
 def test_scales_are_solved_for():
-    weight, scale = 3e-12, 64e-12
-    assert calibrate.solve_scales(weight + scale / 128, weight + scale / 32) == pytest.approx((weight, scale))
-    assert calibrate.solve_scales(5.0, 4.0) == (5.0, 0.0)  # noise: finer scales cannot be cheaper
-    assert calibrate.solve_scales(1.0, 100.0) == (1.0, 0.0)  # nor can weights come for nothing
+    weights, scales = [3e-12, 3e-12, 6e-12, 6e-12, 7e-12], [64e-12, 60e-12, 120e-12, 126e-12, 140e-12]
+
+    def times(group: int) -> list[float]:
+        return [weight + scale / group for weight, scale in zip(weights, scales, strict=True)]
+
+    found = calibrate.solve_scales(times(128), times(32))
+    assert found[0] == pytest.approx(weights, rel=0.02) and found[1] == pytest.approx(scales, rel=0.07)
+    spoilt = times(32)
+    spoilt[2] *= 2  # interrupted: the ratio of its neighbours holds, and the coarse scales tell the weights
+    found = calibrate.solve_scales(times(128), spoilt)
+    assert found[0] == pytest.approx(weights, rel=0.02) and found[1] == pytest.approx(scales, rel=0.07)
+    finer_for_less = calibrate.solve_scales([5.0, 5.0, 5.0], [4.0, 4.0, 4.0])  # noise: the less is taken
+    assert finer_for_less == ((4.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    for_nothing = calibrate.solve_scales([1.0], [100.0])  # nor can weights come for nothing
+    assert for_nothing == ((1.0,), (0.0,))
 
 
 def test_overlap_is_found_again():
@@ -116,7 +122,7 @@ def test_a_whole_table_is_measured(small, tmp_path, monkeypatch):
     shipped = costs.shipped()[found.isa]
     assert 0 < found.call < 0.1
     assert set(found.kernels) == set(shipped.kernels) and set(found.prepare) == set(shipped.prepare)
-    assert [done for done, _ in told] == list(range(told[-1][1]))
+    assert sorted({done for done, _ in told}) == list(range(told[-1][1])) and told == sorted(told)
     monkeypatch.setenv("ANYBIT_CACHE", str(tmp_path))
     try:
         assert costs.as_dict(costs.read(costs.store(found), found.isa, 1)) == costs.as_dict(found)

@@ -55,14 +55,20 @@ def made_up(threads: int):
 
 def test_calibrate(anybit, monkeypatch, tmp_path):
     from anybit import ops
-    from anybit.cli.bench import calibrate
+    from anybit.cli.bench import calibrate, limits
     from anybit.ops import costs
 
     monkeypatch.setenv("ANYBIT_CACHE", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "150")
     monkeypatch.setattr(calibrate, "measure", lambda threads, tell: made_up(threads)[0])
     monkeypatch.setattr(calibrate, "check", lambda shapes, tell: made_up(1)[1])
+    monkeypatch.setattr(limits, "peak", lambda kind, count: 4.5e11)
+    monkeypatch.setattr(calibrate, "bandwidth", lambda evict: 5.5e9)
+    slower = anybit("doctor", "--calibrate").out
+    assert "now reads 5.5 GB/s and computes 450 GOP/s of int8: something else runs" in slower
+    monkeypatch.setattr(calibrate, "bandwidth", lambda evict: 6.5e9)
     done = anybit("doctor", "--calibrate")
+    assert "something else" not in done.out
     assert done.code == 0, done.err
     assert "2 of 3 predictions are within 25 %" in done.out and "+100 % (missed)" in done.out and "7.0 GB/s" in done.out
     document = anybit("doctor", "--calibrate", "--json").json["calibration"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +22,8 @@ SIDE_N, SIDE_K = 256, 2048
 GROUPS = (128, 32)
 NARROW = (16, 32)
 """Rows of the weights that show what preparing x takes."""
-PASSES = 2
+PASSES = 4
+"""Over all kernels, half of them ahead of what is measured from memory, half after."""
 ROUNDS = 5
 PATIENCE = 0.1
 """Seconds of a product that is still measured from memory."""
@@ -84,22 +87,16 @@ class Checked:
         return abs(self.error) <= TOLERANCE
 
 
-def spent(call: Callable[[], Any], least: float = 0.0006, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Seconds a call with everything in cache: the quicker of two stretches of `least` seconds, after one call that is not counted."""
+def spent(call: Callable[[], Any], least: float = 0.0005, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds a call with everything in cache: the mean of a stretch of `least` seconds, after one call that is not counted."""
     call()
-    found = []
-    for _ in range(2):
-        started, count = clock(), 0
-        while True:
-            call()
-            count += 1
-            took = clock() - started
-            if took >= least:
-                break
-        found.append(took / count)
-        if took > LIMIT:
-            break
-    return min(found)
+    started, count = clock(), 0
+    while True:
+        call()
+        count += 1
+        took = clock() - started
+        if took >= least:
+            return took / count
 
 
 def curve(measured: Callable[[int], float], rows: Sequence[int] = ROWS) -> list[float]:
@@ -113,105 +110,167 @@ def curve(measured: Callable[[int], float], rows: Sequence[int] = ROWS) -> list[
     return found
 
 
-def solve_scales(coarse: float, fine: float, groups: tuple[int, int] = GROUPS) -> tuple[float, float]:
-    """(seconds a weight, seconds a scale) of times a weight with scales for `groups` columns; neither negative."""
-    scale = max(0.0, (fine - coarse) / (1 / groups[1] - 1 / groups[0]))
-    weight = coarse - scale / groups[0]
-    return (weight, scale) if weight > 0 else (coarse, 0.0)
+def rising(seconds: Sequence[float]) -> list[float]:
+    """Seconds for more and more rows, where none takes longer than any after it: whatever did was interrupted."""
+    return list(itertools.accumulate(reversed(seconds), min))[::-1]
+
+
+def solve_scales(
+    coarse: Sequence[float], fine: Sequence[float], groups: tuple[int, int] = GROUPS
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(seconds a weight, seconds a scale) for every number of rows, of times a weight with scales for `groups` columns; none negative.
+
+    How many weights a scale takes as long as is the median over five numbers of rows, for it changes little between them, and the
+    difference of two measurements much.
+    """
+    weights = []
+    ratios = []
+    for one, other in zip(coarse, fine, strict=True):
+        scale = max(0.0, (other - one) / (1 / groups[1] - 1 / groups[0]))
+        weight = one - scale / groups[0]
+        ratios.append(scale / weight if weight > 0 else 0.0)
+    around = [statistics.median(ratios[max(0, index - 2) : index + 3]) for index in range(len(ratios))]
+    for one, other, ratio in zip(coarse, fine, around, strict=True):
+        weights.append(min(one / (1 + ratio / groups[0]), other / (1 + ratio / groups[1])))
+    return tuple(weights), tuple(weight * ratio for weight, ratio in zip(weights, around, strict=True))
+
+
+class Curves:
+    """The kernels of every family and element over the numbers of rows, all in cache, with the pool as it is.
+
+    n, k: sides of the weights.  quickest: seconds of the passes so far, for (kernel, group of the scales) and (family, rows of a narrow
+    weight).
+    """
+
+    def __init__(self, threads: int, rows: Sequence[int]) -> None:
+        import torch
+
+        from anybit import _native, ops
+        from anybit.formats import TensorFormat
+        from anybit.tensors import quantize
+
+        self.native, self.threads, self.rows = _native, threads, rows
+        self.isa = str(_native.isa())
+        self.n, self.k = SIDE_N * threads, SIDE_K
+        generator = torch.Generator().manual_seed(0)
+        self.weight = torch.randn(self.n, self.k, generator=generator) / self.k**0.5
+        self.x = {m: torch.randn(m, self.k, generator=generator) for m in rows}
+        self.families = [name for name in FAMILIES if name != "bf16" or self.isa in known.WITH_BF16]
+        self.subjects: dict[tuple[str, str], tuple[str, Any]] = {}
+        self.quickest: dict[tuple[str, str], list[float]] = {}
+        plain_types = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+        def packed(name: str, group: int, count: int) -> Any:
+            held = self.weight[:count]
+            if name in plain_types:
+                return ops.prepack(held.to(plain_types[name]))
+            return ops.prepack(quantize(held, TensorFormat.parse(f"{name}/g{group}")))
+
+        for family in self.families:
+            for name in FAMILIES[family]:
+                for group in GROUPS if family in ("int8", "int16") else GROUPS[:1]:
+                    made = packed(name, group, self.n)
+                    self.subjects[f"{family}/{made.element}", str(group)] = family, made
+            for count in NARROW:
+                narrow = packed("int16" if family == "int16" else "uint4", GROUPS[0], count)
+                self.subjects[family, str(count)] = family, narrow
+
+    def take(self, turn: int, progress: Progress) -> None:
+        """A pass over all; the quicker of each and of what was found before counts."""
+        for done, (key, (family, packed)) in enumerate(self.subjects.items(), turn * len(self.subjects)):
+            title = f"{self.isa}, {self.threads} thread{'s' * (self.threads > 1)}: {key[0]}, {key[1]}"
+            progress(title, done, PASSES * len(self.subjects))
+            found = self._once(family, packed)
+            self.quickest[key] = rising([min(pair) for pair in zip(found, self.quickest.get(key, found), strict=True)])
+
+    def _once(self, family: str, packed: Any) -> list[float]:
+        import numpy as np
+
+        group, levels = ROUNDING[family]
+
+        def call(m: int) -> Callable[[], object]:
+            rows_in, to = self.x[m].numpy(), np.empty((m, packed.n), np.float32)
+            return lambda: self.native.matmul(packed.handle, rows_in, group, to, None, levels=levels)
+
+        return curve(lambda m: spent(call(m)), self.rows)
+
+    def solved(self) -> tuple[dict[str, tuple[float, ...]], dict[str, Curve]]:
+        """(seconds a column of preparing x for every family, the curves of the kernels)."""
+        prepare: dict[str, tuple[float, ...]] = {}
+        kernels: dict[str, Curve] = {}
+        for family in self.families:
+            # the second half of a narrow weight takes as long as the first, so what is left over is spent on x
+            narrow, wide = (self.quickest[family, str(count)] for count in NARROW)
+            prepared = [max(0.0, min(one, 2 * one - two)) for one, two in zip(narrow, wide, strict=True)]
+            prepare[family] = tuple(one / self.k for one in prepared)
+            for name in dict.fromkeys(name for name, _ in self.subjects if name.startswith(f"{family}/")):
+                times = [
+                    [
+                        max(one - less, 0.1 * one) / (self.n * self.k)
+                        for one, less in zip(self.quickest[key], prepared, strict=True)
+                    ]
+                    for key in self.subjects
+                    if key[0] == name
+                ]
+                kernels[name] = Curve(*solve_scales(times[0], times[-1]))
+        return prepare, kernels
 
 
 def measure(threads: int, progress: Progress = silent, rows: Sequence[int] = ROWS) -> Costs:
     """The costs of the active instruction set with the pool as `limits.threads(threads)` has set it."""
-    import numpy as np
     import torch
 
-    from anybit import _native, ops
+    from anybit import ops
     from anybit.formats import TensorFormat
     from anybit.tensors import quantize
 
-    n, k = SIDE_N * threads, SIDE_K
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(n, k, generator=generator) / k**0.5
-    x = {m: torch.randn(m, k, generator=generator) for m in rows}
-    active = str(_native.isa())
-    plain_types = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    families = [name for name in FAMILIES if name != "bf16" or active in known.WITH_BF16]
-    subjects: dict[tuple[str, str], tuple[str, Any]] = {}
-    for family in families:
-        for name in FAMILIES[family]:
-            for group in GROUPS if family in ("int8", "int16") else GROUPS[:1]:
-                packed = ops.prepack(
-                    weight.to(plain_types[name])
-                    if name in plain_types
-                    else quantize(weight, TensorFormat.parse(f"{name}/g{group}"))
-                )
-                subjects[f"{family}/{packed.element}", str(group)] = family, packed
-        for count in NARROW:
-            subjects[family, str(count)] = (
-                family,
-                ops.prepack(
-                    quantize(weight[:count], TensorFormat.parse(f"{'int16' if family == 'int16' else 'uint4'}/g128"))
-                ),
-            )
-
-    def once(family: str, packed: Any) -> list[float]:
-        def call(m: int) -> Callable[[], object]:
-            rows_in, to = x[m].numpy(), np.empty((m, packed.n), np.float32)
-            group, levels = ROUNDING[family]
-            return lambda: _native.matmul(packed.handle, rows_in, group, to, None, levels=levels)
-
-        return curve(lambda m: spent(call(m)), rows)
-
-    # each twice and far apart: what else the machine does meanwhile seldom hits both
-    quickest: dict[tuple[str, str], list[float]] = {}
-    for turn in range(PASSES):
-        for done, (key, (family, packed)) in enumerate(subjects.items(), turn * len(subjects)):
-            progress(
-                f"{active}, {threads} thread{'s' * (threads > 1)}: {key[0]}, {key[1]}", done, PASSES * len(subjects)
-            )
-            found = once(family, packed)
-            quickest[key] = [min(pair) for pair in zip(found, quickest.get(key, found), strict=True)]
-    prepare: dict[str, tuple[float, ...]] = {}
-    kernels: dict[str, Curve] = {}
-    for family in families:
-        # the second half of a narrow weight takes as long as the first, so what is left over is spent on x
-        narrow, wide = (quickest[family, str(count)] for count in NARROW)
-        prepared = [max(0.0, min(one, 2 * one - two)) for one, two in zip(narrow, wide, strict=True)]
-        prepare[family] = tuple(one / k for one in prepared)
-        for name in dict.fromkeys(name for name, _ in subjects if name.startswith(f"{family}/")):
-            times = [
-                [max(one - less, 0.1 * one) / (n * k) for one, less in zip(quickest[key], prepared, strict=True)]
-                for key in subjects
-                if key[0] == name
-            ]
-            both = [solve_scales(*pair) for pair in zip(times[0], times[-1], strict=True)]
-            kernels[name] = Curve(tuple(one for one, _ in both), tuple(two for _, two in both))
+    curves = Curves(threads, rows)
+    for turn in range(PASSES // 2):
+        curves.take(turn, progress)
     rounded = TensorFormat.parse("bf16")
-    prepare["rounding"] = tuple(
-        curve(lambda m: spent(lambda: ops.reference.round_activations(x[m], rounded)) / k, rows)
-    )
-    for dtype in (torch.float32, torch.bfloat16):
-        kernels[f"torch/{ops.packed.DENSE[dtype]}"] = plain(weight.to(dtype), x, dtype, rows)
-    slow = quantize(weight, TensorFormat.parse("int4/g128"))
+    x, n, k = curves.x, curves.n, curves.k
+    rounding = tuple(curve(lambda m: spent(lambda: ops.reference.round_activations(x[m], rounded)) / k, rows))
+    others = {
+        f"torch/{ops.packed.DENSE[dtype]}": plain(curves.weight.to(dtype), x, dtype, rows)
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    slow = quantize(curves.weight, TensorFormat.parse("int4/g128"))
     unpacked = curve(lambda m: spent(lambda: ops.reference.matmul(x[m], slow, None, None)) / (n * k), rows)
-    kernels["reference/integer4"] = Curve(tuple(unpacked), (0.0,) * len(rows))
-    peaks = limits.peaks(threads)
+    others["reference/integer4"] = Curve(tuple(unpacked), (0.0,) * len(rows))
     evict = limits.evictor()
-    bandwidth = interleave({"read": limits.reader()}, 7, before=evict)["read"].most
-    made = Costs(
-        known.processor(),
-        active,
-        threads,
-        bandwidth,
-        empty(threads, evict),
-        GROUPS[0],
-        tuple(rows),
-        {"any": (4.0,) * len(rows)},
-        prepare,
-        kernels,
-        peaks,
-    )
-    return fitted(made, list(cold(short(FIT, FIT_FORMATS, made), FIT_FORMATS, evict, ROUNDS)))
+    read = bandwidth(evict)
+    nothing = empty(threads, evict)
+    peaks = limits.peaks(threads)
+
+    def made() -> Costs:
+        prepare, kernels = curves.solved()
+        return Costs(
+            known.processor(),
+            curves.isa,
+            threads,
+            read,
+            nothing,
+            GROUPS[0],
+            tuple(rows),
+            {"any": (4.0,) * len(rows)},
+            prepare | {"rounding": rounding},
+            kernels | others,
+            peaks,
+        )
+
+    half, all_of = (part * len(curves.subjects) for part in (PASSES // 2, PASSES))
+    progress(f"{curves.isa}, {threads} thread{'s' * (threads > 1)}: weights from memory", half, all_of)
+    found = list(cold(short(FIT, FIT_FORMATS, made()), FIT_FORMATS, evict, ROUNDS))
+    for turn in range(PASSES // 2, PASSES):  # what else the machine does meanwhile seldom hits all of them
+        curves.take(turn, progress)
+    read = max(read, bandwidth(evict))
+    peaks = {kind: max(rate, peaks[kind]) for kind, rate in limits.peaks(threads).items()}
+    return fitted(made(), found)
+
+
+def bandwidth(evict: Callable[[], object]) -> float:
+    """Bytes/s of reading memory now as products read their weights, the best of some rounds."""
+    return interleave({"read": limits.reader()}, 7, before=evict)["read"].most
 
 
 def empty(threads: int, evict: Callable[[], object]) -> float:
@@ -287,6 +346,7 @@ def cold(
     formats: Sequence[tuple[str, str | None]],
     evict: Callable[[], object],
     rounds: int,
+    progress: Progress = silent,
 ) -> Iterator[tuple[Problem, float]]:
     """Problems and the seconds of `ops.matmul` on them with weights from memory: the least of the rounds, for other work on the
     machine only adds to it."""
@@ -297,25 +357,27 @@ def cold(
     from anybit.tensors import quantize
 
     generator = torch.Generator().manual_seed(1)
+
+    def product(one: Any, x: torch.Tensor, rounded: TensorFormat | None) -> Callable[[], object]:
+        return lambda: ops.matmul(x, one, act=rounded)
+
     for n, k in dict.fromkeys((n, k) for _, n, k in shapes):
         few = torch.randn(64, k, generator=generator) / k**0.5
         weight = few.repeat(-(-n // 64), 1)[:n]
+        x = {m: torch.randn(m, k, generator=generator) for m, other, _ in shapes if other == n}
+        samplers, problems = {}, {}
         for spec, act in formats:
             fmt = TensorFormat.parse(spec)
             w = weight.to(torch.bfloat16) if fmt.scale is None else quantize(weight, fmt)
-            size = int(w.nbytes)
-            packed = [ops.prepack(w) for _ in range(min(4, max(2, limits.COPY_BYTES // size)))]
+            packed = [ops.prepack(w) for _ in range(min(4, max(2, limits.COPY_BYTES // int(w.nbytes))))]
             rounded = None if act is None else TensorFormat.parse(act)
-
-            def product(one: Any, x: torch.Tensor, rounded: TensorFormat | None) -> Callable[[], object]:
-                return lambda: ops.matmul(x, one, act=rounded)
-
-            samplers = {}
-            for m in (m for m, other, _ in shapes if other == n):
-                x = torch.randn(m, k, generator=generator)
-                samplers[str(m)] = Cold([product(one, x, rounded) for one in packed])
-            for name, sample in interleave(samplers, rounds, before=evict).items():
-                yield (int(name), n, k, spec, act), sample.least
+            for m, rows in x.items():
+                name = f"{m}x{n}x{k}, {spec} by {act or 'exact activations'}"
+                samplers[name] = Cold([product(one, rows, rounded) for one in packed])
+                problems[name] = m, n, k, spec, act
+        # all of them in turns, so that what else the machine does seldom hits all rounds of one
+        for name, sample in interleave(samplers, rounds, progress, before=evict).items():
+            yield problems[name], sample.least
 
 
 def check(shapes: Sequence[tuple[int, int, int]] = CHECK, progress: Progress = silent) -> list[Checked]:
@@ -323,10 +385,8 @@ def check(shapes: Sequence[tuple[int, int, int]] = CHECK, progress: Progress = s
     from anybit import ops
     from anybit.ops.dispatch import costs
 
-    found = []
-    evict = limits.evictor()
     shapes = short(shapes, CHECK_FORMATS, costs())
-    for done, (problem, seconds) in enumerate(cold(shapes, CHECK_FORMATS, evict, ROUNDS)):
-        progress("predicted against measured", done, len(shapes) * len(CHECK_FORMATS))
-        found.append(Checked(*problem, float(ops.explain("matmul", problem)["predicted_seconds"]), seconds))
-    return found
+    return [
+        Checked(*problem, float(ops.explain("matmul", problem)["predicted_seconds"]), seconds)
+        for problem, seconds in cold(shapes, CHECK_FORMATS, limits.evictor(), ROUNDS, progress)
+    ]

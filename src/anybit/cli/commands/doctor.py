@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from dataclasses import asdict
 from importlib import metadata
@@ -153,6 +154,7 @@ def calibration(console: Console) -> list[dict[str, Any]]:
             file = costs.store(measured)
             with console.progress("checking") as tell:
                 checked = calibrate.check(shapes, tell)
+            read, peak = calibrate.bandwidth(limits.evictor()), limits.peak("int8", count)
         several = "s" * (count > 1)
         rates = ", ".join(f"{kind} {numbers.three(rate / 1e9)}" for kind, rate in measured.peaks.items())
         console.say(
@@ -162,6 +164,10 @@ def calibration(console: Console) -> list[dict[str, Any]]:
         console.table(CHECK_COLUMNS, [check_row(one) for one in checked], title=title)
         within = sum(one.holds for one in checked)
         console.say(f"{within} of {len(checked)} predictions are within {100 * calibrate.TOLERANCE:.0f} %")
+        changes = read / measured.bandwidth, peak / measured.peaks.get("int8", peak)
+        if max(abs(math.log(change)) for change in changes) > math.log(1 + DRIFT):
+            now = f"reads {read / 1e9:.1f} GB/s and computes {numbers.three(peak / 1e9)} GOP/s of int8"
+            console.say(f"the machine now {now}: something else runs on it, so measure again when it is quiet")
         console.say()
         document.append(
             {
@@ -170,6 +176,8 @@ def calibration(console: Console) -> list[dict[str, Any]]:
                 "threads": count,
                 "bandwidth": measured.bandwidth,
                 "peaks": dict(measured.peaks),
+                "bandwidth_after": read,
+                "int8_peak_after": peak,
                 "tolerance": calibrate.TOLERANCE,
                 "within": within,
                 "checked": [asdict(one) | {"error": one.error} for one in checked],
@@ -178,6 +186,8 @@ def calibration(console: Console) -> list[dict[str, Any]]:
     return document
 
 
+DRIFT = 0.15
+"""How much the machine's speed may change between measuring and the end of the check before the user is told."""
 CHECK_COLUMNS = ("m", "n", "k", "weights", "activations", "predicted", "measured", "error")
 
 
