@@ -6,17 +6,17 @@ TORCH := 2.13.0
 
 .PHONY: demo test test-slow bench lint native peers sanitize clean
 
-# torch first and by itself, so that no other package's range pulls a larger build
-$(VENV)/torch.stamp:
+# Kernels compile while torch is fetched, which comes by itself and ahead of all that depends on it, so that no other package's range pulls
+# a larger build
+$(VENV)/install.stamp: pyproject.toml CMakeLists.txt $(shell find native -type f)
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q --upgrade pip
-	$(PY) -m pip install -q torch==$(TORCH)
-	touch $@
-
-$(VENV)/install.stamp: $(VENV)/torch.stamp pyproject.toml CMakeLists.txt $(shell find native -type f)
 	$(PY) -m pip install -q "scikit-build-core>=0.10" "nanobind>=2.4" cmake ninja
 	@echo "compiling kernels for every instruction set: about 7 minutes on two cores, once"
-	$(PY) -m pip install -q --no-build-isolation -e ".[test,lint]"
+	$(PY) -m pip install -q torch==$(TORCH) & torch=$$!; failed=0; \
+	$(PY) -m pip install -q --no-deps --no-build-isolation -e . || failed=1; \
+	wait $$torch && exit $$failed
+	$(PY) -m pip install -q "anybit[test,lint]"
 	touch $@
 
 demo: $(VENV)/install.stamp

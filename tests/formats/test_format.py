@@ -91,13 +91,13 @@ def codes_in_use(fmt: Format) -> int:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("mode", MODES)
-def test_rounding_is_what_its_definition_says(name: str, mode: str) -> None:
+def test_rounding_is_what_its_definition_says(name: str) -> None:
     fmt = get(name)
-    if name.startswith("posit") and mode in NEAREST:
-        pytest.skip("posits round the bit string: test_posit.py")
     x = probes(fmt)
-    assert np.array_equal(fmt.round(x, mode), expected(fmt, x, mode))
+    for mode in MODES:
+        if name.startswith("posit") and mode in NEAREST:
+            continue  # posits round the bit string: test_posit.py
+        assert np.array_equal(fmt.round(x, mode), expected(fmt, x, mode)), mode
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if not name.startswith("posit")])
@@ -111,29 +111,31 @@ def test_nearest_is_nearest(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("mode", MODES)
-def test_codes_decode_to_the_rounded_value_in_numpy_and_torch(name: str, mode: str) -> None:
+def test_codes_decode_to_the_rounded_value_in_numpy_and_torch(name: str) -> None:
     fmt = get(name)
     x = probes(fmt)
-    y = fmt.round(x, mode)
-    codes = fmt.encode(x, mode)
-    assert codes.dtype == (np.uint8 if fmt.bits <= 8 else np.uint16)
-    assert codes.max() < 2**fmt.bits
-    assert np.array_equal(fmt.decode(codes, np.float64).view(np.uint64), y.view(np.uint64))  # the sign of zero, too
     t = torch.from_numpy(x)
-    assert np.array_equal(fmt.round(t, mode).numpy(), y)
-    assert np.array_equal(fmt.encode(t, mode).numpy(), codes)
-    assert np.array_equal(fmt.decode(fmt.encode(t, mode), torch.float64).numpy(), y)
+    for mode in MODES:
+        y = fmt.round(x, mode)
+        codes = fmt.encode(x, mode)
+        assert codes.dtype == (np.uint8 if fmt.bits <= 8 else np.uint16)
+        assert codes.max() < 2**fmt.bits, mode
+        decoded = fmt.decode(codes, np.float64)
+        assert np.array_equal(decoded.view(np.uint64), y.view(np.uint64)), mode  # the sign of zero, too
+        assert np.array_equal(fmt.round(t, mode).numpy(), y), mode
+        assert np.array_equal(fmt.encode(t, mode).numpy(), codes), mode
+        assert np.array_equal(fmt.decode(fmt.encode(t, mode), torch.float64).numpy(), y), mode
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("mode", MODES)
-def test_float32_input_rounds_like_float64_input(name: str, mode: str) -> None:
+def test_float32_input_rounds_like_float64_input(name: str) -> None:
     fmt = get(name)
     with np.errstate(over="ignore"):
         x = probes(fmt).astype(np.float32)
-    assert np.array_equal(fmt.round(x, mode), fmt.round(x.astype(np.float64), mode).astype(np.float32))
-    assert np.array_equal(fmt.encode(x, mode), fmt.encode(x.astype(np.float64), mode))
+    wide = x.astype(np.float64)
+    for mode in MODES:
+        assert np.array_equal(fmt.round(x, mode), fmt.round(wide, mode).astype(np.float32)), mode
+        assert np.array_equal(fmt.encode(x, mode), fmt.encode(wide, mode)), mode
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -26,7 +26,8 @@ from .test_pipeline import digest
 
 AFFINE = {"name": "block_affine", "options": {"block": 4, "shared": 2, "act": "int4/g4", "steps": 6, "batch": 2}}
 SORTED = {"name": "sort_keys", "options": {"mode": "after", "values": True}}
-EVERY = ["smooth", "awq", "permute", "hadamard", AFFINE, SORTED, "rotate_inputs"]
+AWQ = {"name": "awq", "options": {"steps": 5}}
+EVERY = ["smooth", AWQ, "permute", "hadamard", AFFINE, SORTED, "rotate_inputs"]
 IDS = [3, 90, 17, 17, 64, 5, 121, 44, 8, 30, 77, 12]
 
 
