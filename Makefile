@@ -13,10 +13,10 @@ $(VENV)/install.stamp: pyproject.toml CMakeLists.txt $(shell find native -type f
 	$(PY) -m pip install -q --upgrade pip
 	$(PY) -m pip install -q "scikit-build-core>=0.10" "nanobind>=2.4" cmake ninja
 	@echo "compiling kernels for every instruction set: about 7 minutes on two cores, once"
-	$(PY) -m pip install -q torch==$(TORCH) & torch=$$!; failed=0; \
+	$(PY) -m pip install -q torch==$(TORCH) & torch=$$!; failed=0; trap 'kill $$torch 2>/dev/null' INT TERM; \
 	$(PY) -m pip install -q --no-deps --no-build-isolation -e . || failed=1; \
 	wait $$torch && exit $$failed
-	$(PY) -m pip install -q "anybit[test,lint]"
+	$(PY) -m pip install -q --no-build-isolation -e ".[test,lint]"
 	touch $@
 
 demo: $(VENV)/install.stamp
@@ -59,7 +59,8 @@ CALIBRATED := .venv-peers-calibrated/bin/python -m pip install -q
 	touch $@
 
 # Build the extension in place (src/anybit/_native*.so), for work on native/
-native: $(VENV)/torch.stamp
+native:
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q nanobind cmake ninja
 	$(VENV)/bin/cmake -S . -B build/dev -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$(abspath $(PY)) -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV)/bin/ninja)
 	$(VENV)/bin/cmake --build build/dev

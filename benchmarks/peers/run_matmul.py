@@ -81,6 +81,11 @@ def error(product: Product, x: Floats, y: Any) -> float:
     return float(np.linalg.norm(found - true) / np.linalg.norm(true))
 
 
+def lacks(reason: Exception) -> Lacks:
+    """What the library said, in one line."""
+    return Lacks(str(reason).splitlines()[0] if str(reason) else repr(reason))
+
+
 class Worker:
     """The weights of the last n and k, and what was made of them."""
 
@@ -100,8 +105,8 @@ class Worker:
         if fmt not in self.products:
             try:
                 self.products[fmt] = self.library.prepare(fmt, n, k, self.copies)
-            except Lacks as reason:
-                self.products[fmt] = reason
+            except (Lacks, RuntimeError) as reason:
+                self.products[fmt] = lacks(reason)
         found = self.products[fmt]
         if isinstance(found, Lacks):
             raise found
@@ -114,7 +119,7 @@ class Worker:
                 calls = product.calls(x)
                 self.samples[fmt, m] = Cold(calls), error(product, x, calls[0]())
             except (Lacks, RuntimeError) as reason:
-                self.samples[fmt, m] = Lacks(str(reason).splitlines()[0] if str(reason) else repr(reason))
+                self.samples[fmt, m] = lacks(reason)
         found = self.samples[fmt, m]
         if isinstance(found, Lacks):
             raise found

@@ -32,7 +32,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
-@pytest.mark.parametrize(("n", "k", "group"), [(16, 32, 0), (37, 150, 0), (20, 100, 40)])
+@pytest.mark.parametrize(("n", "k", "group"), [(16, 32, 0), (37, 150, 0), (20, 100, 40), (19, 101, 13)])
 def test_panels(program: Path, bits: int, n: int, k: int, group: int) -> None:
     codes = torch.randint(0, 2**bits, (n, k), generator=torch.Generator().manual_seed(bits)).to(torch.uint8)
     codes[0, :2] = torch.tensor([0, 2**bits - 1])  # the whole range, so that codes are stored as they are

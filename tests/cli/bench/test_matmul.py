@@ -99,9 +99,22 @@ def test_what_takes_very_long_to_prepare_is_not_tried():
     library = Fake({"fast": fast, "slow": slow, "busy": busy})
     found, lacks, hopeless = matmul.theirs(Shape(16, 10, 20), {"x": library})
     assert [one.name for one in found] == ["x fast", "x busy"] and hopeless == ["x slow"]
-    assert lacks == {"x slow": "4100000 us, 20 times as long as another with no more bits"}
+    assert lacks == {"x slow": "4100000 us, 20 times as long as another with no more bits while all prepare"}
     short = Fake({"fast": answer(0.001, 0.001), "slow": answer(0.2, 0.002, size=60)})  # interrupted, perhaps
     assert len(matmul.theirs(Shape(16, 10, 20), {"x": short})[0]) == 2
+
+
+def test_a_library_that_dies_while_it_prepares_lacks_everything():
+    class Dying(Fake):
+        def ask(self, request: str) -> dict:
+            if self.asked:
+                raise RuntimeError("the peer x ended: killed")
+            return super().ask(request)
+
+    libraries = {"x": Dying({"q4": answer(1.0), "q8": answer(1.0)}), "y": Fake({"q4": answer(1.0, 1.0)})}
+    found, lacks, _ = matmul.theirs(Shape(1, 10, 20), libraries)
+    assert [one.name for one in found] == ["y q4"]
+    assert lacks == {"x q4": "the peer x ended: killed", "x q8": "the peer x ended: killed"}
 
 
 def entrant(engine: str, name: str, size: int, *seconds: float, arithmetic: str = "int8") -> Entrant:

@@ -57,29 +57,49 @@ def test_cold_samples_call_every_counted_copy_once():
         [clock.case(name, seconds) for name, seconds in (("a", 0.0015), ("b", 0.01), ("c", 0.03))], 0.1, clock
     )
     assert sample() == pytest.approx(0.02)  # the mean of b and c; a was called until threads were awake
-    assert clock.calls == ["a", "a", "a", "b", "c", "b", "c"]  # all once at first use
-    assert sample() == pytest.approx(0.02) and clock.calls[7:] == ["a", "a", "b", "c"]
+    assert "".join(clock.calls) == "aaabc" + "aabc"  # all once ahead of the first sample
+    assert sample() == pytest.approx(0.02) and "".join(clock.calls[9:]) == "aabc"
 
 
 def test_cold_samples_end_when_they_have_lasted_long_enough():
     clock = Clock()
     sample = Cold([clock.case(name, 0.01) for name in "abcdefg"], 0.015, clock)
     assert sample() == pytest.approx(0.01)
-    assert clock.calls == [*"aabcd", "b", "c"]  # no sample gets to e, f and g
-    assert len(sample.calls) == 4
+    assert "".join(clock.calls) == "aabcd" + "abc"  # no sample gets to e, f and g
+
+
+def test_copies_are_called_first_when_a_sample_gets_to_them():
+    clock = Clock()
+    durations = [0.03, 0.03]  # the first calls are interrupted
+
+    def first() -> None:
+        clock.case("a", durations.pop() if durations else 0.005)()
+
+    sample = Cold([first, *(clock.case(name, 0.005) for name in "bcdef")], 0.015, clock)
+    assert sample() == pytest.approx(0.005)
+    assert "".join(clock.calls) == "aab" + "acdefbcd"  # once ready: one copy, then all of them
+    sample()
+    assert "".join(clock.calls[11:]) == "abcd"
 
 
 def test_a_long_call_is_a_sample_by_itself():
     clock = Clock()
-    sample = Cold([clock.case("a", LONG), clock.case("b", 1.0)], 1.0, clock)
-    assert [sample(), sample()] == [LONG, pytest.approx(LONG)]
-    assert clock.calls == ["a", "a", "a"] and len(sample.calls) == 1  # the first made it ready
+    sample = Cold([clock.case("a", 1.1 * LONG), clock.case("b", 1.0)], 1.0, clock)
+    assert [sample(), sample()] == pytest.approx([1.1 * LONG, 1.1 * LONG])
+    assert "".join(clock.calls) == "aaaa"  # two to make it ready
+
+
+def test_cold_samplers_are_ready_before_caches_are_cleared():
+    clock = Clock()
+    sample = Cold([clock.case("a", 0.003), clock.case("b", 0.003)], 0.003, clock)
+    interleave({"x": sample}, 2, before=lambda: clock.calls.append("|"))
+    assert "".join(clock.calls) == "aab|ab|ab"
 
 
 def test_a_copy_alone_is_called_again_and_again():
     clock = Clock()
     assert Cold([clock.case("a", 0.03125)], 0.125, clock)() == 0.03125
-    assert len(clock.calls) == 1 + 1 + 4
+    assert len(clock.calls) == 2 + 1 + 4
     with pytest.raises(ValueError, match="at least one copy"):
         Cold([])
 

@@ -361,12 +361,18 @@ def cold(
     def product(one: Any, x: torch.Tensor, rounded: TensorFormat | None) -> Callable[[], object]:
         return lambda: ops.matmul(x, one, act=rounded)
 
-    for n, k in dict.fromkeys((n, k) for _, n, k in shapes):
+    sides = list(dict.fromkeys((n, k) for _, n, k in shapes))
+    for index, (n, k) in enumerate(sides):
         few = torch.randn(64, k, generator=generator) / k**0.5
         weight = few.repeat(-(-n // 64), 1)[:n]
         x = {m: torch.randn(m, k, generator=generator) for m, other, _ in shapes if other == n}
         samplers, problems = {}, {}
+
+        def told(what: str, done: float, total: float, side: str = f"{n} x {k}", before: int = index * rounds) -> None:
+            progress(f"{side}: {what}", before + done, len(sides) * rounds)
+
         for spec, act in formats:
+            told(f"packing {spec}", 0, 0)
             fmt = TensorFormat.parse(spec)
             w = weight.to(torch.bfloat16) if fmt.scale is None else quantize(weight, fmt)
             packed = [ops.prepack(w) for _ in range(min(4, max(2, limits.COPY_BYTES // int(w.nbytes))))]
@@ -376,7 +382,7 @@ def cold(
                 samplers[name] = Cold([product(one, rows, rounded) for one in packed])
                 problems[name] = m, n, k, spec, act
         # all of them in turns, so that what else the machine does seldom hits all rounds of one
-        for name, sample in interleave(samplers, rounds, progress, before=evict).items():
+        for name, sample in interleave(samplers, rounds, told, before=evict).items():
             yield problems[name], sample.least
 
 

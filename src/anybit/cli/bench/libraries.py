@@ -56,7 +56,7 @@ class Libraries:
 
         def begin(name: str) -> Peer | str:
             try:
-                return Peer(name, self.command(name, root), job)
+                return stack.enter_context(Peer(name, self.command(name, root), job))
             except AnybitError as error:
                 return str(error)
             except RuntimeError as error:
@@ -68,7 +68,7 @@ class Libraries:
             if isinstance(peer, str):
                 found.absent[name] = peer
             else:
-                found.running[name] = stack.enter_context(peer)
+                found.running[name] = peer
                 found.versions[name] = str(peer.about["version"])
         for peer in found.running.values():  # ahead of all that wait for one
             stack.callback(peer.finish)

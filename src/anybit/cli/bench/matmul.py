@@ -28,7 +28,7 @@ CLASSES = (
 HOPELESS = 4.0
 """So many times as long as the fastest with no more bits: a library that takes longer in two tries is not measured again."""
 BESIDE, LENGTHY = 5.0, 0.25
-"""What takes so many times as long as is hopeless, and so many seconds, while all libraries prepare at once, is not even tried."""
+"""What takes so many times as long as is hopeless, and so many seconds, while all libraries prepare at once, is not tried alone."""
 FROM_ROWS = 16
 """Rows from which on a format that was hopeless is so with more rows, too."""
 WRONG = 0.9
@@ -213,7 +213,7 @@ class Ours:
 
         if self.sides == (n, k):
             return
-        self.forms.clear()  # before memory is taken for others
+        self.forms, self.sides = [], (0, 0)  # before memory is taken for others
         weight = torch.randn(n, k, generator=torch.Generator().manual_seed(0)) / k**0.5
         self.forms = [form for label in self.specs for form in self._packed(label, weight)]
         for name, dtype in (("torch fp32", torch.float32), ("torch bf16", torch.bfloat16)):
@@ -280,7 +280,10 @@ def theirs(
     def prepare(name: str) -> list[tuple[str, dict[str, Any]]]:
         library = libraries[name]
         wanted = [fmt for fmt in library.about["formats"] if f"{name} {fmt}" not in skipped]
-        return [(fmt, library.ask(request(fmt))) for fmt in wanted]
+        try:
+            return [(fmt, library.ask(request(fmt))) for fmt in wanted]
+        except RuntimeError as error:  # it died, and what it prepared with it
+            return [(fmt, {"lacks": str(error)}) for fmt in wanted]
 
     def sampler(library: Library, fmt: str) -> Callable[[], float]:
         return lambda: float(library.ask(request(fmt))["seconds"])
@@ -305,11 +308,9 @@ def theirs(
         fastest = min(tried[other.name] for other in able if other.bytes <= one.bytes and other.name in tried)
         return tried[one.name] / fastest
 
-    def take(samples: Sequence[Entrant]) -> dict[str, float]:
-        return {
-            name: one.least
-            for name, one in interleave({one.name: one.sample for one in samples}, 1, before=before).items()
-        }
+    def take(those: Sequence[Entrant]) -> dict[str, float]:
+        once = interleave({one.name: one.sample for one in those}, 1, before=before)
+        return {name: sample.least for name, sample in once.items()}
 
     tried = take([one for one in able if prepared[one.name] < LENGTHY or times(one, prepared) <= BESIDE * HOPELESS])
     again = take([one for one in able if one.name in tried and times(one, tried) > HOPELESS])
@@ -317,9 +318,12 @@ def theirs(
     found, slow = [], []
     for one in able:
         taken = tried if one.name in tried else prepared
-        if (ratio := times(one, taken)) > HOPELESS:
+        if (behind := times(one, taken)) > HOPELESS:
             slow.append(one.name)
-            lacks[one.name] = f"{1e6 * taken[one.name]:.0f} us, {ratio:.0f} times as long as another with no more bits"
+            beside = "" if one.name in tried else " while all prepare"
+            lacks[one.name] = (
+                f"{1e6 * taken[one.name]:.0f} us, {behind:.0f} times as long as another with no more bits{beside}"
+            )
         else:
             found.append(one)
     return found, lacks, [*sorted(skipped), *slow] if shape.m >= FROM_ROWS else []

@@ -17,7 +17,7 @@ Progress = Callable[[str, float, float], None]
 WAKE = 0.002
 """Seconds of uncounted calls before a sample: threads that slept and what they compute with."""
 LONG = 0.05
-"""Seconds of a call beside which waking threads is nothing, so that the first counts."""
+"""Seconds of a call beside which waking threads is nothing, so that it counts though it is the first."""
 
 
 def silent(what: str, done: float, total: float) -> None:
@@ -82,9 +82,9 @@ class Cold:
     """Samples of one piece of work on several copies of its data, whose caches were cleared before: seconds a call.
 
     The first copy is called until threads are awake and code is warm, and not counted; the others are then called once each, until
-    `least_seconds` have passed.  With one copy alone it is called again and again: its data stay in cache.  A call of `LONG` seconds is a
-    sample by itself.  Ahead of the first sample all are called once, for libraries put off to the first use what they make of a weight;
-    copies beyond twice as many as fill `least_seconds` are let go.
+    `least_seconds` have passed.  With one copy alone it is called again and again: its data stay in cache.  A first call of `LONG` seconds
+    is a sample by itself.  Copies are called once ahead of all samples (`ready`), for libraries put off to the first use what they make of
+    a weight; no more of them than twice what fills `least_seconds`.
     """
 
     def __init__(
@@ -93,23 +93,27 @@ class Cold:
         if not calls:
             raise ValueError("there must be at least one copy to call")
         self.calls, self.least_seconds, self.clock = calls, least_seconds, clock
-        self.used = False
+        self.called = 0
+        """Copies that were called before."""
+
+    def ready(self) -> None:
+        """Call what samples will; nothing where that was done."""
+        if not self.called:
+            self.calls[0]()
+            self.called = 1
+            first, least = self._wake()
+            if first < LONG:
+                self._reach(least)
 
     def __call__(self) -> float:
-        if not self.used:
-            self.calls[0]()
-        took = self._wake()
-        if not self.used:
-            self.used = True
-            reached = 0 if took >= LONG else math.ceil(2 * self.least_seconds / took)
-            self.calls = self.calls[: 1 + reached]
-            for call in self.calls[1:]:
-                call()
-        if took >= LONG:
-            return took
+        self.ready()
+        first, least = self._wake()
+        if first >= LONG:
+            return first
+        copies = self.calls[1 : self._reach(least)] or itertools.repeat(self.calls[0])
         started = self.clock()
         number = 0
-        for call in self.calls[1:] or itertools.repeat(self.calls[0]):
+        for call in copies:
             call()
             number += 1
             took = self.clock() - started
@@ -117,15 +121,24 @@ class Cold:
                 break
         return took / number
 
-    def _wake(self) -> float:
-        """Seconds of the last call of the first copy when they have lasted `WAKE` together."""
+    def _wake(self) -> tuple[float, float]:
+        """Seconds of the first and of the quickest call of the first copy, of as many as last `WAKE` together."""
         begun = self.clock()
-        while True:
+        self.calls[0]()
+        first = least = self.clock() - begun
+        while self.clock() - begun < WAKE:
             called = self.clock()
             self.calls[0]()
-            now = self.clock()
-            if now - begun >= WAKE:
-                return now - called
+            least = min(least, self.clock() - called)
+        return first, least
+
+    def _reach(self, seconds: float) -> int:
+        """How many copies a sample gets to where a call takes so long, all of them called before."""
+        reached = min(len(self.calls), 1 + math.ceil(2 * self.least_seconds / max(seconds, 1e-9)))
+        for call in self.calls[self.called : reached]:
+            call()
+        self.called = max(self.called, reached)
+        return reached
 
 
 class Steady:
@@ -163,7 +176,10 @@ def interleave(
     before: Callable[[], object] | None = None,
 ) -> dict[str, Sample]:
     """What every sampler gives over `rounds` rounds in rotated order; `each_round` is called at the start of each, `before` ahead of
-    every sampler."""
+    every sampler, and what is `Cold` is made ready ahead of all, so that no sample finds in cache what was just called."""
+    for sampler in samplers.values():
+        if isinstance(sampler, Cold):
+            sampler.ready()
     values: dict[str, list[float]] = {name: [] for name in samplers}
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}", number, rounds)

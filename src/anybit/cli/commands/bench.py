@@ -157,6 +157,7 @@ def matmul(
                     slow = hopeless.get((shape.n, shape.k), [])
                     others, lacks, hopeless[shape.n, shape.k] = bench.theirs(shape, found.running, slow, evict)
                     measured = bench.measure(shape, [*entrants, *others], setting, tell)
+                    del entrants, others  # and their weights, before those of another shape are made
                 lines += measured
                 title = f"{shape} (m x n x k), {count} thread{'s' * (count > 1)}, activations {act} where no others are named"
                 console.table(MATMUL_COLUMNS, [matmul_row(line) for line in measured], title=title)

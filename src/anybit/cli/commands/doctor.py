@@ -167,7 +167,7 @@ def calibration(console: Console) -> list[dict[str, Any]]:
         changes = read / measured.bandwidth, peak / measured.peaks.get("int8", peak)
         if max(abs(math.log(change)) for change in changes) > math.log(1 + DRIFT):
             now = f"reads {read / 1e9:.1f} GB/s and computes {numbers.three(peak / 1e9)} GOP/s of int8"
-            console.say(f"the machine now {now}: something else runs on it, so measure again when it is quiet")
+            console.say(f"the machine's speed changed, it now {now}: measure again when nothing else runs on it")
         console.say()
         document.append(
             {
@@ -187,7 +187,7 @@ def calibration(console: Console) -> list[dict[str, Any]]:
 
 
 DRIFT = 0.15
-"""How much the machine's speed may change between measuring and the end of the check before the user is told."""
+"""How far the machine's speed may be from the measured one at the end of the check before the user is told."""
 CHECK_COLUMNS = ("m", "n", "k", "weights", "activations", "predicted", "measured", "error")
 
 
