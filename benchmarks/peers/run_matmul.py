@@ -2,7 +2,8 @@
 
 Started as `python run_matmul.py LIBRARY '{"threads": T, "copies": C, "copy_bytes": B, "quick": Q}'`; C = 1 where weights may stay in
 cache, Q to leave out what takes long. For every line `{"m": M, "n": N, "k": K, "format": F}` it answers `{"seconds": s, "bytes": b,
-"arithmetic": A, "error": e}`, or `{"lacks": "why"}`. Weights of the last N and K are kept.
+"arithmetic": A, "error": e}`, or `{"lacks": "why"}`; the first answer for a format and M is of data in cache. Weights of the last N and K
+are kept.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ class Worker:
         return found
 
     def sample(self, fmt: str, product: Product, m: int, k: int) -> tuple[Cold, float]:
+        """The sampler of m rows and the error of the product; a new one is not ready."""
         if (fmt, m) not in self.samples:
             x = np.random.default_rng(1).standard_normal((m, k), dtype=np.float32)
             try:
@@ -133,7 +135,8 @@ class Worker:
             sample, wrong = self.sample(fmt, product, m, k)
         except Lacks as reason:
             return {"lacks": str(reason)}
-        return {"seconds": sample(), "bytes": product.bytes, "arithmetic": product.arithmetic, "error": wrong}
+        seconds = sample.ready() or sample()
+        return {"seconds": seconds, "bytes": product.bytes, "arithmetic": product.arithmetic, "error": wrong}
 
 
 def main() -> None:

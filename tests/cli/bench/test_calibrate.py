@@ -74,7 +74,7 @@ def test_overlap_is_found_again():
     truth = replace(
         table(),
         call=25e-6,
-        overlap={"any": (2.0,) * 3, "int8": (3.0, 1.5, 1.0), "exact": (1.2, 1.2, 0.8), "bf16": (5.0, 2.0, 2.0)},
+        overlap={"any": (2.0,) * 3, "int8": (3.0, 1.5, 1.0), "exact": (1.5, 1.5, 1.0), "bf16": (5.0, 2.0, 2.0)},
     )
     problems = [(m, 2560, 3072, *fmt) for m in rows for fmt in calibrate.FIT_FORMATS]
     found = calibrate.fitted(

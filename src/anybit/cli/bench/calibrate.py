@@ -60,7 +60,8 @@ FIT_FORMATS = (
     ("nf4/g64", None), ("bf16", None), ("int4/g128", "bf16"),
 )  # fmt: skip
 """What overlap is fitted to, with weights from memory."""
-OVERLAPS = (0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 8.0)
+OVERLAPS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
+"""From reading and computing one after the other to the longer of both."""
 TOLERANCE = 0.25
 """How far a prediction may be off."""
 
@@ -320,7 +321,7 @@ def family_of(problem: Problem) -> str:
 
 
 def fitted(made: Costs, found: Sequence[tuple[Problem, float]]) -> Costs:
-    """With, for each family and number of rows, the overlap for which the largest error of these problems, weights from memory, is least.
+    """With, for each family and number of rows, the overlap for which the squared errors of these problems, weights from memory, are least.
     Rows that no problem has take the overlap of the nearest that one has."""
     from anybit.ops.matmul import predicted
 
@@ -330,7 +331,7 @@ def fitted(made: Costs, found: Sequence[tuple[Problem, float]]) -> Costs:
 
     def error(key: tuple[str, int], overlap: float) -> float:
         tried = replace(made, overlap={"any": (overlap,) * len(made.rows)})
-        return max(abs(math.log(predicted(problem, tried) / seconds)) for problem, seconds in groups[key])
+        return sum(math.log(predicted(problem, tried) / seconds) ** 2 for problem, seconds in groups[key])
 
     chosen = {key: min(OVERLAPS, key=functools.partial(error, key)) for key in groups}
     overlap = {}

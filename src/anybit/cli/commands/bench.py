@@ -29,7 +29,7 @@ app = typer.Typer(
 
 SHAPES = "1x4096x4096,1x11008x4096,4x4096x4096,16x4096x4096,256x4096x4096"
 FORMATS = "int8/row@int8/row,int4/g128,int3/g128,int2/g64,nf4/g64,ternary/row"
-QUICK_SHAPES, QUICK_ROUNDS, QUICK_COPIES = "1x4096x4096,64x4096x4096", 3, 4
+QUICK_SHAPES, QUICK_ROUNDS, QUICK_COPIES = "1x4096x4096,64x4096x4096", 3, 3
 ThreadList = Annotated[
     str | None, typer.Option("--threads", help="Threads, or a list such as 1,2; all cores by default.")
 ]
