@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := 2.13.0
+# What anybit, its tests and lint need, out of pyproject.toml
+REQUIREMENTS := import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	print(*p["dependencies"], *p["optional-dependencies"]["test"], *p["optional-dependencies"]["lint"], sep="\n")
 
 .PHONY: demo test test-slow bench lint native peers sanitize clean
 
@@ -16,7 +19,8 @@ $(VENV)/install.stamp: pyproject.toml CMakeLists.txt $(shell find native -type f
 	$(PY) -m pip install -q torch==$(TORCH) & torch=$$!; failed=0; trap 'kill $$torch 2>/dev/null' INT TERM; \
 	$(PY) -m pip install -q --no-deps --no-build-isolation -e . || failed=1; \
 	wait $$torch && exit $$failed
-	$(PY) -m pip install -q --no-build-isolation -e ".[test,lint]"
+	$(PY) -c '$(REQUIREMENTS)' > $(VENV)/requirements.txt
+	$(PY) -m pip install -q -r $(VENV)/requirements.txt
 	touch $@
 
 demo: $(VENV)/install.stamp

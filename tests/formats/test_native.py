@@ -33,7 +33,7 @@ KEY = (0x1234567890ABCDEF, 7)
 FEW_BITS = [StochasticKey(0xFEDCBA, 5, bits) for bits in (1, 2, 5, 11, 23, 24)]
 
 
-def patterns(count: int = 1 << 18) -> NDArray[np.float32]:
+def patterns(count: int = 1 << 16) -> NDArray[np.float32]:
     """All upper halves of a float32 with three lower halves (NaN, infinities, subnormals, both zeros), and random bit patterns."""
     upper = np.arange(65536, dtype=np.uint32) << 16
     drawn = np.random.default_rng(5).integers(0, 2**32, count, dtype=np.uint64).astype(np.uint32)
