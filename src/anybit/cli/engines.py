@@ -62,9 +62,13 @@ def activation(text: str) -> str | None:
     """The spec of rounded activations, None for exact ones; FormatError where it is no format."""
     if text == "none":
         return None
-    from anybit.ops.static import activations
+    from anybit.formats import TensorFormat, is_static
 
-    return str(activations(text))
+    if not is_static(text):
+        return str(TensorFormat.parse(text))
+    from anybit.ops.static import StaticFormat  # with torch, which takes seconds
+
+    return str(StaticFormat.parse(text))
 
 
 def settled(model: Model, engine: str, act: str) -> str:

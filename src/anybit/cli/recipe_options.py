@@ -28,7 +28,7 @@ def recipe(
 
     Raises RecipeError where options and file contradict, and where neither says what the weights become.
     """
-    from anybit.ops.static import is_static
+    from anybit.formats import is_static
     from anybit.quantize.table import get
     from anybit.recipes import Recipe
 

@@ -11,12 +11,13 @@ from anybit.formats.overflow import OVERFLOWS, Overflow
 from anybit.formats.posit import Posit
 from anybit.formats.residual import ResidualFormat
 from anybit.formats.rounding import MODES, Key, Mode, StochasticKey
-from anybit.formats.tensor_format import ALIASES, TensorFormat, default_scale
+from anybit.formats.tensor_format import ALIASES, STATIC, TensorFormat, default_scale, is_static
 
 __all__ = [
     "ALIASES",
     "MODES",
     "OVERFLOWS",
+    "STATIC",
     "Codebook",
     "Exponent",
     "FixedPoint",
@@ -35,4 +36,5 @@ __all__ = [
     "codebook",
     "default_scale",
     "get",
+    "is_static",
 ]

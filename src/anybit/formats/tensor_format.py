@@ -22,6 +22,8 @@ from anybit.formats.format import Format
 from anybit.formats.integer import Int
 from anybit.formats.names import TABLE, get
 
+STATIC = "static"
+"""What stands behind the slash where one scale is found beforehand for everything that enters a layer."""
 ALIASES = {
     "mxfp4": "e2m1/g32:e8m0",
     "mxfp6": "e3m2/g32:e8m0",
@@ -126,6 +128,11 @@ class TensorFormat:
         scales = blocks * self.scale.bits // 8 if self.scale else 0
         zeros = blocks if self.zero else 0
         return codes + scales + zeros + 4 * self.tensor_scale
+
+
+def is_static(spec: str) -> bool:
+    """Whether a spec of activations is spelled as a static one (`ops.static`), which is no tensor format."""
+    return spec.endswith(f"/{STATIC}")
 
 
 def default_scale(block: tuple[int, int]) -> Format:

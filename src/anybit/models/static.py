@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from anybit.errors import AnybitError, CheckpointError, FormatError
+from anybit.formats import is_static
 from anybit.models.plan import Op, Plan, Value
 from anybit.models.weights import INPUT_SCALE, WeightStore
 from anybit.ops import StaticActivations, StaticFormat
-from anybit.ops.static import is_static
 
 ACT = "act"
 """Key of the format in quantization_config, and attribute of linear operators."""

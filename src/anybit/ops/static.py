@@ -20,10 +20,7 @@ from torch import Tensor
 
 from anybit import formats
 from anybit.errors import FormatError
-from anybit.formats import Float, Format, Int
-
-BLOCK = "static"
-"""What stands behind the slash in a spec."""
+from anybit.formats import STATIC, Float, Format, Int, is_static
 
 
 @dataclass(frozen=True)
@@ -44,16 +41,16 @@ class StaticFormat:
         if not fits:
             raise FormatError(
                 "static activations are signed integers of 3 to 8 or 16 bits, or floats of up to 8 bits, such as int8/static; "
-                f"got {element.name}/{BLOCK}"
+                f"got {element.name}/{STATIC}"
             )
 
     @classmethod
     def parse(cls, spec: str) -> Self:
         """The format of a spec such as int8/static. FormatError for any other."""
         name, _, block = spec.partition("/")
-        if block != BLOCK:
+        if block != STATIC:
             raise FormatError(
-                f"{spec!r} is not static; static activations are written ELEMENT/{BLOCK}, as in int8/static"
+                f"{spec!r} is not static; static activations are written ELEMENT/{STATIC}, as in int8/static"
             )
         try:
             return cls(formats.get(name))
@@ -61,7 +58,7 @@ class StaticFormat:
             raise FormatError(f"{spec!r}: {error}") from None
 
     def __str__(self) -> str:
-        return f"{self.element.name}/{BLOCK}"
+        return f"{self.element.name}/{STATIC}"
 
     @property
     def dynamic(self) -> str:
@@ -114,11 +111,6 @@ class StaticActivations:
             steps = self.format.element.round(steps)
         finite = values.isfinite().all(-1, keepdim=True)
         return torch.where(finite, steps * self.scale, torch.nan)
-
-
-def is_static(spec: str) -> bool:
-    """Whether a spec of activations is spelled as a static one."""
-    return spec.endswith(f"/{BLOCK}")
 
 
 def activations(spec: str) -> StaticFormat | formats.TensorFormat:

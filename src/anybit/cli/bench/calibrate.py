@@ -152,6 +152,7 @@ class Curves:
 
         self.native, self.threads, self.rows = _native, threads, rows
         self.isa = str(_native.isa())
+        self.title = f"{self.isa}, {threads} thread{'s' * (threads > 1)}"
         self.n, self.k = SIDE_N * threads, SIDE_K
         generator = torch.Generator().manual_seed(0)
         self.weight = torch.randn(self.n, self.k, generator=generator) / self.k**0.5
@@ -179,8 +180,7 @@ class Curves:
     def take(self, turn: int, progress: Progress) -> None:
         """A pass over all; the quicker of each and of what was found before counts."""
         for done, (key, (family, packed)) in enumerate(self.subjects.items(), turn * len(self.subjects)):
-            title = f"{self.isa}, {self.threads} thread{'s' * (self.threads > 1)}: {key[0]}, {key[1]}"
-            progress(title, done, PASSES * len(self.subjects))
+            progress(f"{self.title}: {key[0]}, {key[1]}", done, PASSES * len(self.subjects))
             found = self._once(family, packed)
             self.quickest[key] = rising([min(pair) for pair in zip(found, self.quickest.get(key, found), strict=True)])
 
@@ -260,7 +260,7 @@ def measure(threads: int, progress: Progress = silent, rows: Sequence[int] = ROW
         )
 
     half, all_of = (part * len(curves.subjects) for part in (PASSES // 2, PASSES))
-    progress(f"{curves.isa}, {threads} thread{'s' * (threads > 1)}: weights from memory", half, all_of)
+    progress(f"{curves.title}: weights from memory", half, all_of)
     found = list(cold(short(FIT, FIT_FORMATS, made()), FIT_FORMATS, evict, ROUNDS))
     for turn in range(PASSES // 2, PASSES):  # what else the machine does meanwhile seldom hits all of them
         curves.take(turn, progress)

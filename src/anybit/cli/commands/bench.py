@@ -14,7 +14,7 @@ import typer
 from anybit.cli import engines, numbers
 from anybit.cli.arguments import listed, model_folder, positive
 from anybit.cli.console import Console
-from anybit.errors import AnybitError, FormatError
+from anybit.errors import AnybitError
 
 if TYPE_CHECKING:
     from anybit.cli.bench.formats import Line as FormatLine
@@ -54,20 +54,12 @@ def thread_counts(text: str | None) -> list[int]:
 
 def dynamic(act: str) -> str | None:
     """The spec of activations whose scales are found in x, None for exact ones; AnybitError for static ones, FormatError for no format."""
-    from anybit.formats import TensorFormat
+    from anybit.formats import is_static
 
-    if act == "none":
-        return None
-    try:
-        return str(TensorFormat.parse(act))
-    except FormatError:
-        from anybit.ops.static import is_static
-
-        if is_static(act):
-            raise AnybitError(
-                f"products are measured with scales that are found in x, such as int8/row; got {act!r}"
-            ) from None
-        raise
+    rounded = engines.activation(act)
+    if rounded is not None and is_static(rounded):
+        raise AnybitError(f"products are measured with scales that are found in x, such as int8/row; got {act!r}")
+    return rounded
 
 
 @app.command("matmul")
